@@ -1,0 +1,30 @@
+package bot
+
+import (
+	"context"
+
+	"flaudebot/sessions"
+)
+
+// Sessions is what the bot needs of [sessions.Service].
+type Sessions interface {
+	// Accept stores a turn. After it returned without an error the turn cannot be lost.
+	Accept(ctx context.Context, t sessions.Turn) (sessions.Accepted, error)
+	// Edit changes the text of a turn that is still waiting; false: it is not waiting any more.
+	// revision is the edit's ts: an older one never wins.
+	Edit(ctx context.Context, t sessions.Turn, revision string) (bool, error)
+	// Cancel takes a waiting turn out of its queue, or stops it when it is running.
+	Cancel(ctx context.Context, thread sessions.Thread, id sessions.TurnID) (waiting, running bool, err error)
+	// Stop interrupts the turn that is running in the thread, nil if there is none.
+	Stop(ctx context.Context, thread sessions.Thread) (*sessions.Turn, error)
+	// End stops the running turn, drops the waiting ones, and has the session destroyed when that is
+	// done; by is the Slack user. [sessions.ErrNoSession] if the thread has no live session.
+	End(ctx context.Context, thread sessions.Thread, by string) (sessions.Ending, error)
+	// Status tells what is going on in the thread.
+	Status(ctx context.Context, thread sessions.Thread) (sessions.Status, error)
+	// List returns the live sessions of a channel, or of all channels if channel is empty, newest first.
+	List(ctx context.Context, team, channel string) ([]sessions.Session, error)
+	// Once reports true for the first of all callers in all replicas who name key, for at least three
+	// days: what is said to somebody only once.
+	Once(ctx context.Context, key string) (bool, error)
+}

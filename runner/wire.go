@@ -1,0 +1,271 @@
+package runner
+
+import "time"
+
+// Every verb of the runner (`flaudebot runner VERB`) reads one JSON request from standard input and
+// writes one JSON reply to standard output. A verb exits 0 when it could answer, whatever the answer
+// says; any other exit code means that the runner could not be asked, with the reason on standard error.
+//
+//	put     PutRequest     → PutReply      one chunk of a prompt or an attachment
+//	take    TakeRequest    → TakeReply     hand a turn over; idempotent by turn id
+//	events  EventsRequest  → EventsReply   what happened after event N; waits for news
+//	result  ResultRequest  → ResultReply   the outcome, and the answer in pieces
+//	ack     AckRequest     → AckReply      the outcome is in the thread: the runner may exit
+//	stop    StopRequest    → StopReply     interrupt the running turn
+//	sleep   SleepRequest   → SleepReply    exit now if no turn is running
+//	hello   HelloRequest   → HelloReply    who are you, and what do you know?
+//
+// Every request that changes something carries the claim's fencing token; the runner answers
+// [StatusFenced] to one that is older than the newest it has seen.
+
+// MaxBody is the most that a request or a reply may hold, in bytes. Fly's exec is a request/response
+// call without streaming whose output cap is not documented; it is reliable below about 64 KiB.
+const MaxBody = 48 << 10
+
+// Status is how a verb was answered.
+type Status string
+
+const (
+	StatusAccepted    Status = "accepted"    // take: the journal has the turn on disk, and it will run
+	StatusRunning     Status = "running"     // the turn is running now
+	StatusDone        Status = "done"        // the turn has an outcome
+	StatusInterrupted Status = "interrupted" // it had started, there is no outcome, and this is a new boot
+	StatusUnknown     Status = "unknown"     // this runner has never heard of the turn
+	StatusFenced      Status = "fenced"      // an older fencing token than one already seen
+	StatusBusy        Status = "busy"        // another turn is running
+	StatusExiting     Status = "exiting"     // the runner is on its way out and takes nothing more
+	StatusInvalid     Status = "invalid"     // the request makes no sense; Reason says why
+	StatusOK          Status = "ok"
+)
+
+// Turn is one prompt for one session, as it is handed over to the runner.
+type Turn struct {
+	ID        string   `json:"id"`         // the Slack message: team:channel:ts
+	SessionID string   `json:"session_id"` // Claude Code's own id of the conversation: a UUID
+	Prompt    string   `json:"prompt,omitempty"`
+	PromptPut bool     `json:"prompt_put,omitempty"` // the prompt was put under the name "prompt" since it is too long
+	Files     []File   `json:"files,omitempty"`      // attachments, put before the take
+	Repos     []Repo   `json:"repos,omitempty"`      // cloned when the workspace does not have them yet
+	Settings  Settings `json:"settings,omitzero"`
+	// Fresh goes on with an empty conversation when the transcript cannot be resumed.
+	Fresh bool `json:"fresh,omitempty"`
+}
+
+// File is an attachment that was put for a turn. It appears in the workspace under
+// attachments/<Name>, and the prompt names it.
+type File struct {
+	Name   string `json:"name"`
+	Size   int64  `json:"size"` // bytes
+	SHA256 string `json:"sha256"`
+}
+
+// Repo is a Git repository that belongs to the session's workspace.
+type Repo struct {
+	URL    string `json:"url"`
+	Branch string `json:"branch,omitempty"` // empty: the remote's default
+	Dir    string `json:"dir,omitempty"`    // folder below the workspace; empty: the last part of the URL
+}
+
+// Settings are what a turn is run with.
+type Settings struct {
+	Model          string `json:"model,omitempty"`           // empty: Claude Code's default
+	TimeoutSeconds int    `json:"timeout_seconds,omitempty"` // 0 = no limit
+	LingerSeconds  int    `json:"linger_seconds,omitempty"`  // wait this long for a further turn; 0 = exit after the ack
+}
+
+// Secrets go with a take and stay in the runner's memory: never on disk, never in an environment that
+// Claude Code or its commands can read.
+type Secrets struct {
+	AnthropicAPIKey  string `json:"anthropic_api_key,omitempty"`
+	ClaudeOAuthToken string `json:"claude_oauth_token,omitempty"`
+	AnthropicBaseURL string `json:"anthropic_base_url,omitempty"` // the gateway's upstream; empty: https://api.anthropic.com
+	GitUsername      string `json:"git_username,omitempty"`
+	GitToken         string `json:"git_token,omitempty"`
+}
+
+// PutRequest carries one chunk of a file that a turn will need. Chunks of a file are sent in order;
+// sending one again is harmless.
+type PutRequest struct {
+	Turn   string `json:"turn"`
+	Fence  int64  `json:"fence"`
+	Name   string `json:"name"`   // "prompt", or "file/<name>" for an attachment
+	Offset int64  `json:"offset"` // bytes
+	Data   []byte `json:"data"`   // base64 on the wire
+}
+
+// PutReply says how many bytes of the file the runner has.
+type PutReply struct {
+	Status Status `json:"status"` // ok, fenced, invalid, exiting
+	Reason string `json:"reason,omitempty"`
+	Size   int64  `json:"size"`
+}
+
+// TakeRequest hands a turn over.
+type TakeRequest struct {
+	Fence   int64   `json:"fence"`
+	Turn    Turn    `json:"turn"`
+	Secrets Secrets `json:"secrets,omitzero"`
+}
+
+// TakeReply answers it: accepted, running, done (with the outcome), interrupted, busy, fenced, exiting, invalid.
+type TakeReply struct {
+	Status  Status   `json:"status"`
+	Reason  string   `json:"reason,omitempty"`
+	Outcome *Outcome `json:"outcome,omitempty"`
+}
+
+// EventsRequest asks for the events of a turn with N > After.
+type EventsRequest struct {
+	Turn   string `json:"turn"`
+	After  int    `json:"after"`
+	WaitMS int    `json:"wait_ms"` // wait this long for news; at most 15000
+}
+
+// EventsReply holds them, as many as fit into MaxBody.
+type EventsReply struct {
+	Status Status  `json:"status"` // running, done, interrupted, unknown
+	Events []Event `json:"events,omitempty"`
+}
+
+// Kind is what an event tells.
+type Kind string
+
+const (
+	KindPhase Kind = "phase" // Phase changed
+	KindInit  Kind = "init"  // Claude Code started; Model
+	KindText  Kind = "text"  // Claude said something in between; Text
+	KindTool  Kind = "tool"  // Claude uses a tool; Tool, Text = what on
+	KindTodo  Kind = "todo"  // Todos, the whole list
+	KindRetry Kind = "retry" // the API is busy; Text
+	KindNote  Kind = "note"  // something that the person should know; Text
+)
+
+// Phase is where the runner is in a turn.
+type Phase string
+
+const (
+	PhaseCloning  Phase = "cloning"
+	PhaseStarting Phase = "starting" // Claude Code's process is starting
+	PhaseRunning  Phase = "running"
+	PhaseStopping Phase = "stopping"
+)
+
+// Event is one step of a turn. The journal holds the same with Claude Code's own line beside it.
+type Event struct {
+	N     int       `json:"n"` // from 1, without gaps
+	At    time.Time `json:"at"`
+	Kind  Kind      `json:"kind"`
+	Phase Phase     `json:"phase,omitempty"`
+	Model string    `json:"model,omitempty"`
+	Tool  string    `json:"tool,omitempty"`
+	Text  string    `json:"text,omitempty"` // at most 2,000 bytes
+	Todos []Todo    `json:"todos,omitempty"`
+}
+
+// Todo is an entry of Claude's task list. State is pending, in_progress or completed.
+type Todo struct {
+	Text  string `json:"text"`
+	State string `json:"state"`
+}
+
+// ResultRequest asks for a turn's outcome and for the answer from byte Offset on.
+type ResultRequest struct {
+	Turn   string `json:"turn"`
+	Offset int64  `json:"offset"`
+}
+
+// ResultReply holds them. Text is cut at a rune's end so that the reply fits into MaxBody; the answer
+// is complete when Offset + len(Text) = Outcome.AnswerBytes.
+type ResultReply struct {
+	Status  Status   `json:"status"` // done, running, interrupted, unknown
+	Outcome *Outcome `json:"outcome,omitempty"`
+	Text    string   `json:"text,omitempty"`
+}
+
+// Failure says why a turn did not end well.
+type Failure string
+
+const (
+	FailNone        Failure = ""
+	FailClaude      Failure = "claude"      // Claude Code ended with an error
+	FailCredentials Failure = "credentials" // the API refused the Claude credential
+	FailLimit       Failure = "limit"       // a usage limit was hit; Error says when it resets
+	FailAPI         Failure = "api"         // the API is overloaded or cannot be reached
+	FailStopped     Failure = "stopped"     // a person stopped it
+	FailTimeout     Failure = "timeout"     // the turn's time limit
+	FailClone       Failure = "clone"       // a repository could not be cloned
+	FailTranscript  Failure = "transcript"  // the conversation cannot be resumed
+	FailDisk        Failure = "disk"        // the volume is full
+	FailStart       Failure = "start"       // Claude Code could not be started
+	FailKilled      Failure = "killed"      // Claude Code was killed by a signal that nobody here sent
+	FailInterrupted Failure = "interrupted" // the machine or the runner died in mid-turn
+)
+
+// Outcome is how a turn ended. The answer's text travels apart, see ResultReply.
+type Outcome struct {
+	Turn        string      `json:"turn"`
+	ExitCode    int         `json:"exit_code"`
+	Failure     Failure     `json:"failure,omitempty"`
+	Error       string      `json:"error,omitempty"` // for people; no secret; at most 2,000 bytes
+	AnswerBytes int64       `json:"answer_bytes"`
+	StartedAt   time.Time   `json:"started_at"`
+	EndedAt     time.Time   `json:"ended_at"`
+	CostUSD     float64     `json:"cost_usd"`
+	Model       string      `json:"model,omitempty"`
+	Resumed     bool        `json:"resumed"` // the conversation was resumed, rather than begun
+	Repos       []RepoState `json:"repos,omitempty"`
+}
+
+// RepoState is what a repository in the workspace holds that its remote does not.
+type RepoState struct {
+	Dir      string `json:"dir"`
+	Branch   string `json:"branch,omitempty"`
+	Changed  int    `json:"changed"`  // files changed or added, not committed
+	Unpushed int    `json:"unpushed"` // commits that no remote branch has
+}
+
+// AckRequest says that the outcome is safe elsewhere.
+type AckRequest struct {
+	Turn  string `json:"turn"`
+	Fence int64  `json:"fence"`
+}
+
+// AckReply answers it: ok, fenced, unknown.
+type AckReply struct {
+	Status Status `json:"status"`
+}
+
+// StopRequest interrupts a turn. Stopping one that is over is ok.
+type StopRequest struct {
+	Turn  string `json:"turn"`
+	Fence int64  `json:"fence"`
+}
+
+// StopReply answers it: ok, done, fenced, unknown.
+type StopReply struct {
+	Status Status `json:"status"`
+}
+
+// SleepRequest asks the runner to exit at once.
+type SleepRequest struct {
+	Fence int64 `json:"fence"`
+}
+
+// SleepReply answers it: ok, busy, fenced.
+type SleepReply struct {
+	Status Status `json:"status"`
+}
+
+// HelloRequest asks the runner who it is.
+type HelloRequest struct{}
+
+// HelloReply tells what a new owner needs to know.
+type HelloReply struct {
+	Status  Status `json:"status"`
+	BootID  string `json:"boot_id"` // another one after every start of the runner
+	Version string `json:"version"`
+	Fence   int64  `json:"fence"`             // the newest seen
+	Running string `json:"running,omitempty"` // id of the turn that is running
+	// Unacked lists turns with an outcome that nobody has acknowledged, oldest first.
+	Unacked []string `json:"unacked,omitempty"`
+}

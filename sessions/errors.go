@@ -1,0 +1,6 @@
+package sessions
+
+import "errors"
+
+// ErrNoSession says that a thread has no live session.
+var ErrNoSession = errors.New("this thread has no live session")

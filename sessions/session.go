@@ -1,0 +1,79 @@
+package sessions
+
+import (
+	"strings"
+	"time"
+
+	"flaudebot/runner"
+)
+
+// Thread is a Slack thread: the place of at most one live session.
+type Thread struct {
+	Team    string `json:"team"`
+	Channel string `json:"channel"`
+	TS      string `json:"ts"` // of the thread's first message
+}
+
+// Key is the thread's name everywhere: "team:channel:ts".
+func (t Thread) Key() string { return t.Team + ":" + t.Channel + ":" + t.TS }
+
+// ParseThread reads what [Thread.Key] wrote.
+func ParseThread(key string) (Thread, bool) {
+	p := strings.Split(key, ":")
+	if len(p) != 3 || p[0] == "" || p[1] == "" || p[2] == "" {
+		return Thread{}, false
+	}
+	return Thread{Team: p[0], Channel: p[1], TS: p[2]}, true
+}
+
+// Session is one durable Claude Code conversation on one machine with its own volume. The first seven
+// fields are those of the seed system, with its names on the wire.
+type Session struct {
+	SessionID  string    `json:"session_id"` // Claude Code's own id: a UUID
+	MachineID  string    `json:"machine_id"` // empty until the machine exists
+	VolumeID   string    `json:"volume_id"`  // empty until the volume exists
+	AppName    string    `json:"app_name"`
+	Region     string    `json:"region"`
+	CreatedAt  time.Time `json:"created_at"`
+	TTLSeconds int64     `json:"ttl_seconds"` // since CreatedAt; 0 = none
+
+	Thread    Thread        `json:"thread"`
+	Owner     string        `json:"owner"` // Slack user who started it
+	Repos     []runner.Repo `json:"repos,omitempty"`
+	Turns     int           `json:"turns"`     // turns that ended
+	LastTurn  time.Time     `json:"last_turn"` // when the last one ended, or CreatedAt
+	CostUSD   float64       `json:"cost_usd"`
+	EndedAt   time.Time     `json:"ended_at,omitzero"`
+	EndReason EndReason     `json:"end_reason,omitempty"`
+	WarnedAt  time.Time     `json:"warned_at,omitzero"` // the notice that it will end soon was given
+	// State is what the workspace held after the last turn that its remotes do not have.
+	State []runner.RepoState `json:"state,omitempty"`
+}
+
+// EndReason says why a session ended.
+type EndReason string
+
+const (
+	EndByPerson EndReason = "person"
+	EndByTTL    EndReason = "ttl"  // its time to live, counted from its creation
+	EndByIdle   EndReason = "idle" // no turn for too long
+)
+
+// Expired reports whether the session has outlived its time to live.
+func (s Session) Expired(now time.Time) bool {
+	return s.TTLSeconds > 0 && !now.Before(s.CreatedAt.Add(time.Duration(s.TTLSeconds)*time.Second))
+}
+
+// Ended reports whether the session was destroyed, or is being.
+func (s Session) Ended() bool { return !s.EndedAt.IsZero() }
+
+// Unpushed lists the repositories that hold work which no remote has.
+func (s Session) Unpushed() []runner.RepoState {
+	var out []runner.RepoState
+	for _, r := range s.State {
+		if r.Changed > 0 || r.Unpushed > 0 {
+			out = append(out, r)
+		}
+	}
+	return out
+}

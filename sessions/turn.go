@@ -1,0 +1,195 @@
+package sessions
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"flaudebot/runner"
+)
+
+// TurnID names a turn by its Slack message: "team:channel:message_ts". A turn that comes from a slash
+// command has "team:channel:cmd-<trigger id>".
+type TurnID string
+
+// Kind is what a job in a thread's queue asks for.
+type Kind string
+
+const (
+	KindTurn Kind = "turn" // run a prompt in the thread's session, which is made if there is none
+	KindOnce Kind = "once" // run a prompt on a machine of its own that is destroyed afterwards
+	KindEnd  Kind = "end"  // destroy the thread's session
+)
+
+// Turn is one prompt, as it was accepted and is kept in the queue. It holds no secret.
+type Turn struct {
+	ID     TurnID    `json:"id"`
+	Kind   Kind      `json:"kind"`
+	Thread Thread    `json:"thread"`
+	User   string    `json:"user"` // Slack user who asked
+	TS     string    `json:"ts"`   // of the message
+	Text   string    `json:"text"` // the prompt as typed, with Slack's escapes undone and the bot's mention removed
+	At     time.Time `json:"at"`   // when it was accepted
+	// Mention is set when the message mentioned the bot: only such a turn may begin a session.
+	Mention bool         `json:"mention,omitempty"`
+	Files   []Attachment `json:"files,omitempty"`
+	// Session and Reason belong to KindEnd: which session is to go, and why.
+	Session string    `json:"session,omitempty"`
+	Reason  EndReason `json:"reason,omitempty"`
+}
+
+// Attachment is a file of the turn's message, still at Slack.
+type Attachment struct {
+	ID   string `json:"id"`
+	Name string `json:"name"` // as the person named it: data, never a path
+	Size int64  `json:"size"` // bytes
+	URL  string `json:"url"`
+}
+
+// Prompt is what Claude is given for a turn.
+type Prompt struct {
+	Text  string
+	Files []PromptFile
+	// Repos replaces the repositories of the settings for a new session; nil keeps them.
+	Repos []runner.Repo
+}
+
+// PromptFile is an attachment that Open reads. Name is safe: letters, digits, dot, dash, underscore.
+type PromptFile struct {
+	Name string
+	Size int64 // bytes
+	Open func(context.Context) (io.ReadCloser, error)
+}
+
+// Stage is how far a turn has come. Each is written before the outside effect that it announces.
+type Stage string
+
+const (
+	StageClaimed  Stage = "claimed"
+	StageStarting Stage = "starting"
+	StageStarted  Stage = "started"
+	StageResult   Stage = "result"
+	StagePosting  Stage = "posting"
+	StagePosted   Stage = "posted"
+)
+
+// Step is where a running turn is, as a person would tell it.
+type Step string
+
+const (
+	StepClaimed  Step = "claimed"  // it is this turn's turn
+	StepCreating Step = "creating" // a volume and a machine are being made
+	StepWaking   Step = "waking"   // the machine boots
+	StepWaiting  Step = "waiting"  // something outside is in the way; Progress.Note says what
+	StepCloning  Step = "cloning"
+	StepRunning  Step = "running" // Claude Code works
+	StepStopping Step = "stopping"
+	StepPosting  Step = "posting" // the answer is on its way
+)
+
+// Progress is the state of a running turn that the live message shows. Each one is complete: the newest
+// replaces all older ones.
+type Progress struct {
+	Step   Step
+	Since  time.Time // when the turn was claimed
+	Note   string    // what is being waited for
+	Model  string
+	Tool   string // the tool in use
+	On     string // what it is used on: a file, a command
+	Said   string // what Claude said last
+	Todos  []runner.Todo
+	Events int // events seen so far
+}
+
+// Failure says what went wrong with a turn. Those of the runner keep their names; the others happen
+// around it.
+type Failure = runner.Failure
+
+const (
+	FailMachine   Failure = "machine"   // the machine died in mid-turn, or never came up
+	FailMemory    Failure = "memory"    // the machine ran out of memory
+	FailCapacity  Failure = "capacity"  // Fly has no room
+	FailFly       Failure = "fly"       // Fly refuses or cannot be reached
+	FailFlyAccess Failure = "flyaccess" // Fly refuses the token
+	FailLost      Failure = "lost"      // volume or machine are gone for good
+	FailNoPrompt  Failure = "noprompt"  // there is nothing to ask
+	FailFile      Failure = "file"      // an attachment could not be had
+	FailRepeated  Failure = "repeated"  // it brought down whoever worked on it, time and again
+)
+
+// Outcome is how a turn ended, with its answer.
+type Outcome struct {
+	runner.Outcome
+
+	Answer string // Markdown, as Claude wrote it
+	Number int    // the turn's number in its session, from 1
+	// Destroyed is set when the machine was taken down with the turn (KindOnce, KindEnd).
+	Destroyed bool
+}
+
+// Duration is how long the turn took on the machine.
+func (o Outcome) Duration() time.Duration { return o.EndedAt.Sub(o.StartedAt) }
+
+// Notice is something that a thread is told outside of a turn.
+type Notice struct {
+	Session Session
+	Kind    NoticeKind
+	At      time.Time // when what is announced will happen
+}
+
+// NoticeKind is what a notice tells.
+type NoticeKind string
+
+const (
+	NoticeEndsSoon NoticeKind = "ends_soon" // the session will be removed at Notice.At
+)
+
+// Front is where turns come from and where they are answered: Slack. The worker calls it for one turn
+// from one goroutine, Progress apart, and only while it holds the claim.
+//
+// After a takeover look is set: an earlier owner may have posted already, so a method looks in the thread for
+// a message with this turn's metadata before it posts one.
+type Front interface {
+	// Prompt makes what Claude is given: the text with its context, and the attachments. first is
+	// set for the first turn of a conversation.
+	Prompt(ctx context.Context, t Turn, first bool) (Prompt, error)
+	// Begin shows the live message, and returns its ts.
+	Begin(ctx context.Context, s Session, t Turn, look bool) (liveTS string, err error)
+	// Progress changes the live message. It does not block and may drop all but the newest.
+	Progress(s Session, t Turn, liveTS string, p Progress)
+	// Finish posts what of the outcome is not in the thread yet and settles the live message. It
+	// returns nil only when every part stands in the thread, or when the thread can take none any more.
+	Finish(ctx context.Context, s Session, t Turn, liveTS string, o Outcome, look bool) error
+	// Notify posts a notice.
+	Notify(ctx context.Context, n Notice) error
+}
+
+// Accepted says what became of a turn that was offered to [Service.Accept].
+type Accepted struct {
+	Status AcceptStatus
+	Ahead  int // turns of the thread before this one, the running one included
+}
+
+// AcceptStatus is the answer of [Service.Accept].
+type AcceptStatus string
+
+const (
+	AcceptQueued    AcceptStatus = "queued"
+	AcceptDuplicate AcceptStatus = "duplicate" // the message is known: nothing to do
+	AcceptFull      AcceptStatus = "full"      // too many are waiting already
+)
+
+// Status is what is going on in a thread.
+type Status struct {
+	Session *Session // the thread's newest session, nil if it never had one
+	Running *Turn    // the turn at work
+	Since   time.Time
+	Queued  []Turn // waiting, in order
+}
+
+// Ending is what [Service.End] did.
+type Ending struct {
+	Session Session
+	Stopped *Turn  // the turn that is being stopped
+	Dropped []Turn // turns that were waiting and will not run
+}
