@@ -214,6 +214,8 @@ type Outcome struct {
 	Model       string      `json:"model,omitempty"`
 	Resumed     bool        `json:"resumed"` // the conversation was resumed, rather than begun
 	Repos       []RepoState `json:"repos,omitempty"`
+	// Files names what is in the workspace after the turn, at most 200 paths in order, .git left out.
+	Files []string `json:"files,omitempty"`
 }
 
 // RepoState is what a repository in the workspace holds that its remote does not.

@@ -45,7 +45,8 @@ type Session struct {
 	CostUSD   float64       `json:"cost_usd"`
 	EndedAt   time.Time     `json:"ended_at,omitzero"`
 	EndReason EndReason     `json:"end_reason,omitempty"`
-	WarnedAt  time.Time     `json:"warned_at,omitzero"` // the notice that it will end soon was given
+	// LastID is the turn that ended last: counting it again after a crash changes nothing.
+	LastID TurnID `json:"last_id,omitempty"`
 	// State is what the workspace held after the last turn that its remotes do not have.
 	State []runner.RepoState `json:"state,omitempty"`
 }

@@ -114,6 +114,7 @@ const (
 	FailLost      Failure = "lost"      // volume or machine are gone for good
 	FailNoPrompt  Failure = "noprompt"  // there is nothing to ask
 	FailFile      Failure = "file"      // an attachment could not be had
+	FailEnded     Failure = "ended"     // the session ended while the message waited
 	FailRepeated  Failure = "repeated"  // it brought down whoever worked on it, time and again
 )
 
