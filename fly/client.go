@@ -1,0 +1,266 @@
+package fly
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// Config says how to reach Fly. Zero values mean what each comment says.
+type Config struct {
+	BaseURL     string // of the Machines API, without /v1; "": https://api.machines.dev
+	LogsBaseURL string // "": https://api.fly.io
+	Token       string // as flyctl prints it
+	HTTP        *http.Client
+	Log         *slog.Logger
+	UserAgent   string
+	// Unlimited switches the client-side rate limits off, for a server that has none.
+	Unlimited bool
+	// Tries is how often a request is sent at most; 0: 5.
+	Tries int
+}
+
+// Client speaks to the Machines API. It is safe for concurrent use.
+type Client struct {
+	cfg   Config
+	auth  string
+	log   *slog.Logger
+	limit limits
+}
+
+// New checks the configuration.
+func New(cfg Config) (*Client, error) {
+	if cfg.BaseURL == "" {
+		cfg.BaseURL = "https://api.machines.dev"
+	}
+	if cfg.LogsBaseURL == "" {
+		cfg.LogsBaseURL = "https://api.fly.io"
+	}
+	cfg.BaseURL, cfg.LogsBaseURL = strings.TrimRight(cfg.BaseURL, "/"), strings.TrimRight(cfg.LogsBaseURL, "/")
+	for _, base := range []string{cfg.BaseURL, cfg.LogsBaseURL} {
+		if u, err := url.Parse(base); err != nil || u.Host == "" {
+			return nil, fmt.Errorf("%q is no base address of Fly's API", base)
+		}
+	}
+	if cfg.Token == "" {
+		return nil, errors.New("a Fly token is needed")
+	}
+	if cfg.HTTP == nil {
+		cfg.HTTP = &http.Client{}
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Tries == 0 {
+		cfg.Tries = 5
+	}
+	return &Client{cfg: cfg, auth: authorization(cfg.Token), log: cfg.Log}, nil
+}
+
+// authorization follows Fly's own client: macaroons go as FlyV1, all else as Bearer.
+func authorization(token string) string {
+	token = strings.TrimSpace(token)
+	for _, scheme := range []string{"FlyV1 ", "Bearer "} {
+		token = strings.TrimPrefix(token, scheme)
+	}
+	for part := range strings.SplitSeq(token, ",") {
+		if strings.HasPrefix(part, "fm1r_") || strings.HasPrefix(part, "fm1a_") || strings.HasPrefix(part, "fm2_") {
+			return "FlyV1 " + token
+		}
+	}
+	return "Bearer " + token
+}
+
+// Deadlines of one try. wait and exec add what they were asked to wait for.
+const (
+	readTimeout  = 15 * time.Second
+	writeTimeout = 60 * time.Second
+)
+
+// request is one call of the API.
+type request struct {
+	op     string // for errors: "start machine 148e…"
+	method string
+	path   string // below /v1, or with logs below the logs' base
+	query  url.Values
+	body   any
+	nonce  string
+	// limit names the bucket of Fly's rate limit: action and machine or app.
+	action, subject string
+	// once: not idempotent; repeated on 429 only.
+	once    bool
+	timeout time.Duration // of one try
+	logs    bool
+	// taken are further status codes that mean success.
+	taken []int
+}
+
+// do sends a request, again where that is safe, and decodes the answer into out if that is not nil.
+func (c *Client) do(ctx context.Context, r request, out any) error {
+	for try := 1; ; try++ {
+		if err := c.limit.wait(ctx, c.cfg.Unlimited, r.action, r.subject); err != nil {
+			return &Error{Op: r.op, cause: err}
+		}
+		err := c.send(ctx, r, out)
+		if err == nil {
+			return nil
+		}
+		var e *Error
+		if !errors.As(err, &e) || ctx.Err() != nil || try >= c.cfg.Tries || !repeatable(r, e) {
+			return err
+		}
+		pause := backoff(try, e.RetryAfter)
+		c.log.DebugContext(ctx, "Fly asked again", "op", r.op, "attempt", try, "pause", pause, "err", err)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+	}
+}
+
+func repeatable(r request, e *Error) bool {
+	if errors.Is(e, ErrRateLimited) {
+		return true
+	}
+	return !r.once && (errors.Is(e, ErrUnavailable) || (errors.Is(e, ErrTimeout) && r.action != "wait"))
+}
+
+// backoff is full jitter below a bound that doubles from half a second to 8 s.
+func backoff(try int, retryAfter time.Duration) time.Duration {
+	if retryAfter > 0 {
+		return retryAfter + rand.N(250*time.Millisecond) //nolint:gosec // jitter
+	}
+	bound := min(500*time.Millisecond<<(try-1), 8*time.Second)
+	return 50*time.Millisecond + rand.N(bound) //nolint:gosec // jitter
+}
+
+func (c *Client) send(ctx context.Context, r request, out any) error {
+	timeout := r.timeout
+	if timeout == 0 {
+		timeout = writeTimeout
+		if r.method == http.MethodGet {
+			timeout = readTimeout
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	req, err := c.request(ctx, r)
+	if err != nil {
+		return &Error{Op: r.op, cause: err}
+	}
+	res, err := c.cfg.HTTP.Do(req)
+	if err != nil {
+		return &Error{Op: r.op, kind: ErrUnavailable, cause: withoutAddress(err)}
+	}
+	defer func() { _ = res.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(res.Body, 32<<20))
+	if err != nil {
+		return &Error{Op: r.op, kind: ErrUnavailable, cause: withoutAddress(err)}
+	}
+	if res.StatusCode/100 != 2 {
+		for _, ok := range r.taken {
+			if res.StatusCode == ok {
+				return nil
+			}
+		}
+		return newError(r.op, res, body)
+	}
+	if out == nil || len(body) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(body, out); err != nil {
+		return &Error{Op: r.op, kind: ErrUnavailable, RequestID: res.Header.Get("Fly-Request-Id"), cause: fmt.Errorf("decode the answer: %w", err)}
+	}
+	return nil
+}
+
+// withoutAddress drops the address from an error of net/http: Op says enough.
+func withoutAddress(err error) error {
+	if u := (*url.Error)(nil); errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
+
+func (c *Client) request(ctx context.Context, r request) (*http.Request, error) {
+	base := c.cfg.BaseURL + "/v1"
+	if r.logs {
+		base = c.cfg.LogsBaseURL + "/api/v1"
+	}
+	address := base + r.path
+	if len(r.query) > 0 {
+		address += "?" + r.query.Encode()
+	}
+	var body io.Reader
+	if r.body != nil {
+		raw, err := json.Marshal(r.body)
+		if err != nil {
+			return nil, fmt.Errorf("encode the request: %w", err)
+		}
+		body = bytes.NewReader(raw)
+	}
+	req, err := http.NewRequestWithContext(ctx, r.method, address, body)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", c.auth)
+	req.Header.Set("Accept", "application/json")
+	if r.body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if r.nonce != "" {
+		req.Header.Set("Fly-Machine-Lease-Nonce", r.nonce)
+	}
+	if c.cfg.UserAgent != "" {
+		req.Header.Set("User-Agent", c.cfg.UserAgent)
+	}
+	return req, nil
+}
+
+// limits keeps Fly's documented rate limits: 1 request a second, burst 3, for each action and machine or
+// app; 5 and 10 for reading one machine.
+type limits struct {
+	mu      sync.Mutex
+	buckets map[string]*rate.Limiter // guarded by mu; :: action and subject → bucket
+}
+
+// maxBuckets bounds the memory for buckets; a full bucket that is forgotten loses nothing.
+const maxBuckets = 10000
+
+func (l *limits) wait(ctx context.Context, unlimited bool, action, subject string) error {
+	if unlimited || action == "" {
+		return nil
+	}
+	return l.bucket(action, subject).Wait(ctx)
+}
+
+func (l *limits) bucket(action, subject string) *rate.Limiter {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := action + " " + subject
+	if b := l.buckets[key]; b != nil {
+		return b
+	}
+	if l.buckets == nil || len(l.buckets) >= maxBuckets {
+		l.buckets = map[string]*rate.Limiter{}
+	}
+	b := rate.NewLimiter(1, 3)
+	if action == "get" {
+		b = rate.NewLimiter(5, 10)
+	}
+	l.buckets[key] = b
+	return b
+}

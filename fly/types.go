@@ -1,0 +1,294 @@
+package fly
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// App is a Fly app.
+type App struct {
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Status  string `json:"status"`
+	Network string `json:"network"`
+}
+
+// CreateApp asks for an app. Network is its private network, fixed at creation; empty: the organization's.
+type CreateApp struct {
+	Name    string `json:"name"`
+	OrgSlug string `json:"org_slug"`
+	Network string `json:"network,omitempty"`
+}
+
+// Volume is a disk on one host. It belongs to at most one machine.
+type Volume struct {
+	ID                string `json:"id"`
+	Name              string `json:"name"`
+	State             string `json:"state"`
+	SizeGB            int    `json:"size_gb"`
+	Region            string `json:"region"`
+	AttachedMachineID string `json:"attached_machine_id"`
+	CreatedAt         string `json:"created_at"`
+}
+
+// CreateVolume asks for a volume. Name: lower-case letters, digits and underscores, at most 30. Compute
+// has it placed where such a machine fits. RequireUniqueZone is sent as false unless set, since Fly's
+// default of true spreads volumes of one name over hosts until there are none left.
+type CreateVolume struct {
+	Name              string `json:"name"`
+	Region            string `json:"region,omitempty"`
+	SizeGB            int    `json:"size_gb"`
+	RequireUniqueZone bool   `json:"require_unique_zone"`
+	Compute           *Guest `json:"compute,omitempty"`
+}
+
+// Guest is the size of a machine.
+type Guest struct {
+	CPUKind  string `json:"cpu_kind"` // shared or performance
+	CPUs     int    `json:"cpus"`
+	MemoryMB int    `json:"memory_mb"`
+}
+
+// Duration is written as Go writes it ("30s"), and read as that or as a number of nanoseconds.
+type Duration time.Duration
+
+// MarshalJSON implements [json.Marshaler].
+func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(d).String()) }
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (d *Duration) UnmarshalJSON(b []byte) error {
+	var s string
+	if json.Unmarshal(b, &s) != nil {
+		var n int64
+		if err := json.Unmarshal(b, &n); err != nil {
+			return fmt.Errorf("read duration %s: %w", b, err)
+		}
+		*d = Duration(n)
+		return nil
+	}
+	parsed, err := time.ParseDuration(s)
+	*d = Duration(parsed)
+	return err
+}
+
+// Restart says what happens when the main process ends: no, on-failure (Fly's default) or always.
+type Restart struct {
+	Policy     string `json:"policy"`
+	MaxRetries int    `json:"max_retries,omitempty"`
+}
+
+// StopConfig says how a machine is stopped. Fly's default signal is not settled: always set it.
+type StopConfig struct {
+	Signal  string   `json:"signal,omitempty"`
+	Timeout Duration `json:"timeout,omitempty"` // at most 300 s
+}
+
+// Mount puts a volume into a machine.
+type Mount struct {
+	Volume string `json:"volume"`
+	Path   string `json:"path"`
+}
+
+// MachineConfig is what of a machine's config we use. What else Fly sent is kept in it, so that an update,
+// which replaces the whole, drops nothing.
+type MachineConfig struct {
+	Image       string            `json:"image"`
+	Guest       *Guest            `json:"guest,omitempty"`
+	Env         map[string]string `json:"env,omitempty"`
+	Mounts      []Mount           `json:"mounts,omitempty"`
+	Restart     *Restart          `json:"restart,omitempty"`
+	AutoDestroy bool              `json:"auto_destroy,omitempty"`
+	StopConfig  *StopConfig       `json:"stop_config,omitempty"`
+	Metadata    map[string]string `json:"metadata,omitempty"`
+
+	rest map[string]json.RawMessage // fields that are not named above
+}
+
+type plainConfig MachineConfig
+
+// knownFields are the JSON names of MachineConfig's own fields.
+func knownFields() []string {
+	return []string{"image", "guest", "env", "mounts", "restart", "auto_destroy", "stop_config", "metadata"}
+}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (c *MachineConfig) UnmarshalJSON(b []byte) error {
+	var p plainConfig
+	if err := json.Unmarshal(b, &p); err != nil {
+		return err
+	}
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(b, &all); err != nil {
+		return err
+	}
+	for _, name := range knownFields() {
+		delete(all, name)
+	}
+	*c = MachineConfig(p)
+	c.rest = all
+	return nil
+}
+
+// MarshalJSON implements [json.Marshaler].
+func (c MachineConfig) MarshalJSON() ([]byte, error) {
+	b, err := json.Marshal(plainConfig(c))
+	if err != nil || len(c.rest) == 0 {
+		return b, err
+	}
+	all := map[string]json.RawMessage{}
+	for name, raw := range c.rest {
+		all[name] = raw
+	}
+	var own map[string]json.RawMessage
+	if err := json.Unmarshal(b, &own); err != nil {
+		return nil, err
+	}
+	for name, raw := range own {
+		all[name] = raw
+	}
+	return json.Marshal(all)
+}
+
+// Machine is a virtual machine.
+type Machine struct {
+	ID         string         `json:"id"`
+	Name       string         `json:"name"`
+	State      string         `json:"state"`
+	Region     string         `json:"region"`
+	InstanceID string         `json:"instance_id"` // another one after every update
+	Config     *MachineConfig `json:"config"`      // nil when its host does not answer
+	HostStatus string         `json:"host_status"`
+	CreatedAt  string         `json:"created_at"`
+	Nonce      string         `json:"nonce"` // only in the answer to a creation with a lease
+	Events     []Event        `json:"events"`
+}
+
+// CreateMachine asks for a machine. Name is the only key that makes a creation idempotent.
+type CreateMachine struct {
+	Name        string         `json:"name"`
+	Region      string         `json:"region,omitempty"`
+	Config      *MachineConfig `json:"config"`
+	SkipLaunch  bool           `json:"skip_launch,omitempty"`
+	SkipSecrets bool           `json:"skip_secrets"`
+	LeaseTTL    int            `json:"lease_ttl,omitempty"` // seconds
+}
+
+// UpdateMachine replaces a machine's whole config and restarts it.
+type UpdateMachine struct {
+	Config         *MachineConfig `json:"config"`
+	CurrentVersion string         `json:"current_version,omitempty"` // refused unless this is its instance id
+	SkipLaunch     bool           `json:"skip_launch,omitempty"`
+}
+
+// StopMachine says how to stop one; zero: as its config says.
+type StopMachine struct {
+	Signal  string
+	Timeout time.Duration
+}
+
+// MachineFilter narrows a list of machines; all that is set must hold.
+type MachineFilter struct {
+	Metadata       map[string]string
+	States         []string
+	Region         string
+	IncludeDeleted bool
+	Summary        bool // without config, events and more
+}
+
+// WaitMachine says what to wait for: any of States.
+type WaitMachine struct {
+	States      []string
+	InstanceID  string
+	FromEventID string
+}
+
+// Event is something that happened to a machine; lists have the newest first.
+type Event struct {
+	ID        string `json:"id"`
+	Type      string `json:"type"`
+	Status    string `json:"status"`
+	Source    string `json:"source"`
+	Timestamp int64  `json:"timestamp"` // unix milliseconds
+	Request   *struct {
+		ExitEvent    *ExitEvent `json:"exit_event"`
+		MonitorEvent *struct {
+			ExitEvent *ExitEvent `json:"exit_event"`
+		} `json:"MonitorEvent"`
+	} `json:"request"`
+}
+
+// ExitEvent tells how a machine's main process ended.
+type ExitEvent struct {
+	ExitCode      int  `json:"exit_code"`
+	Signal        int  `json:"signal"`
+	OOMKilled     bool `json:"oom_killed"` // something in the machine was killed for memory
+	RequestedStop bool `json:"requested_stop"`
+
+	At time.Time `json:"-"` // when the event was recorded
+}
+
+// LastExit returns the newest exit.
+func (m *Machine) LastExit() (*ExitEvent, bool) {
+	for _, e := range m.Events {
+		if e.Type != "exit" || e.Request == nil {
+			continue
+		}
+		exit := e.Request.ExitEvent
+		if e.Request.MonitorEvent != nil && e.Request.MonitorEvent.ExitEvent != nil {
+			exit = e.Request.MonitorEvent.ExitEvent
+		}
+		if exit == nil {
+			exit = &ExitEvent{}
+		}
+		out := *exit
+		out.At = time.UnixMilli(e.Timestamp)
+		return &out, true
+	}
+	return nil, false
+}
+
+// Lease keeps others from changing a machine. Calls of its holder carry the nonce.
+type Lease struct {
+	Nonce     string `json:"nonce"`
+	ExpiresAt int64  `json:"expires_at"` // unix seconds
+	Owner     string `json:"owner"`
+	Version   string `json:"version"`
+}
+
+// Exec is a command to run in a started machine. Fly is unreliable for commands above some 20 s and
+// outputs above some 64 KiB.
+type Exec struct {
+	Command []string
+	Stdin   string
+	Timeout time.Duration
+}
+
+// ExecResult is how it ended; an ExitCode other than 0 is no error of the call.
+type ExecResult struct {
+	ExitCode int    `json:"exit_code"`
+	Stdout   string `json:"stdout"`
+	Stderr   string `json:"stderr"`
+}
+
+// Logs asks for a page of an app's log.
+type Logs struct {
+	Machine   string
+	NextToken string
+}
+
+// LogPage is one page. NextToken asks for what comes after it.
+type LogPage struct {
+	Entries   []LogEntry
+	NextToken string
+}
+
+// LogEntry is one line of a machine's output.
+type LogEntry struct {
+	ID        string
+	Timestamp string
+	Message   string
+	Machine   string
+	Region    string
+	Level     string
+}
