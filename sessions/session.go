@@ -40,13 +40,16 @@ type Session struct {
 	Thread    Thread        `json:"thread"`
 	Owner     string        `json:"owner"` // Slack user who started it
 	Repos     []runner.Repo `json:"repos,omitempty"`
-	Turns     int           `json:"turns"`     // turns that ended
-	LastTurn  time.Time     `json:"last_turn"` // when the last one ended, or CreatedAt
+	VolumeGB  int           `json:"volume_gb,omitempty"` // 0: the default
+	Turns     int           `json:"turns"`               // turns that ended
+	LastTurn  time.Time     `json:"last_turn"`           // when the last one ended, or CreatedAt
 	CostUSD   float64       `json:"cost_usd"`
 	EndedAt   time.Time     `json:"ended_at,omitzero"`
 	EndReason EndReason     `json:"end_reason,omitempty"`
 	// LastID is the turn that ended last: counting it again after a crash changes nothing.
 	LastID TurnID `json:"last_id,omitempty"`
+	// Ephemeral sessions have no volume, one turn, and no record in the store.
+	Ephemeral bool `json:"ephemeral,omitempty"`
 	// State is what the workspace held after the last turn that its remotes do not have.
 	State []runner.RepoState `json:"state,omitempty"`
 }

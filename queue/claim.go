@@ -1,0 +1,111 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Claim is this replica's right to work on the head of a key. It belongs to the handler that got it.
+type Claim struct {
+	Job    Job
+	Seq    int64
+	Fence  int64 // only rises for a key
+	Attach bool  // it was claimed before: see Stage and Att for how far it came
+	Stage  string
+	Att    []byte // notes of the owner before
+	Tries  int    // how often it was put off
+	Takes  int    // how often it was taken over
+
+	q         *Queue
+	cancelled chan struct{}
+	cancel    sync.Once
+	lose      context.CancelCauseFunc
+
+	mu       sync.Mutex
+	deadline time.Time // guarded by mu; until when the lease is surely ours, by our own clock
+}
+
+// Cancelled is closed when somebody cancelled the job.
+func (c *Claim) Cancelled() <-chan struct{} { return c.cancelled }
+
+func (c *Claim) signal() { c.cancel.Do(func() { close(c.cancelled) }) }
+
+func (c *Claim) extend(until time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deadline = until
+}
+
+func (c *Claim) until() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.deadline
+}
+
+// SetStage writes how far the job has come, with notes for the next owner. It is tried again while
+// Redis does not answer and the lease may still be ours; [ErrLost] when it is not.
+func (c *Claim) SetStage(ctx context.Context, stage string, att []byte) error {
+	res, err := c.insist(ctx, func(ctx context.Context) (string, error) {
+		return c.q.run(ctx, "stage", c.Job.Key, c.Job.ID, c.Fence, stage, att).Text()
+	})
+	if err != nil {
+		return fmt.Errorf("stage %s of %s: %w", stage, c.Job.ID, err)
+	}
+	if res != "OK" {
+		return fmt.Errorf("stage %s of %s: %w", stage, c.Job.ID, ErrLost)
+	}
+	return nil
+}
+
+// insist repeats a script that is safe to repeat until it is answered or the lease is over.
+func (c *Claim) insist(ctx context.Context, do func(context.Context) (string, error)) (string, error) {
+	pause := 20 * time.Millisecond
+	for {
+		res, err := do(ctx)
+		if err == nil {
+			return res, nil
+		}
+		if ctx.Err() != nil {
+			return "", errors.Join(context.Cause(ctx), err)
+		}
+		if time.Now().After(c.until()) {
+			return "", errors.Join(ErrLost, err)
+		}
+		select {
+		case <-ctx.Done():
+			return "", errors.Join(context.Cause(ctx), err)
+		case <-time.After(pause):
+		}
+		pause = min(pause*2, time.Second)
+	}
+}
+
+// Verdict is what becomes of a job after its handler.
+type Verdict struct {
+	mode  string
+	delay time.Duration
+}
+
+// Done finishes the job: the next of its key may go.
+func Done() Verdict { return Verdict{mode: "done"} }
+
+// Retry puts the job off. It keeps its place, so its key waits.
+func Retry(after time.Duration) Verdict { return Verdict{mode: "retry", delay: after} }
+
+// Handoff leaves the job to another replica at once.
+func Handoff() Verdict { return Verdict{mode: "handoff"} }
+
+// settle carries a verdict out. A claim that is lost needs nothing.
+func (c *Claim) settle(ctx context.Context, v Verdict) error {
+	_, err := c.insist(ctx, func(ctx context.Context) (string, error) {
+		if v.mode != "done" {
+			return c.q.run(ctx, "release", c.Job.Key, c.Job.ID, c.Fence, v.mode, v.delay.Milliseconds()).Text()
+		}
+		_, err := c.q.step(ctx, 0, c)
+		return "", err
+	})
+	return err
+}

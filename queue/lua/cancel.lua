@@ -1,0 +1,23 @@
+-- ARGV: prefix, key, id
+local key = ARGV[2]
+local i, f, element = find(key, ARGV[3])
+if not i then return 'GONE' end
+local s = call('HMGET', state(key), 'run', 'stage')
+if i == 0 and s[1] then
+  signal(key)
+  return 'SIGNALLED'
+end
+if i == 0 and s[2] then -- put off, and perhaps at work outside: its next owner settles it, at once
+  call('HSET', state(key), 'cancel', '1')
+  unplace(key)
+  ready(key, f[3])
+  return 'SIGNALLED'
+end
+call('LREM', list(key), 1, element)
+count(f, -1)
+if i == 0 then
+  unplace(key)
+  handOn(f)
+  advance(key)
+end
+return 'CANCELLED'

@@ -1,0 +1,313 @@
+// Package queue keeps jobs in order, one queue for each key, in Redis.
+//
+// A job is an opaque payload. Jobs of one key are handed out in the order in which they were enqueued,
+// never two at once; keys do not wait for each other. A worker gets the head of a key as a [Claim]: a lease
+// with an owner, an expiry and a fencing token that only rises. Whoever lost the lease can no longer finish,
+// stage or return the job: every script compares the token before it writes.
+//
+// A replica that dies leaves its claims to the others when their leases run out; they get them with the
+// stage and notes that the dead one wrote. The queue itself never runs a job again: what an attached claim
+// means is the caller's matter.
+//
+// The package knows nothing of sessions, Slack or Fly. Keys and what holds between any two scripts are in layout.go.
+package queue
+
+import (
+	"context"
+	"crypto/rand"
+	"embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+//go:embed lua/*.lua
+var scripts embed.FS
+
+var (
+	// ErrLost says that the claim is somebody else's now, or nobody's.
+	ErrLost = errors.New("claim lost")
+	// ErrDraining is the cause with which a handler's context ends when its replica leaves.
+	ErrDraining = errors.New("this replica is leaving")
+	// ErrTooLarge says that a payload is above MaxPayload.
+	ErrTooLarge = errors.New("payload too large")
+)
+
+// MaxPayload is the largest payload in bytes: above it, Redis would serve nobody else for milliseconds.
+const MaxPayload = 64 << 10
+
+// Limits bound what waits and what runs; 0 means no limit, but for PerKey, where it means 30.
+type Limits struct {
+	PerKey, PerUser, Total                   int // jobs enqueued
+	Running, RunningPerUser, RunningPerGroup int // jobs claimed, over all replicas
+}
+
+// Config says how a queue works. Zero values mean what each comment says.
+type Config struct {
+	Prefix string        // of every key; "": fb:
+	Owner  string        // name of this replica; "": random, as it should be
+	Lease  time.Duration // life of a claim without a beat; 0: 15 s. Beats come at a third
+	Slots  int           // jobs that this replica runs at once; 0: 10
+	Poll   time.Duration // look without a doorbell after so long; 0: 5 s
+	Grace  time.Duration // time for handlers to end when the replica leaves; 0: 10 s
+	Limits Limits
+	Log    *slog.Logger
+}
+
+// Queue is one replica's view of the queue.
+type Queue struct {
+	rdb    redis.UniversalClient
+	cfg    Config
+	prefix string
+	log    *slog.Logger
+	script map[string]*redis.Script // :: file's name without .lua → script; never written after New
+
+	mu   sync.Mutex
+	held map[string]*Claim // guarded by mu; :: key → claim that a handler of this replica works on
+}
+
+// New returns a queue on a client made with MaxRetries -1: one that repeats a claim by itself would leak it.
+func New(rdb redis.UniversalClient, cfg Config) (*Queue, error) {
+	if cfg.Prefix == "" {
+		cfg.Prefix = "fb:"
+	}
+	if cfg.Owner == "" {
+		cfg.Owner = rand.Text()
+	}
+	if cfg.Limits.PerKey == 0 {
+		cfg.Limits.PerKey = 30
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	cfg.Lease, cfg.Poll, cfg.Grace = orDefault(cfg.Lease, 15*time.Second), orDefault(cfg.Poll, 5*time.Second), orDefault(cfg.Grace, 10*time.Second)
+	cfg.Slots = max(cfg.Slots, 1)
+	q := &Queue{rdb: rdb, cfg: cfg, prefix: cfg.Prefix + "{queue}:", log: cfg.Log, script: map[string]*redis.Script{}, held: map[string]*Claim{}}
+	common, err := scripts.ReadFile("lua/common.lua")
+	if err != nil {
+		return nil, fmt.Errorf("read the scripts: %w", err)
+	}
+	for _, name := range []string{"enqueue", "step", "stage", "release", "beat", "tick", "adopt", "cancel", "edit", "close", "inspect"} {
+		body, err := scripts.ReadFile("lua/" + name + ".lua")
+		if err != nil {
+			return nil, fmt.Errorf("read script %s: %w", name, err)
+		}
+		q.script[name] = redis.NewScript(string(common) + string(body))
+	}
+	return q, nil
+}
+
+func orDefault(d, def time.Duration) time.Duration {
+	if d == 0 {
+		return def
+	}
+	return d
+}
+
+// run calls a script. Its one declared key has the hash tag of all that it touches.
+func (q *Queue) run(ctx context.Context, name string, args ...any) *redis.Cmd {
+	return q.script[name].Run(ctx, q.rdb, []string{q.prefix + "meta"}, append([]any{q.prefix}, args...)...)
+}
+
+// Job is one piece of work.
+type Job struct {
+	Key     string // jobs of one key run one after the other
+	ID      string // enqueued once in three days
+	User    string // fairness and limits count by it
+	Group   string // so do limits
+	Payload []byte
+}
+
+// Status is the answer to an Enqueue.
+type Status string
+
+const (
+	Queued    Status = "OK"
+	Duplicate Status = "DUP"        // the id was enqueued before
+	Busy      Status = "BUSY"       // OnlyIfIdle, and the key has jobs
+	FullKey   Status = "FULL_KEY"   // too many wait under the key
+	FullUser  Status = "FULL_USER"  // too many of the user
+	FullTotal Status = "FULL_TOTAL" // too many in all
+)
+
+// Enqueue are the conditions of an enqueue.
+type Enqueue struct {
+	OnlyIfIdle bool // not when the key has jobs
+}
+
+// Enqueued says what became of a job.
+type Enqueued struct {
+	Status Status
+	Seq    int64 // the job's number under its key, for people: it restarts if Redis lost the key
+	Ahead  int64 // jobs of the key before it, the running one included
+}
+
+// Enqueue appends a job to its key. Repeating one whose answer was lost is safe: it says Duplicate.
+func (q *Queue) Enqueue(ctx context.Context, j Job, how Enqueue) (Enqueued, error) {
+	if err := j.check(); err != nil {
+		return Enqueued{}, err
+	}
+	idle := "0"
+	if how.OnlyIfIdle {
+		idle = "1"
+	}
+	l := q.cfg.Limits
+	res, err := q.run(ctx, "enqueue", j.Key, j.ID, j.User, j.Group, j.Payload, l.PerKey, l.PerUser, l.Total, idle).StringSlice()
+	if err != nil {
+		return Enqueued{}, fmt.Errorf("enqueue %s: %w", j.ID, err)
+	}
+	return Enqueued{Status: Status(res[0]), Seq: atoi(res[1]), Ahead: atoi(res[2])}, nil
+}
+
+func (j Job) check() error {
+	if len(j.Payload) > MaxPayload {
+		return fmt.Errorf("enqueue %s: %w: %d bytes, at most %d", j.ID, ErrTooLarge, len(j.Payload), MaxPayload)
+	}
+	for _, s := range []string{j.Key, j.ID, j.User, j.Group} {
+		if strings.ContainsRune(s, 31) {
+			return fmt.Errorf("enqueue %q: a name holds byte 31", j.ID)
+		}
+	}
+	if j.Key == "" || j.ID == "" {
+		return errors.New("enqueue: a job needs a key and an id")
+	}
+	return nil
+}
+
+// Cancelled is the answer to a Cancel.
+type Cancelled string
+
+const (
+	CancelledQueued    Cancelled = "CANCELLED" // it waited, and is gone
+	CancelledSignalled Cancelled = "SIGNALLED" // it was claimed: its owner, or the next one, is told
+	CancelledGone      Cancelled = "GONE"
+)
+
+// Cancel takes a waiting job out of its key, or tells the owner of a running one.
+func (q *Queue) Cancel(ctx context.Context, key, id string) (Cancelled, error) {
+	res, err := q.run(ctx, "cancel", key, id).Text()
+	if err != nil {
+		return "", fmt.Errorf("cancel %s: %w", id, err)
+	}
+	return Cancelled(res), nil
+}
+
+// Edited is the answer to an Edit.
+type Edited string
+
+const (
+	EditedOK      Edited = "OK"
+	EditedOld     Edited = "OLD"     // a revision that is not newer than the one in place
+	EditedRunning Edited = "RUNNING" // too late
+	EditedGone    Edited = "GONE"
+)
+
+// Edit replaces the payload of a waiting job. Revisions are compared as text; an older one never wins.
+func (q *Queue) Edit(ctx context.Context, key, id, revision string, payload []byte) (Edited, error) {
+	if err := (Job{Key: key, ID: id, Group: revision, Payload: payload}).check(); err != nil {
+		return "", err
+	}
+	res, err := q.run(ctx, "edit", key, id, revision, payload).Text()
+	if err != nil {
+		return "", fmt.Errorf("edit %s: %w", id, err)
+	}
+	return Edited(res), nil
+}
+
+// Closed says what a Close met.
+type Closed struct {
+	Repeated bool   // the last job was enqueued before: nothing was done now
+	Running  string // id of the claimed job, whose owner is told to stop
+	Dropped  []Job  // jobs that waited and are gone
+}
+
+// Close drops what waits under the last job's key, tells the owner of what runs to stop, and appends
+// the last job, whatever the limits. What is enqueued later waits behind it.
+func (q *Queue) Close(ctx context.Context, last Job) (Closed, error) {
+	if err := last.check(); err != nil {
+		return Closed{}, err
+	}
+	res, err := q.run(ctx, "close", last.Key, last.ID, last.User, last.Group, last.Payload).Slice()
+	if err != nil {
+		return Closed{}, fmt.Errorf("close %s: %w", last.Key, err)
+	}
+	out := Closed{Repeated: res[0] == "DUP", Running: text(res[1])}
+	for _, element := range texts(res[2]) {
+		out.Dropped = append(out.Dropped, parseElement(last.Key, element))
+	}
+	return out, nil
+}
+
+// State is what is going on under a key.
+type State struct {
+	Place   string // ready, lease, orphan, delay, park:…; "": no jobs
+	Running string // id of the claimed job
+	Stage   string
+	Att     []byte
+	Owner   string
+	Fence   int64
+	Since   time.Time // when the head was claimed first
+	Jobs    []Job     // in order, the claimed one first
+}
+
+// Inspect looks at a key.
+func (q *Queue) Inspect(ctx context.Context, key string) (State, error) {
+	res, err := q.run(ctx, "inspect", key).Slice()
+	if err != nil {
+		return State{}, fmt.Errorf("inspect %s: %w", key, err)
+	}
+	s := texts(res[0])
+	out := State{Place: s[0], Running: s[1], Stage: s[2], Att: []byte(s[3]), Owner: s[4], Fence: atoi(s[5])}
+	if s[6] != "" {
+		out.Since = time.UnixMilli(atoi(s[6]))
+	}
+	for _, element := range texts(res[1]) {
+		out.Jobs = append(out.Jobs, parseElement(key, element))
+	}
+	return out, nil
+}
+
+// Stats counts keys by place.
+type Stats struct{ Ready, Leased, Orphan, Delayed int64 }
+
+// Stats counts them.
+func (q *Queue) Stats(ctx context.Context) (Stats, error) {
+	pipe := q.rdb.Pipeline()
+	ready, lease := pipe.ZCard(ctx, q.prefix+"ready"), pipe.ZCard(ctx, q.prefix+"lease")
+	orphan, delay := pipe.ZCard(ctx, q.prefix+"orphan"), pipe.ZCard(ctx, q.prefix+"delay")
+	if _, err := pipe.Exec(ctx); err != nil {
+		return Stats{}, fmt.Errorf("count the keys: %w", err)
+	}
+	return Stats{Ready: ready.Val(), Leased: lease.Val(), Orphan: orphan.Val(), Delayed: delay.Val()}, nil
+}
+
+// parseElement reads seq␟id␟user␟group␟revision␟payload.
+func parseElement(key, element string) Job {
+	f := strings.SplitN(element, "\x1f", 6)
+	return Job{Key: key, ID: f[1], User: f[2], Group: f[3], Payload: []byte(f[5])}
+}
+
+func atoi(s string) int64 {
+	n, _ := strconv.ParseInt(s, 10, 64) // our scripts' own numbers
+	return n
+}
+
+func text(v any) string {
+	s, _ := v.(string)
+	return s
+}
+
+func texts(v any) []string {
+	list, _ := v.([]any)
+	out := make([]string, len(list))
+	for i, e := range list {
+		out[i] = text(e)
+	}
+	return out
+}

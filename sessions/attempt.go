@@ -1,0 +1,572 @@
+package sessions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"flaudebot/fly"
+	"flaudebot/runner"
+)
+
+// Run is one attempt at a turn in a session, or the taking over of one.
+type Run struct {
+	Turn   TurnID
+	Prompt func(ctx context.Context, first bool) (Prompt, error)
+	Fence  int64 // of the claim; the runner refuses an older one
+	// Started says that an earlier owner saw the turn start: it is followed, never handed over again.
+	Started bool
+	// Stop interrupts the turn when it is closed.
+	Stop <-chan struct{}
+	// Stage is told before each outside effect; an error ends the attempt. Nil: nobody wants to know.
+	Stage func(context.Context, Stage) error
+	// Progress is told what is going on. Nil: nobody wants to know.
+	Progress func(Progress)
+	Save     Save
+	// Nonce is the machine lease of an earlier owner of the turn; KeepNonce is told ours.
+	Nonce     string
+	KeepNonce func(context.Context, string) error
+}
+
+// errLostMachine says that the machine is not running any more.
+var errLostMachine = errors.New("the machine is not running")
+
+// RunTurn wakes the session's machine, or makes it, runs one turn on it and returns its outcome. The machine is
+// left running with the outcome unacknowledged: call [Machines.Settle] when the outcome is safe.
+//
+// What goes wrong with the turn is an outcome with a Failure. An error means that this process has to
+// let go of the turn: ctx ended, or Stage or Save failed.
+func (m *Machines) RunTurn(ctx context.Context, s *Session, r Run) (Outcome, error) {
+	a := newAttempt(m, s, r)
+	defer a.close()
+	out, err := a.run(ctx)
+	if err == nil {
+		return out, nil
+	}
+	var let letGo
+	if ctx.Err() != nil || errors.As(err, &let) {
+		return Outcome{}, err
+	}
+	m.log.WarnContext(ctx, "turn failed around its machine", "session", s.SessionID, "turn", r.Turn, "machine", s.MachineID, "err", err)
+	return a.failed(failureOf(err), err), nil
+}
+
+// letGo marks an error after which the turn is somebody else's.
+type letGo struct{ error }
+
+func (l letGo) Unwrap() error { return l.error }
+
+type attempt struct {
+	m     *Machines
+	s     *Session
+	r     Run
+	began time.Time
+	nonce string
+	lease sync.WaitGroup // the goroutine that refreshes the machine lease
+	drop  context.CancelFunc
+
+	mu   sync.Mutex
+	prog Progress // guarded by mu
+
+	accepted bool // the runner has the turn, or an earlier owner saw that it did
+	sawOOM   bool
+	exit     int // of the machine, when it died
+}
+
+func newAttempt(m *Machines, s *Session, r Run) *attempt {
+	now := time.Now()
+	if r.Stage == nil {
+		r.Stage = func(context.Context, Stage) error { return nil }
+	}
+	if r.Save == nil {
+		r.Save = func(context.Context, Session) error { return nil }
+	}
+	return &attempt{m: m, s: s, r: r, began: now, prog: Progress{Step: StepClaimed, Since: now}, accepted: r.Started}
+}
+
+// close ends the lease's refresher; the lease itself is released by Settle or runs out.
+func (a *attempt) close() {
+	if a.drop != nil {
+		a.drop()
+	}
+	a.lease.Wait()
+}
+
+// report tells the progress after change.
+func (a *attempt) report(change func(*Progress)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	change(&a.prog)
+	if a.r.Progress != nil {
+		a.r.Progress(a.prog)
+	}
+}
+
+func (a *attempt) step(s Step) { a.report(func(p *Progress) { p.Step, p.Note = s, "" }) }
+
+func (a *attempt) stage(ctx context.Context, s Stage) error {
+	if err := a.r.Stage(ctx, s); err != nil {
+		return letGo{fmt.Errorf("write stage %s: %w", s, err)}
+	}
+	return nil
+}
+
+func (a *attempt) save(ctx context.Context, s Session) error {
+	if err := a.r.Save(ctx, s); err != nil {
+		return letGo{fmt.Errorf("save session %s: %w", s.SessionID, err)}
+	}
+	return nil
+}
+
+// maxWakes bounds how often a turn's machine is woken again after it died in mid-turn, to ask its
+// runner what became of the turn.
+const maxWakes = 3
+
+func (a *attempt) run(ctx context.Context) (Outcome, error) {
+	if !a.accepted {
+		if err := a.stage(ctx, StageStarting); err != nil {
+			return Outcome{}, err
+		}
+	}
+	for wakes := 0; ; wakes++ {
+		out, err := a.once(ctx)
+		if !errors.Is(err, errLostMachine) || wakes == maxWakes {
+			return out, err
+		}
+	}
+}
+
+// once wakes the machine and brings the turn to an outcome, or to errLostMachine.
+func (a *attempt) once(ctx context.Context) (Outcome, error) {
+	if a.stopped() && !a.accepted {
+		return a.failed(runner.FailStopped, nil), nil
+	}
+	if err := a.patiently(ctx, func(ctx context.Context) error { return a.wake(ctx) }); err != nil {
+		return Outcome{}, err
+	}
+	var status runner.Status
+	if a.accepted {
+		reply, err := call[runner.ResultReply](ctx, a, "result", runner.ResultRequest{Turn: string(a.r.Turn)})
+		if err != nil {
+			return Outcome{}, err
+		}
+		status = reply.Status
+	} else {
+		reply, err := a.hand(ctx)
+		if err != nil {
+			return Outcome{}, err
+		}
+		status = reply.Status
+		if status == runner.StatusInvalid {
+			return a.failed(FailNoPrompt, errors.New(reply.Reason)), nil
+		}
+	}
+	switch status {
+	case runner.StatusAccepted, runner.StatusRunning:
+		if err := a.started(ctx); err != nil {
+			return Outcome{}, err
+		}
+		return a.follow(ctx)
+	case runner.StatusDone:
+		if err := a.started(ctx); err != nil {
+			return Outcome{}, err
+		}
+		return a.result(ctx)
+	case runner.StatusInterrupted:
+		return a.interrupted(), nil
+	case runner.StatusFenced:
+		return Outcome{}, letGo{errors.New("the runner has seen a newer owner of this turn")}
+	case runner.StatusUnknown:
+		return a.failed(FailLost, errors.New("the runner has no record of a turn that had started")), nil
+	default: // busy with a turn that nobody follows, or exiting: it will be gone in a moment
+		return Outcome{}, a.calmDown(ctx, status)
+	}
+}
+
+func (a *attempt) started(ctx context.Context) error {
+	if a.accepted && a.r.Started {
+		return nil
+	}
+	a.accepted = true
+	return a.stage(ctx, StageStarted)
+}
+
+func (a *attempt) stopped() bool {
+	select {
+	case <-a.r.Stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// calmDown puts an idle or exiting runner to sleep and waits until its machine has stopped.
+func (a *attempt) calmDown(ctx context.Context, status runner.Status) error {
+	if status == runner.StatusBusy {
+		hello, err := call[runner.HelloReply](ctx, a, "hello", runner.HelloRequest{})
+		if err != nil {
+			return err
+		}
+		if hello.Running != "" {
+			if _, err := call[runner.StopReply](ctx, a, "stop", runner.StopRequest{Turn: hello.Running, Fence: a.r.Fence}); err != nil {
+				return err
+			}
+		}
+	}
+	wait, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if _, err := a.m.cfg.Fly.WaitMachine(wait, a.s.AppName, a.s.MachineID, fly.WaitMachine{States: []string{"stopped"}}); err != nil {
+		return err
+	}
+	return errLostMachine
+}
+
+// hand puts what the turn needs and takes it.
+func (a *attempt) hand(ctx context.Context) (runner.TakeReply, error) {
+	prompt, err := a.r.Prompt(ctx, a.s.Turns == 0)
+	if err != nil {
+		return runner.TakeReply{}, err
+	}
+	if a.s.Turns == 0 && prompt.Repos != nil {
+		a.s.Repos = prompt.Repos
+		if err := a.save(ctx, *a.s); err != nil {
+			return runner.TakeReply{}, err
+		}
+	}
+	turn := runner.Turn{
+		ID: string(a.r.Turn), SessionID: a.s.SessionID, Prompt: prompt.Text,
+		Repos: a.s.Repos, Settings: a.m.cfg.Settings,
+	}
+	if turn.Files, err = a.putFiles(ctx, prompt.Files); err != nil {
+		return runner.TakeReply{}, err
+	}
+	if len(prompt.Text) > maxInlinePrompt {
+		if _, err := a.put(ctx, "prompt", stringReader(prompt.Text)); err != nil {
+			return runner.TakeReply{}, err
+		}
+		turn.Prompt, turn.PromptPut = "", true
+	}
+	return call[runner.TakeReply](ctx, a, "take", runner.TakeRequest{Fence: a.r.Fence, Turn: turn, Secrets: a.m.cfg.Secrets})
+}
+
+// follow tells the turn's progress until it has an outcome.
+func (a *attempt) follow(ctx context.Context) (Outcome, error) {
+	var stopper sync.WaitGroup
+	defer stopper.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	target := a.target()
+	stopper.Go(func() { a.stopWhenAsked(ctx, target) })
+	after := 0
+	for {
+		reply, err := call[runner.EventsReply](ctx, a, "events", runner.EventsRequest{
+			Turn: string(a.r.Turn), After: after, WaitMS: int(eventsWait / time.Millisecond),
+		})
+		if err != nil {
+			return Outcome{}, err
+		}
+		for _, e := range reply.Events {
+			a.report(func(p *Progress) { p.apply(e) })
+			after = e.N
+		}
+		switch reply.Status {
+		case runner.StatusRunning:
+		case runner.StatusDone:
+			if len(reply.Events) == 0 {
+				return a.result(ctx)
+			}
+		case runner.StatusInterrupted:
+			return a.interrupted(), nil
+		default:
+			return a.failed(FailLost, fmt.Errorf("the runner answers %s to a turn that it had accepted", reply.Status)), nil
+		}
+	}
+}
+
+// eventsWait is how long the runner may hold a request for events that are still to come.
+const eventsWait = 10 * time.Second
+
+// stopWhenAsked passes a stop on to the runner, until it has heard it.
+func (a *attempt) stopWhenAsked(ctx context.Context, at Target) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-a.r.Stop:
+	}
+	a.step(StepStopping)
+	for {
+		var reply runner.StopReply
+		err := a.m.cfg.Handover.Call(ctx, at, "stop", runner.StopRequest{Turn: string(a.r.Turn), Fence: a.r.Fence}, &reply)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		a.m.log.WarnContext(ctx, "stop did not reach the runner", "turn", a.r.Turn, "machine", at.Machine, "err", err)
+		if pauseFor(ctx, time.Second, nil, true) != nil {
+			return
+		}
+	}
+}
+
+func (a *attempt) target() Target {
+	return Target{App: a.s.AppName, Machine: a.s.MachineID, Nonce: a.nonce}
+}
+
+// result reads the outcome and the whole answer.
+func (a *attempt) result(ctx context.Context) (Outcome, error) {
+	var out Outcome
+	var answer []byte
+	for {
+		reply, err := call[runner.ResultReply](ctx, a, "result", runner.ResultRequest{Turn: string(a.r.Turn), Offset: int64(len(answer))})
+		if err != nil {
+			return Outcome{}, err
+		}
+		if reply.Status == runner.StatusInterrupted {
+			return a.interrupted(), nil
+		}
+		if reply.Status != runner.StatusDone || reply.Outcome == nil {
+			return Outcome{}, fmt.Errorf("read the result: %w: it answers %s", errRunner, reply.Status)
+		}
+		out.Outcome = *reply.Outcome
+		answer = append(answer, reply.Text...)
+		if int64(len(answer)) >= out.AnswerBytes {
+			break
+		}
+		if reply.Text == "" {
+			return Outcome{}, fmt.Errorf("read the result: %w: the answer ends at byte %d of %d", errRunner, len(answer), out.AnswerBytes)
+		}
+	}
+	out.Answer = string(answer)
+	return out, nil
+}
+
+// interrupted is the outcome of a turn whose machine died under it.
+func (a *attempt) interrupted() Outcome {
+	if a.sawOOM {
+		out := a.failed(FailMemory, nil)
+		out.ExitCode = 137
+		return out
+	}
+	out := a.failed(FailMachine, nil)
+	if a.exit > 0 {
+		out.ExitCode = a.exit
+	}
+	return out
+}
+
+// failed is the outcome of a turn that did not come to one by itself.
+func (a *attempt) failed(f Failure, err error) Outcome {
+	out := Outcome{Outcome: runner.Outcome{
+		Turn: string(a.r.Turn), ExitCode: 1, Failure: f, StartedAt: a.began.UTC(), EndedAt: time.Now().UTC(),
+	}}
+	if f == runner.FailStopped {
+		out.ExitCode = 130
+	}
+	if err != nil {
+		out.Error = err.Error()
+	}
+	return out
+}
+
+// call asks the runner, again and again where the answer was lost, until it answers or the machine
+// turns out not to run any more (errLostMachine).
+func call[Reply any](ctx context.Context, a *attempt, verb string, request any) (Reply, error) {
+	var reply Reply
+	err := a.patiently(ctx, func(ctx context.Context) error {
+		reply = *new(Reply)
+		err := a.m.cfg.Handover.Call(ctx, a.target(), verb, request, &reply)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		if gone := a.lookForDeath(ctx); gone != nil {
+			return gone
+		}
+		return err
+	})
+	return reply, err
+}
+
+// lookForDeath returns errLostMachine if the machine is not running, and remembers how it died.
+func (a *attempt) lookForDeath(ctx context.Context) error {
+	mach, err := a.m.cfg.Fly.Machine(ctx, a.s.AppName, a.s.MachineID)
+	if errors.Is(err, fly.ErrNotFound) {
+		return errLostMachine
+	}
+	if err != nil || mach.State == "started" || mach.State == "starting" || mach.State == "created" {
+		return nil
+	}
+	if exit, ok := mach.LastExit(); ok {
+		a.sawOOM, a.exit = exit.OOMKilled, exit.ExitCode
+	}
+	return errLostMachine
+}
+
+// patiently repeats do while what is in its way may pass, telling the thread what is waited for.
+func (a *attempt) patiently(ctx context.Context, do func(context.Context) error) error {
+	patience := a.m.cfg.Patience
+	if a.accepted {
+		patience *= 30
+	}
+	deadline := time.Now().Add(patience)
+	pause := 500 * time.Millisecond
+	for {
+		err := do(ctx)
+		if err == nil || ctx.Err() != nil || !worthWaiting(err) || time.Now().After(deadline) {
+			return err
+		}
+		var let letGo
+		if errors.As(err, &let) || (a.stopped() && !a.accepted) {
+			return err
+		}
+		a.report(func(p *Progress) { p.Note = waitingFor(err) })
+		if err := pauseFor(ctx, pause, a.r.Stop, a.accepted); err != nil {
+			return err
+		}
+		pause = min(pause*2, 15*time.Second)
+	}
+}
+
+// pauseFor waits; a stop ends the wait early unless the turn runs on the machine anyway.
+func pauseFor(ctx context.Context, d time.Duration, stop <-chan struct{}, accepted bool) error {
+	if accepted {
+		stop = nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-stop:
+		return nil
+	case <-t.C:
+		return nil
+	}
+}
+
+func worthWaiting(err error) bool {
+	return isPassing(err) || errors.Is(err, fly.ErrCapacity) || errors.Is(err, errRunner) || errors.Is(err, fly.ErrPrecondition)
+}
+
+func waitingFor(err error) string {
+	switch {
+	case errors.Is(err, fly.ErrCapacity):
+		return "Fly has no room just now"
+	case errors.Is(err, fly.ErrLeaseHeld):
+		return "another tool holds the machine"
+	case errors.Is(err, errRunner):
+		return "the machine does not answer yet"
+	case errors.Is(err, fly.ErrRateLimited):
+		return "Fly asks to go slower"
+	default:
+		return "Fly does not answer just now"
+	}
+}
+
+// failureOf tells what an error of Fly means for the turn.
+func failureOf(err error) Failure {
+	switch {
+	case errors.Is(err, errAttachment):
+		return FailFile
+	case errors.Is(err, errLostMachine), errors.Is(err, errRunner):
+		return FailMachine
+	case errors.Is(err, fly.ErrCapacity), errors.Is(err, fly.ErrQuota):
+		return FailCapacity
+	case errors.Is(err, fly.ErrUnauthorized), errors.Is(err, fly.ErrForbidden):
+		return FailFlyAccess
+	case errors.Is(err, errSessionLost):
+		return FailLost
+	default:
+		return FailFly
+	}
+}
+
+// apply takes an event of the runner into the progress.
+func (p *Progress) apply(e runner.Event) {
+	p.Events, p.Note = e.N, ""
+	switch e.Kind {
+	case runner.KindPhase:
+		switch e.Phase {
+		case runner.PhaseCloning:
+			p.Step = StepCloning
+		case runner.PhaseStopping:
+			p.Step = StepStopping
+		case runner.PhaseStarting, runner.PhaseRunning:
+			p.Step = StepRunning
+		}
+	case runner.KindInit:
+		p.Model = e.Model
+	case runner.KindText:
+		p.Said = e.Text
+	case runner.KindTool:
+		p.Tool, p.On = e.Tool, e.Text
+	case runner.KindTodo:
+		p.Todos = e.Todos
+	case runner.KindRetry, runner.KindNote:
+		p.Note = e.Text
+	}
+}
+
+// errAttachment says that an attachment could not be brought into the machine.
+var errAttachment = errors.New("attachment")
+
+// chunk is how much of a file goes into one put: with base64 and its frame it stays below runner.MaxBody.
+const chunk = 32 << 10
+
+// maxInlinePrompt is the longest prompt that travels inside of a take; JSON may double its length.
+const maxInlinePrompt = 16 << 10
+
+func (a *attempt) putFiles(ctx context.Context, files []PromptFile) ([]runner.File, error) {
+	var out []runner.File
+	for _, f := range files {
+		body, err := f.Open(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("%w %s: %w", errAttachment, f.Name, err)
+		}
+		put, err := a.put(ctx, "file/"+f.Name, body)
+		if closeErr := body.Close(); err == nil {
+			err = closeErr
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w %s: %w", errAttachment, f.Name, err)
+		}
+		out = append(out, runner.File{Name: f.Name, Size: put.size, SHA256: put.sum})
+	}
+	return out, nil
+}
+
+type putFile struct {
+	size int64
+	sum  string
+}
+
+// put sends one file in chunks.
+func (a *attempt) put(ctx context.Context, name string, body io.Reader) (putFile, error) {
+	sum := newDigest()
+	buf := make([]byte, chunk)
+	for offset := int64(0); ; {
+		n, err := io.ReadFull(body, buf)
+		if n > 0 {
+			sum.Write(buf[:n])
+			reply, callErr := call[runner.PutReply](ctx, a, "put", runner.PutRequest{
+				Turn: string(a.r.Turn), Fence: a.r.Fence, Name: name, Offset: offset, Data: buf[:n],
+			})
+			switch {
+			case callErr != nil:
+				return putFile{}, callErr
+			case reply.Status == runner.StatusFenced:
+				return putFile{}, letGo{errors.New("the runner has seen a newer owner of this turn")}
+			case reply.Status != runner.StatusOK:
+				return putFile{}, fmt.Errorf("the runner answers %s: %s", reply.Status, reply.Reason)
+			}
+			offset += int64(n)
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return putFile{size: offset, sum: sum.hex()}, nil
+		}
+		if err != nil {
+			return putFile{}, err
+		}
+	}
+}

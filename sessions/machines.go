@@ -1,0 +1,286 @@
+package sessions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"flaudebot/fly"
+	"flaudebot/runner"
+)
+
+// Metadata keys of everything that is ours on Fly. Nothing without MetaManaged is ever touched.
+const (
+	MetaManaged = "managed_by"
+	MetaSession = "flaudebot_session"
+	MetaThread  = "flaudebot_thread"
+	managedBy   = "flaudebot"
+)
+
+// mountPath is where a session's volume appears in its machine.
+const mountPath = "/data"
+
+// MachinesConfig says how session machines are made. Zero values mean what each comment says.
+type MachinesConfig struct {
+	Fly      *fly.Client
+	Handover Handover // nil: exec
+	App      string   // Fly app of the session machines; made when missing
+	Org      string   // organization to make it in
+	Region   string
+	Image    string
+	Guest    fly.Guest     // zero: performance, 2 CPUs, 4096 MB
+	VolumeGB int           // 0: 1
+	TTL      time.Duration // of a session since its creation; 0: none
+	Env      map[string]string
+	Secrets  runner.Secrets
+	Settings runner.Settings
+	Repos    []runner.Repo
+
+	// BootTimeout bounds the way from a start to a runner that answers; 0: 5 minutes.
+	BootTimeout time.Duration
+	// Patience is for how long a turn that has not started yet waits for Fly to have room or to
+	// answer at all; 0: 2 minutes. One that has started is followed up 30 times as long, since its
+	// machine works on.
+	Patience time.Duration
+	// LeaseTTL is the life of the machine lease that is held during a turn; 0: 30 s.
+	LeaseTTL time.Duration
+	Log      *slog.Logger
+}
+
+// Machines is the life cycle of sessions on Fly. It keeps no state: what it learns goes into the
+// [Session] that it is given, and to the caller's save function as soon as it exists.
+type Machines struct {
+	cfg MachinesConfig
+	log *slog.Logger
+}
+
+// NewMachines checks the configuration.
+func NewMachines(cfg MachinesConfig) (*Machines, error) {
+	if cfg.Fly == nil || cfg.App == "" || cfg.Image == "" {
+		return nil, errors.New("session machines need a Fly client, an app and an image")
+	}
+	if cfg.Handover == nil {
+		cfg.Handover = ExecHandover{Fly: cfg.Fly}
+	}
+	if cfg.Guest == (fly.Guest{}) {
+		cfg.Guest = fly.Guest{CPUKind: "performance", CPUs: 2, MemoryMB: 4096}
+	}
+	cfg.VolumeGB = max(cfg.VolumeGB, 1)
+	cfg.BootTimeout = orDefault(cfg.BootTimeout, 5*time.Minute)
+	cfg.Patience = orDefault(cfg.Patience, 2*time.Minute)
+	cfg.LeaseTTL = orDefault(cfg.LeaseTTL, 30*time.Second)
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Machines{cfg: cfg, log: cfg.Log}, nil
+}
+
+func orDefault(d, def time.Duration) time.Duration {
+	if d == 0 {
+		return def
+	}
+	return d
+}
+
+// Spec describes a session that does not exist yet. Its zero value takes the defaults of the
+// configuration.
+type Spec struct {
+	Thread   Thread
+	Owner    string
+	Repos    []runner.Repo
+	VolumeGB int
+	TTL      time.Duration
+}
+
+// Save stores a session's record. It is called as soon as an id exists, before anything is done with it.
+type Save func(context.Context, Session) error
+
+// EnsureApp makes the app of the session machines if there is none, on a network of its own, so that
+// what runs in a session reaches neither the bot nor Redis.
+func (m *Machines) EnsureApp(ctx context.Context) error {
+	_, err := m.cfg.Fly.EnsureApp(ctx, fly.CreateApp{Name: m.cfg.App, OrgSlug: m.cfg.Org, Network: m.cfg.App})
+	return err
+}
+
+// Begin names a new session. Nothing exists on Fly yet.
+func (m *Machines) Begin(spec Spec, now time.Time) Session {
+	repos := spec.Repos
+	if repos == nil {
+		repos = m.cfg.Repos
+	}
+	return Session{
+		SessionID: uuid.NewString(), AppName: m.cfg.App, Region: m.cfg.Region,
+		CreatedAt: now.UTC().Truncate(time.Second), TTLSeconds: int64(orDefault(spec.TTL, m.cfg.TTL) / time.Second),
+		Thread: spec.Thread, Owner: spec.Owner, Repos: repos, LastTurn: now.UTC(), VolumeGB: max(spec.VolumeGB, 0),
+	}
+}
+
+// Create makes volume and machine for a session that Begin named, or what of them is missing: it may be
+// called again after a crash at any point. On a failure that leaves no machine the volume is removed.
+func (m *Machines) Create(ctx context.Context, s *Session, save Save) error {
+	if s.VolumeID == "" && !s.Ephemeral {
+		if err := m.createVolume(ctx, s, save); err != nil {
+			return err
+		}
+	}
+	if s.MachineID != "" {
+		return nil
+	}
+	mach, err := m.createMachine(ctx, machineName(s.SessionID), m.machineConfig(*s))
+	if err != nil {
+		// A session with turns behind it keeps its volume: the conversation is on it.
+		if s.Turns == 0 && s.VolumeID != "" && !isPassing(err) {
+			m.dropVolume(ctx, s, save)
+		}
+		return err
+	}
+	s.MachineID, s.Region = mach.ID, mach.Region
+	return save(ctx, *s)
+}
+
+func (m *Machines) createVolume(ctx context.Context, s *Session, save Save) error {
+	name := volumeName(s.SessionID)
+	// A crash may have come between the creation and the save: the name is the session's alone.
+	if vols, err := m.cfg.Fly.Volumes(ctx, s.AppName); err == nil {
+		for _, v := range vols {
+			if v.Name == name && v.AttachedMachineID == "" && v.State == "created" {
+				s.VolumeID, s.Region = v.ID, v.Region
+				return save(ctx, *s)
+			}
+		}
+	} else if !errors.Is(err, fly.ErrNotFound) {
+		return err
+	}
+	guest := m.cfg.Guest
+	vol, err := m.cfg.Fly.CreateVolume(ctx, s.AppName, fly.CreateVolume{
+		Name: name, Region: m.cfg.Region, SizeGB: max(s.VolumeGB, m.cfg.VolumeGB, 1), Compute: &guest,
+	})
+	if err != nil {
+		return err
+	}
+	s.VolumeID, s.Region = vol.ID, vol.Region
+	return save(ctx, *s)
+}
+
+// dropVolume removes the volume of a session whose machine cannot be made. It is best effort: what
+// stays is found by its name.
+func (m *Machines) dropVolume(ctx context.Context, s *Session, save Save) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	if err := m.cfg.Fly.DeleteVolume(ctx, s.AppName, s.VolumeID); err != nil {
+		m.log.WarnContext(ctx, "volume left behind", "volume", s.VolumeID, "session", s.SessionID, "err", err)
+		return
+	}
+	s.VolumeID = ""
+	if err := save(ctx, *s); err != nil {
+		m.log.WarnContext(ctx, "session not saved", "session", s.SessionID, "err", err)
+	}
+}
+
+// createMachine makes a machine under a name that is its only idempotency key: if the name is taken, or
+// the answer was lost, the machine of that name is ours if it carries the same session.
+func (m *Machines) createMachine(ctx context.Context, name string, cfg *fly.MachineConfig) (*fly.Machine, error) {
+	region := m.cfg.Region
+	mach, err := m.cfg.Fly.CreateMachine(ctx, m.cfg.App, fly.CreateMachine{
+		Name: name, Region: region, Config: cfg, SkipSecrets: true,
+	})
+	if err == nil {
+		return mach, nil
+	}
+	if !errors.Is(err, fly.ErrNameTaken) && !isPassing(err) {
+		return nil, err
+	}
+	found, lookErr := m.machinesOf(ctx, Session{AppName: m.cfg.App, SessionID: cfg.Metadata[MetaSession]})
+	if lookErr != nil {
+		return nil, errors.Join(err, lookErr)
+	}
+	if len(found) > 0 {
+		return &found[0], nil
+	}
+	return nil, err
+}
+
+// machinesOf lists the session's machines that are not on their way out: at most one, since the name is
+// the session's.
+func (m *Machines) machinesOf(ctx context.Context, s Session) ([]fly.Machine, error) {
+	found, err := m.cfg.Fly.Machines(ctx, s.AppName, fly.MachineFilter{Metadata: map[string]string{MetaSession: s.SessionID}})
+	if err != nil && !errors.Is(err, fly.ErrNotFound) {
+		return nil, fmt.Errorf("look for the machine of session %s: %w", s.SessionID, err)
+	}
+	return slices.DeleteFunc(found, func(mach fly.Machine) bool {
+		return mach.State == "destroyed" || mach.State == "destroying" || mach.Name != machineName(s.SessionID)
+	}), nil
+}
+
+// machineConfig is the same for every turn: it holds no prompt and no secret, and is never updated for one.
+func (m *Machines) machineConfig(s Session) *fly.MachineConfig {
+	guest := m.cfg.Guest
+	cfg := &fly.MachineConfig{
+		Image:      m.cfg.Image,
+		Guest:      &guest,
+		Env:        m.cfg.Env,
+		Restart:    &fly.Restart{Policy: "no"},
+		StopConfig: &fly.StopConfig{Signal: "SIGTERM", Timeout: fly.Duration(30 * time.Second)},
+		Metadata:   map[string]string{MetaManaged: managedBy, MetaSession: s.SessionID, MetaThread: s.Thread.Key()},
+	}
+	if s.VolumeID != "" {
+		cfg.Mounts = []fly.Mount{{Volume: s.VolumeID, Path: mountPath}}
+	}
+	return cfg
+}
+
+// Destroy removes machine and volume. It may be called again after any failure, and for a session of
+// which some is gone already. What does not carry the session's mark is left alone.
+func (m *Machines) Destroy(ctx context.Context, s Session) error {
+	if err := m.destroyMachine(ctx, s); err != nil {
+		return err
+	}
+	if s.VolumeID == "" {
+		return nil
+	}
+	if err := m.cfg.Fly.DeleteVolume(ctx, s.AppName, s.VolumeID); err != nil {
+		return fmt.Errorf("remove volume %s: %w", s.VolumeID, err)
+	}
+	return nil
+}
+
+func (m *Machines) destroyMachine(ctx context.Context, s Session) error {
+	id := s.MachineID
+	if id == "" {
+		found, err := m.find(ctx, s)
+		if err != nil || found == "" {
+			return err
+		}
+		id = found
+	}
+	if err := m.cfg.Fly.DeleteMachine(ctx, s.AppName, id, true, ""); err != nil {
+		return fmt.Errorf("destroy machine %s: %w", id, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	_, err := m.cfg.Fly.WaitMachine(ctx, s.AppName, id, fly.WaitMachine{States: []string{"destroyed"}})
+	if err != nil && !errors.Is(err, fly.ErrNotFound) {
+		return fmt.Errorf("wait for machine %s to be destroyed: %w", id, err)
+	}
+	return nil
+}
+
+// machineName is the machine's name: Fly allows letters, digits and dashes, under 63.
+func machineName(sessionID string) string { return "fb-" + sessionID }
+
+// volumeName is the volume's name: Fly allows lower-case letters, digits and underscores, at most 30.
+func volumeName(sessionID string) string {
+	return "fb_" + strings.ReplaceAll(sessionID, "-", "")[:27]
+}
+
+// isPassing reports whether a Fly error may go away by itself and leaves open what happened.
+func isPassing(err error) bool {
+	return errors.Is(err, fly.ErrUnavailable) || errors.Is(err, fly.ErrTimeout) || errors.Is(err, fly.ErrRateLimited) ||
+		errors.Is(err, fly.ErrLeaseHeld) || errors.Is(err, context.DeadlineExceeded)
+}

@@ -1,0 +1,219 @@
+package sessions
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"flaudebot/queue"
+)
+
+// ServiceConfig says how a [Service] works.
+type ServiceConfig struct {
+	Redis    redis.UniversalClient // made with MaxRetries: -1
+	Prefix   string                // of every key
+	Queue    *queue.Queue
+	Machines *Machines
+	Front    Front
+	IdleTTL  time.Duration // a session without a turn for so long is ended; 0: never
+	// ReapEvery is the time between two looks for sessions that are over; 0: 1 minute.
+	ReapEvery time.Duration
+	Log       *slog.Logger
+}
+
+// Service is sessions over the queue: it accepts turns from any replica, and works on those that it claims.
+type Service struct {
+	cfg   ServiceConfig
+	store *store
+	log   *slog.Logger
+}
+
+// NewService returns a service; Run makes it work.
+func NewService(cfg ServiceConfig) (*Service, error) {
+	if cfg.Redis == nil || cfg.Queue == nil {
+		return nil, errors.New("sessions need Redis and a queue")
+	}
+	cfg.ReapEvery = orDefault(cfg.ReapEvery, time.Minute)
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Service{cfg: cfg, store: newStore(cfg.Redis, cfg.Prefix), log: cfg.Log}, nil
+}
+
+// Accept stores a turn. After it returned without an error the turn cannot be lost; offering the same
+// turn again answers AcceptDuplicate.
+func (sv *Service) Accept(ctx context.Context, t Turn) (Accepted, error) {
+	job, err := jobOf(t)
+	if err != nil {
+		return Accepted{}, err
+	}
+	res, err := sv.cfg.Queue.Enqueue(ctx, job, queue.Enqueue{})
+	if err != nil {
+		return Accepted{}, fmt.Errorf("store turn %s: %w", t.ID, err)
+	}
+	switch res.Status {
+	case queue.Queued:
+		return Accepted{Status: AcceptQueued, Ahead: int(res.Ahead)}, nil
+	case queue.Duplicate:
+		return Accepted{Status: AcceptDuplicate}, nil
+	default:
+		return Accepted{Status: AcceptFull}, nil
+	}
+}
+
+// Edit changes the text of a turn that is still waiting; false: it is not waiting any more, or a newer
+// revision came first. revision is the edit's ts.
+func (sv *Service) Edit(ctx context.Context, t Turn, revision string) (bool, error) {
+	job, err := jobOf(t)
+	if err != nil {
+		return false, err
+	}
+	res, err := sv.cfg.Queue.Edit(ctx, job.Key, job.ID, revision, job.Payload)
+	if err != nil {
+		return false, fmt.Errorf("edit turn %s: %w", t.ID, err)
+	}
+	return res == queue.EditedOK, nil
+}
+
+// Cancel takes a waiting turn out of its queue, or stops it when it is running.
+func (sv *Service) Cancel(ctx context.Context, thread Thread, id TurnID) (waiting, running bool, err error) {
+	res, err := sv.cfg.Queue.Cancel(ctx, thread.Key(), string(id))
+	if err != nil {
+		return false, false, fmt.Errorf("cancel turn %s: %w", id, err)
+	}
+	return res == queue.CancelledQueued, res == queue.CancelledSignalled, nil
+}
+
+// Stop interrupts the turn that is running in the thread; nil if there is none.
+func (sv *Service) Stop(ctx context.Context, thread Thread) (*Turn, error) {
+	st, err := sv.Status(ctx, thread)
+	if err != nil || st.Running == nil || st.Running.Kind == KindEnd {
+		return nil, err
+	}
+	if _, running, err := sv.Cancel(ctx, thread, st.Running.ID); err != nil || !running {
+		return nil, err
+	}
+	return st.Running, nil
+}
+
+// End stops the running turn, drops the waiting ones and queues the session's end behind it: the session
+// is destroyed when the running turn has posted its own end. by is the Slack user who asked.
+func (sv *Service) End(ctx context.Context, thread Thread, by string) (Ending, error) {
+	return sv.end(ctx, thread, by, EndByPerson)
+}
+
+func (sv *Service) end(ctx context.Context, thread Thread, by string, why EndReason) (Ending, error) {
+	s, err := sv.store.Get(ctx, thread)
+	if err != nil {
+		return Ending{}, err
+	}
+	st, err := sv.Status(ctx, thread)
+	if err != nil {
+		return Ending{}, err
+	}
+	if (s == nil || s.Ended()) && st.Running == nil && len(st.Queued) == 0 {
+		return Ending{}, ErrNoSession
+	}
+	if s == nil || s.Ended() { // its first turn has not come so far as to make one
+		s = &Session{Thread: thread, Owner: by}
+	}
+	job, err := jobOf(endOf(*s, st, by, why))
+	if err != nil {
+		return Ending{}, err
+	}
+	closed, err := sv.cfg.Queue.Close(ctx, job)
+	if err != nil {
+		return Ending{}, fmt.Errorf("end the session of %s: %w", thread.Key(), err)
+	}
+	ending := Ending{Session: *s}
+	if closed.Running != "" && st.Running != nil {
+		ending.Stopped = st.Running
+	}
+	for _, j := range closed.Dropped {
+		if t, err := turnOf(j); err == nil && t.Kind == KindTurn {
+			ending.Dropped = append(ending.Dropped, t)
+		}
+	}
+	return ending, nil
+}
+
+// endOf is the job that ends a session: one for each session, however often it is asked for.
+func endOf(s Session, st Status, by string, why EndReason) Turn {
+	id := s.SessionID
+	if id == "" && st.Running != nil {
+		id = string(st.Running.ID)
+	} else if id == "" && len(st.Queued) > 0 {
+		id = string(st.Queued[0].ID)
+	}
+	return Turn{
+		ID: TurnID("end:" + id), Kind: KindEnd, Thread: s.Thread, User: by, At: time.Now().UTC(),
+		Session: s.SessionID, Reason: why,
+	}
+}
+
+// Status tells what is going on in the thread.
+func (sv *Service) Status(ctx context.Context, thread Thread) (Status, error) {
+	s, err := sv.store.Get(ctx, thread)
+	if err != nil {
+		return Status{}, err
+	}
+	q, err := sv.cfg.Queue.Inspect(ctx, thread.Key())
+	if err != nil {
+		return Status{}, fmt.Errorf("look at the queue of %s: %w", thread.Key(), err)
+	}
+	st := Status{Session: s, Since: q.Since}
+	for _, j := range q.Jobs {
+		t, err := turnOf(j)
+		switch {
+		case err != nil:
+			return Status{}, err
+		case j.ID == q.Running:
+			st.Running = &t
+		default:
+			st.Queued = append(st.Queued, t)
+		}
+	}
+	return st, nil
+}
+
+// List returns the live sessions of a channel, or of all channels of the team if channel is empty, or of
+// all teams if team is empty as well; the one used last first.
+func (sv *Service) List(ctx context.Context, team, channel string) ([]Session, error) {
+	prefix := ""
+	if team != "" {
+		prefix = team + ":"
+	}
+	if channel != "" {
+		prefix += channel + ":"
+	}
+	all, err := sv.store.All(ctx, prefix)
+	return slices.DeleteFunc(all, Session.Ended), err
+}
+
+// Once reports true for the first of all callers in all replicas who name key, for thirty days.
+func (sv *Service) Once(ctx context.Context, key string) (bool, error) {
+	return sv.store.Once(ctx, key, 30*24*time.Hour)
+}
+
+// jobOf packs a turn for the queue. Limits count for the person and for the channel.
+func jobOf(t Turn) (queue.Job, error) {
+	body, err := json.Marshal(t)
+	if err != nil {
+		return queue.Job{}, fmt.Errorf("encode turn %s: %w", t.ID, err)
+	}
+	return queue.Job{Key: t.Thread.Key(), ID: string(t.ID), User: t.User, Group: t.Thread.Channel, Payload: body}, nil
+}
+
+func turnOf(j queue.Job) (Turn, error) {
+	var t Turn
+	if err := json.Unmarshal(j.Payload, &t); err != nil {
+		return Turn{}, fmt.Errorf("decode turn %s: %w", j.ID, err)
+	}
+	return t, nil
+}

@@ -1,0 +1,118 @@
+package sessions
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+//go:embed save.lua
+var saveScript string
+
+// store keeps the sessions in Redis. Its keys share one hash tag, so that Redis Cluster keeps them together:
+//
+//	fb:{sessions}:s:<thread>   hash    json: the thread's newest session, live or ended; fence: of the claim that wrote it
+//	fb:{sessions}:live         zset    thread → unix time of its last turn, in seconds; sessions that have something on Fly
+//	fb:{sessions}:once:<key>   string  something that is done or said once; expires
+//
+// A session is written only under the claim of its thread's queue, and never by an older claim than
+// the one that wrote it last. The record never expires: the link from a thread to its session stays.
+type store struct {
+	rdb    redis.UniversalClient
+	prefix string
+	save   *redis.Script
+}
+
+func newStore(rdb redis.UniversalClient, prefix string) *store {
+	return &store{rdb: rdb, prefix: prefix + "{sessions}:", save: redis.NewScript(saveScript)}
+}
+
+func (st *store) session(thread Thread) string { return st.prefix + "s:" + thread.Key() }
+func (st *store) live() string                 { return st.prefix + "live" }
+
+// errStale says that a newer claim has written the session.
+var errStale = errors.New("a newer claim has written this session")
+
+// Put writes the thread's session under the claim with the given fencing token.
+func (st *store) Put(ctx context.Context, s Session, fence int64) error {
+	body, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("encode session %s: %w", s.SessionID, err)
+	}
+	live := "1"
+	if s.Ended() && s.MachineID == "" && s.VolumeID == "" {
+		live = "0"
+	}
+	ok, err := st.save.Run(ctx, st.rdb, []string{st.session(s.Thread), st.live()},
+		body, fence, s.Thread.Key(), s.LastTurn.Unix(), live).Int()
+	if err != nil {
+		return fmt.Errorf("save session %s: %w", s.SessionID, err)
+	}
+	if ok == 0 {
+		return errStale
+	}
+	return nil
+}
+
+// Get returns the thread's newest session, live or ended; nil if it never had one.
+func (st *store) Get(ctx context.Context, thread Thread) (*Session, error) {
+	body, err := st.rdb.HGet(ctx, st.session(thread), "json").Bytes()
+	if errors.Is(err, redis.Nil) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the session of %s: %w", thread.Key(), err)
+	}
+	var s Session
+	if err := json.Unmarshal(body, &s); err != nil {
+		return nil, fmt.Errorf("decode the session of %s: %w", thread.Key(), err)
+	}
+	return &s, nil
+}
+
+// All lists the sessions that are live or have something left on Fly, and whose thread's key begins
+// with prefix; the one used last first.
+func (st *store) All(ctx context.Context, prefix string) ([]Session, error) {
+	keys, err := st.rdb.ZRevRange(ctx, st.live(), 0, -1).Result()
+	if err != nil {
+		return nil, fmt.Errorf("list sessions: %w", err)
+	}
+	var out []Session
+	for _, key := range keys {
+		thread, ok := ParseThread(key)
+		if !ok || !strings.HasPrefix(key, prefix) {
+			continue
+		}
+		s, err := st.Get(ctx, thread)
+		if err != nil {
+			return nil, err
+		}
+		if s != nil {
+			out = append(out, *s)
+		}
+	}
+	return out, nil
+}
+
+// Once reports true to the first who names key within ttl.
+func (st *store) Once(ctx context.Context, key string, ttl time.Duration) (bool, error) {
+	first, err := st.rdb.SetNX(ctx, st.prefix+"once:"+key, 1, ttl).Result()
+	if err != nil {
+		return false, fmt.Errorf("remember %s: %w", key, err)
+	}
+	return first, nil
+}
+
+// Forget undoes Once.
+func (st *store) Forget(ctx context.Context, key string) error {
+	if err := st.rdb.Del(ctx, st.prefix+"once:"+key).Err(); err != nil {
+		return fmt.Errorf("forget %s: %w", key, err)
+	}
+	return nil
+}

@@ -1,0 +1,325 @@
+package sessions
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"flaudebot/queue"
+	"flaudebot/runner"
+)
+
+// Run claims turns and works on them, and ends sessions that are over, until ctx ends. Turns that are
+// running then go on in their machines; another replica takes them over at once.
+func (sv *Service) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return sv.cfg.Queue.Run(ctx, sv.handle) })
+	g.Go(func() error { return sv.reapLoop(ctx) })
+	return g.Wait()
+}
+
+// handle works on one claim.
+func (sv *Service) handle(ctx context.Context, c *queue.Claim) queue.Verdict {
+	t, err := turnOf(c.Job)
+	if err != nil {
+		sv.log.ErrorContext(ctx, "turn dropped: its record cannot be read", "turn", c.Job.ID, "err", err)
+		return queue.Done()
+	}
+	w := &work{sv: sv, claim: c, turn: t, log: sv.log.With("turn", t.ID, "fence", c.Fence)}
+	if len(c.Att) > 0 {
+		if err := json.Unmarshal(c.Att, &w.note); err != nil {
+			w.log.WarnContext(ctx, "notes of the earlier owner cannot be read", "err", err)
+		}
+	}
+	w.log.InfoContext(ctx, "turn claimed", "kind", t.Kind, "stage", c.Stage, "attach", c.Attach)
+	err = w.do(ctx)
+	switch {
+	case err == nil:
+		w.log.InfoContext(ctx, "turn finished")
+		return queue.Done()
+	case ctx.Err() != nil:
+		w.log.InfoContext(ctx, "turn let go", "cause", context.Cause(ctx))
+		return queue.Handoff()
+	default:
+		w.log.WarnContext(ctx, "turn put off", "err", err)
+		return queue.Retry(5 * time.Second)
+	}
+}
+
+// work is one owner's work on one turn.
+type work struct {
+	sv    *Service
+	claim *queue.Claim
+	turn  Turn
+	note  note
+	stage Stage
+	log   *slog.Logger
+}
+
+// note is what an owner of a turn leaves to the next one, beside the stage.
+type note struct {
+	Live  string `json:"live,omitempty"`  // ts of the live message
+	Nonce string `json:"nonce,omitempty"` // of the machine lease
+	// Outcome is kept here when it has no answer: the runner may know nothing of it.
+	Outcome *runner.Outcome `json:"outcome,omitempty"`
+}
+
+// maxTakes is how often a turn may be taken over before it is given up as the cause.
+const maxTakes = 8
+
+func (w *work) do(ctx context.Context) error {
+	w.stage = Stage(w.claim.Stage)
+	if w.stage == "" {
+		w.stage = StageClaimed
+	}
+	switch w.turn.Kind {
+	case KindEnd:
+		return w.end(ctx)
+	case KindOnce:
+		return w.once(ctx)
+	default:
+		return w.inSession(ctx)
+	}
+}
+
+// write stores the stage with the notes, fenced by the claim.
+func (w *work) write(ctx context.Context, s Stage) error {
+	att, err := json.Marshal(w.note)
+	if err != nil {
+		return fmt.Errorf("encode notes: %w", err)
+	}
+	if err := w.claim.SetStage(ctx, string(s), att); err != nil {
+		return err
+	}
+	w.stage = s
+	return nil
+}
+
+func (w *work) save(ctx context.Context, s Session) error {
+	if s.Ephemeral {
+		return nil
+	}
+	return w.sv.store.Put(ctx, s, w.claim.Fence)
+}
+
+// inSession runs a turn in the session of its thread.
+func (w *work) inSession(ctx context.Context) error {
+	s, err := w.session(ctx)
+	if err != nil {
+		return err
+	}
+	if s.Ended() { // it ended while this reply waited, and only a mention may begin another
+		return w.finish(ctx, s, w.outcome(FailEnded))
+	}
+	if err := w.run(ctx, s); err != nil {
+		return err
+	}
+	return w.sv.cfg.Machines.Settle(ctx, *s, w.turn.ID, w.claim.Fence, w.note.Nonce)
+}
+
+// once runs a turn on a machine of its own.
+func (w *work) once(ctx context.Context) error {
+	s := w.sv.cfg.Machines.ephemeral(w.turn.ID, Spec{Thread: w.turn.Thread, Owner: w.turn.User}, w.turn.At)
+	if w.claim.Attach {
+		id, err := w.sv.cfg.Machines.find(ctx, s)
+		if err != nil {
+			return err
+		}
+		s.MachineID = id
+	}
+	if err := w.run(ctx, &s); err != nil {
+		return err
+	}
+	return w.sv.cfg.Machines.Destroy(ctx, s)
+}
+
+// session returns the thread's session, made and stored if the turn may begin one.
+func (w *work) session(ctx context.Context) (*Session, error) {
+	s, err := w.sv.store.Get(ctx, w.turn.Thread)
+	if err != nil {
+		return nil, err
+	}
+	if s != nil && (!s.Ended() || !w.turn.Mention) {
+		return s, nil
+	}
+	if s == nil && !w.turn.Mention {
+		return &Session{Thread: w.turn.Thread, EndedAt: w.turn.At}, nil
+	}
+	fresh := w.sv.cfg.Machines.Begin(Spec{Thread: w.turn.Thread, Owner: w.turn.User}, time.Now())
+	if err := w.save(ctx, fresh); err != nil {
+		return nil, err
+	}
+	return &fresh, nil
+}
+
+// run brings the turn from wherever it is to an answer in the thread.
+func (w *work) run(ctx context.Context, s *Session) error {
+	if w.stage == StagePosted {
+		return nil
+	}
+	if err := w.begin(ctx, *s); err != nil {
+		return err
+	}
+	out, err := w.attempt(ctx, s)
+	if err != nil {
+		return err
+	}
+	out.Number = w.count(s, out)
+	if err := w.save(ctx, *s); err != nil {
+		return err
+	}
+	if out.Answer == "" {
+		w.note.Outcome = &out.Outcome
+	}
+	if w.stage != StagePosting {
+		if err := w.write(ctx, StageResult); err != nil {
+			return err
+		}
+	}
+	return w.finish(ctx, s, out)
+}
+
+// begin shows the live message. A thread that takes none does not keep the turn from running.
+func (w *work) begin(ctx context.Context, s Session) error {
+	if w.note.Live != "" {
+		return nil
+	}
+	s.Turns = max(s.Turns, 0)
+	for try := range 3 {
+		live, err := w.sv.cfg.Front.Begin(ctx, s, w.turn, w.claim.Attach || try > 0)
+		if err == nil {
+			w.note.Live = live
+			return w.write(ctx, w.stage)
+		}
+		w.log.WarnContext(ctx, "live message not shown", "err", err)
+		if err := pauseFor(ctx, time.Second<<try, nil, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attempt runs the turn, or takes it over where an earlier owner left it.
+func (w *work) attempt(ctx context.Context, s *Session) (Outcome, error) {
+	if w.note.Outcome != nil {
+		return Outcome{Outcome: *w.note.Outcome}, nil
+	}
+	if w.claim.Takes > maxTakes && !w.started() {
+		return w.outcome(FailRepeated), nil
+	}
+	return w.sv.cfg.Machines.RunTurn(ctx, s, Run{
+		Turn:  w.turn.ID,
+		Fence: w.claim.Fence,
+		Prompt: func(ctx context.Context, first bool) (Prompt, error) {
+			return w.sv.cfg.Front.Prompt(ctx, w.turn, first)
+		},
+		Started:  w.started(),
+		Stop:     w.claim.Cancelled(),
+		Stage:    func(ctx context.Context, st Stage) error { return w.write(ctx, st) },
+		Progress: func(p Progress) { w.sv.cfg.Front.Progress(*s, w.turn, w.note.Live, p) },
+		Save:     w.save,
+		Nonce:    w.note.Nonce,
+		KeepNonce: func(ctx context.Context, nonce string) error {
+			w.note.Nonce = nonce
+			return w.write(ctx, w.stage)
+		},
+	})
+}
+
+func (w *work) started() bool {
+	return w.stage == StageStarted || w.stage == StageResult || w.stage == StagePosting
+}
+
+// count adds the turn to the session once, and returns its number.
+func (w *work) count(s *Session, out Outcome) int {
+	if s.LastID == w.turn.ID {
+		return s.Turns
+	}
+	s.Turns++
+	s.LastID, s.LastTurn = w.turn.ID, time.Now().UTC()
+	s.CostUSD += out.CostUSD
+	if out.Repos != nil {
+		s.State = out.Repos
+	}
+	return s.Turns
+}
+
+// finish posts the outcome, again and again until the thread has it: the session waits meanwhile.
+func (w *work) finish(ctx context.Context, s *Session, out Outcome) error {
+	look := w.claim.Attach || w.stage == StagePosting
+	if err := w.write(ctx, StagePosting); err != nil {
+		return err
+	}
+	pause := time.Second
+	for {
+		err := w.sv.cfg.Front.Finish(ctx, *s, w.turn, w.note.Live, out, look)
+		if err == nil {
+			return w.write(ctx, StagePosted)
+		}
+		w.log.WarnContext(ctx, "outcome not posted yet", "err", err)
+		if err := pauseFor(ctx, pause, nil, true); err != nil {
+			return err
+		}
+		look, pause = true, min(pause*2, 30*time.Second)
+	}
+}
+
+// outcome is one that no machine was asked for.
+func (w *work) outcome(f Failure) Outcome {
+	now := time.Now().UTC()
+	return Outcome{Outcome: runner.Outcome{Turn: string(w.turn.ID), ExitCode: 1, Failure: f, StartedAt: now, EndedAt: now}}
+}
+
+// end destroys the thread's session. The record is marked first, so that nobody counts on it meanwhile.
+func (w *work) end(ctx context.Context) error {
+	s, err := w.sv.store.Get(ctx, w.turn.Thread)
+	if err != nil {
+		return err
+	}
+	if s == nil || (w.turn.Session != "" && s.SessionID != w.turn.Session) || w.stage == StagePosted {
+		return nil
+	}
+	began := time.Now().UTC()
+	if !s.Ended() {
+		s.EndedAt, s.EndReason = began, w.turn.Reason
+		if err := w.save(ctx, *s); err != nil {
+			return err
+		}
+	}
+	out := w.outcome(runner.FailNone)
+	out.ExitCode, out.StartedAt, out.Number, out.CostUSD = 0, began, s.Turns, s.CostUSD
+	if err := w.destroy(ctx, s); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		w.log.ErrorContext(ctx, "session not removed, the reaper goes on", "session", s.SessionID, "err", err)
+		out.Failure, out.Error, out.ExitCode = failureOf(err), err.Error(), 1
+	} else {
+		out.Destroyed = true
+	}
+	out.EndedAt = time.Now().UTC()
+	return w.finish(ctx, s, out)
+}
+
+func (w *work) destroy(ctx context.Context, s *Session) error {
+	m := w.sv.cfg.Machines
+	deadline := time.Now().Add(m.cfg.Patience)
+	for pause := time.Second; ; pause = min(pause*2, 15*time.Second) {
+		err := m.Destroy(ctx, *s)
+		if err == nil {
+			s.MachineID, s.VolumeID = "", ""
+			return w.save(ctx, *s)
+		}
+		if !isPassing(err) || time.Now().After(deadline) {
+			return err
+		}
+		if err := pauseFor(ctx, pause, nil, true); err != nil {
+			return errors.Join(err, ctx.Err())
+		}
+	}
+}
