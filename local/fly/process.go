@@ -105,10 +105,21 @@ func (s *Server) launch(m *machine) error {
 		return err
 	}
 	p.cmd.Stdout, p.cmd.Stderr = in, in
-	if err := p.cmd.Start(); err != nil {
+	ready, up, err := os.Pipe()
+	if err != nil {
 		return errors.Join(err, in.Close(), out.Close())
 	}
-	_ = in.Close() // the child has it
+	p.cmd.ExtraFiles = []*os.File{up}
+	err = p.cmd.Start()
+	_, _ = in.Close(), up.Close() // the child has them
+	if err != nil {
+		return errors.Join(err, out.Close(), ready.Close())
+	}
+	// A machine whose mounts are not in place yet has not booted. The pipe ends with the set-up.
+	if p.runDir == "" {
+		_, _ = io.ReadAll(ready)
+	}
+	_ = ready.Close()
 	s.procs[m.ID] = p
 	s.live.Go(func() { s.collect(m.ID, m.Region, out) })
 	s.live.Go(func() { s.await(m, p, cfg) })

@@ -18,6 +18,8 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/flaudebot-bin /run/flaudebot
 if [ -n "$3" ]; then mount --bind "$3" /run/flaudebot-bin; fi
 shift 3
+echo ok >&3
+exec 3>&-
 exec "$@"`
 
 // Isolated says whether machines have mounts and processes of their own.
