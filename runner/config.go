@@ -1,0 +1,101 @@
+package runner
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// Config says where the runner's things are.
+type Config struct {
+	Data    string // the volume
+	RunDir  string // sockets; gone with the machine
+	Claude  string // program
+	UID     int    // user that Claude Code runs as; -1: the runner's own
+	Version string
+	Log     *slog.Logger
+	Getenv  func(string) string // for the seed system's variables
+
+	// Unwatched bounds how long a runner that nobody asks anything stays; 0: 5 minutes.
+	Unwatched time.Duration
+	// Unacked bounds how long an outcome that nobody acknowledges keeps it; 0: 10 minutes.
+	Unacked time.Duration
+}
+
+// defaultUID is the user of the session image, for machines without a user named claude.
+const defaultUID = 10001
+
+// ConfigFromEnv reads FLAUDEBOT_DATA, FLAUDEBOT_RUN_DIR, FLAUDEBOT_CLAUDE and FLAUDEBOT_CLAUDE_USER.
+func ConfigFromEnv(getenv func(string) string) (Config, error) {
+	or := func(name, def string) string {
+		if v := getenv(name); v != "" {
+			return v
+		}
+		return def
+	}
+	c := Config{
+		Data: or("FLAUDEBOT_DATA", "/data"), RunDir: or("FLAUDEBOT_RUN_DIR", "/run/flaudebot"), Claude: or("FLAUDEBOT_CLAUDE", "claude"),
+		UID: -1, Getenv: getenv, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	}
+	if os.Geteuid() != 0 {
+		return c, nil
+	}
+	name := or("FLAUDEBOT_CLAUDE_USER", "claude")
+	if n, err := strconv.Atoi(name); err == nil {
+		c.UID = n
+		return c, nil
+	}
+	u, err := user.Lookup(name)
+	switch {
+	case err == nil:
+		c.UID, err = strconv.Atoi(u.Uid)
+		return c, err
+	case getenv("FLAUDEBOT_CLAUDE_USER") != "":
+		return c, fmt.Errorf("FLAUDEBOT_CLAUDE_USER=%s: no such user", name)
+	}
+	c.UID = defaultUID
+	return c, nil
+}
+
+func (c Config) own() string       { return filepath.Join(c.Data, ".flaudebot") } // nobody else's
+func (c Config) workspace() string { return filepath.Join(c.Data, "workspace") }
+func (c Config) claudeDir() string { return filepath.Join(c.Data, "claude") } // CLAUDE_CONFIG_DIR, as in the seed system
+func (c Config) home() string      { return filepath.Join(c.Data, "home") }
+func (c Config) socket() string    { return filepath.Join(c.RunDir, "runner.sock") }
+func (c Config) gitSocket() string { return filepath.Join(c.RunDir, "git.sock") }
+
+// makeDirs makes the folders: the runner's own closed to others, the rest Claude's.
+func (c Config) makeDirs() error {
+	if err := os.MkdirAll(c.RunDir, 0o755); err != nil { //nolint:gosec // Claude's user reaches the git socket in it
+		return fmt.Errorf("make %s: %w", c.RunDir, err)
+	}
+	if err := os.MkdirAll(filepath.Join(c.own(), "turns"), 0o700); err != nil {
+		return fmt.Errorf("make %s: %w", c.own(), err)
+	}
+	for _, dir := range []string{c.workspace(), c.claudeDir(), c.home()} {
+		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // one machine, one person
+			return fmt.Errorf("make %s: %w", dir, err)
+		}
+		if c.UID >= 0 {
+			if err := os.Chown(dir, c.UID, c.UID); err != nil {
+				return fmt.Errorf("hand %s to Claude's user: %w", dir, err)
+			}
+		}
+	}
+	// A repository on a local path belongs to somebody else as a rule.
+	rc := filepath.Join(c.home(), ".gitconfig")
+	if _, err := os.Lstat(rc); err == nil {
+		return nil
+	}
+	if err := os.WriteFile(rc, []byte("[safe]\n\tdirectory = *\n"), 0o644); err != nil { //nolint:gosec // no secret
+		return fmt.Errorf("write %s: %w", rc, err)
+	}
+	if c.UID >= 0 {
+		return os.Lchown(rc, c.UID, c.UID)
+	}
+	return nil
+}

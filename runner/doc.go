@@ -1,0 +1,9 @@
+// Package runner is what runs inside of a session machine: process 1, and the verbs that the bot execs beside it.
+//
+// The bot hands a turn over with take; the runner clones the repositories once, runs Claude Code as a user of its
+// own, keeps a journal of what happens on the volume, and answers events and result until the outcome is
+// acknowledged. A turn id never runs twice, whatever is repeated: the journal on the volume knows it.
+//
+// Secrets stay in this process's memory. Claude Code reaches the API through a gateway here that adds the
+// credential, and Git asks a credential helper. The wire types are in wire.go; nothing here knows of Slack or Fly.
+package runner

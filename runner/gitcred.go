@@ -1,0 +1,102 @@
+package runner
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// gitEnv has Git ask the runner for credentials, and nobody else.
+func (c Config) gitEnv() []string {
+	self, err := os.Executable()
+	if err != nil {
+		self = "flaudebot"
+	}
+	settings := [][2]string{
+		{"credential.helper", ""}, // drops inherited ones
+		{"credential.helper", "!'" + strings.ReplaceAll(self, "'", `'\''`) + "' runner git-credential"},
+		{"user.name", "Claude"}, {"user.email", "noreply@anthropic.com"},
+	}
+	env := []string{"GIT_CONFIG_COUNT=" + strconv.Itoa(len(settings)), "FLAUDEBOT_RUN_DIR=" + c.RunDir}
+	for i, s := range settings {
+		env = append(env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", i, s[0]), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", i, s[1]))
+	}
+	return env
+}
+
+// gitHosts are the hosts of the session's repositories that are reached over HTTP.
+func gitHosts(repos []Repo) []string {
+	var out []string
+	for _, r := range repos {
+		if u, err := url.Parse(r.URL); err == nil && (u.Scheme == "https" || u.Scheme == "http") {
+			out = append(out, u.Host)
+		}
+	}
+	return out
+}
+
+type gitQuestion struct {
+	Protocol string `json:"protocol"`
+	Host     string `json:"host"`
+}
+
+type gitAnswer struct {
+	Username string `json:"username,omitempty"`
+	Password string `json:"password,omitempty"`
+}
+
+// credential answers Git, for the session's hosts only.
+func (s *server) credential(w http.ResponseWriter, r *http.Request) {
+	var q gitQuestion
+	if err := json.NewDecoder(io.LimitReader(r.Body, 4096)).Decode(&q); err != nil {
+		http.Error(w, "decode the question", http.StatusBadRequest)
+		return
+	}
+	s.mu.Lock()
+	var a gitAnswer
+	if s.secrets.GitToken != "" && slices.Contains(s.hosts, q.Host) && (q.Protocol == "https" || q.Protocol == "http") {
+		a = gitAnswer{Username: s.secrets.GitUsername, Password: s.secrets.GitToken}
+	}
+	s.mu.Unlock()
+	_ = json.NewEncoder(w).Encode(a) // the asker may have gone
+}
+
+// GitCredential is Git's credential helper: it passes what Git asks on stdin to the runner.
+func GitCredential(ctx context.Context, cfg Config, args []string, stdin io.Reader, stdout io.Writer) error {
+	if len(args) != 1 || args[0] != "get" {
+		return nil // store and erase are nothing to us
+	}
+	var q gitQuestion
+	lines := bufio.NewScanner(io.LimitReader(stdin, 4096))
+	for lines.Scan() {
+		switch k, v, _ := strings.Cut(lines.Text(), "="); k {
+		case "protocol":
+			q.Protocol = v
+		case "host":
+			q.Host = v
+		}
+	}
+	body, err := json.Marshal(q)
+	if err != nil {
+		return err
+	}
+	res, err := post(ctx, &http.Client{Transport: unixTransport(cfg.gitSocket())}, "credential", body)
+	if err != nil {
+		return fmt.Errorf("ask the runner: %w", err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	var a gitAnswer
+	if err := json.NewDecoder(res.Body).Decode(&a); err != nil || a.Password == "" {
+		return err
+	}
+	_, err = fmt.Fprintf(stdout, "username=%s\npassword=%s\n", a.Username, a.Password)
+	return err
+}

@@ -1,0 +1,221 @@
+package runner
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strings"
+)
+
+// stream understands Claude Code's output, a line at a time. Types that it does not know are passed over.
+type stream struct {
+	workspace string // tool inputs below it are shown relative to it
+
+	sawInit   bool
+	sawResult bool
+	isError   bool
+	subtype   string
+	answer    string   // of the result
+	said      []string // texts of this turn
+	apiError  string   // assistant.error
+	errors    []string
+	cost      float64
+	model     string
+	session   string
+	todos     []Todo
+	taskIDs   []string // of the todos, where they came from TaskCreate
+	pending   map[string]string
+}
+
+// wireEvent are the fields that we read of a line.
+type wireEvent struct {
+	Type      string          `json:"type"`
+	Subtype   string          `json:"subtype"`
+	SessionID string          `json:"session_id"`
+	Model     string          `json:"model"`
+	Parent    string          `json:"parent_tool_use_id"`
+	Error     string          `json:"error"`
+	IsError   bool            `json:"is_error"`
+	Result    string          `json:"result"`
+	Errors    []string        `json:"errors"`
+	Cost      float64         `json:"total_cost_usd"`
+	Attempt   int             `json:"attempt"`
+	Status    *int            `json:"error_status"`
+	Message   json.RawMessage `json:"message"`
+	ToolUse   json.RawMessage `json:"tool_use_result"`
+}
+
+type wireMessage struct {
+	Content json.RawMessage `json:"content"`
+}
+
+type wireBlock struct {
+	Type      string          `json:"type"`
+	Text      string          `json:"text"`
+	ID        string          `json:"id"`
+	Name      string          `json:"name"`
+	Input     json.RawMessage `json:"input"`
+	ToolUseID string          `json:"tool_use_id"`
+}
+
+// line reads one line and returns what it tells. A line that is no JSON tells nothing.
+func (s *stream) line(raw []byte) []Event {
+	var e wireEvent
+	if json.Unmarshal(raw, &e) != nil {
+		return nil
+	}
+	switch e.Type {
+	case "system":
+		return s.system(e)
+	case "assistant":
+		return s.assistant(e)
+	case "user":
+		return s.user(e)
+	case "result":
+		// Background work may bring a further one; the first is the turn's.
+		if !s.sawResult {
+			s.sawResult, s.isError, s.subtype, s.answer, s.errors = true, e.IsError, e.Subtype, e.Result, e.Errors
+		}
+		s.cost = max(s.cost, e.Cost)
+	}
+	return nil
+}
+
+func (s *stream) system(e wireEvent) []Event {
+	switch e.Subtype {
+	case "init":
+		s.sawInit, s.model, s.session = true, e.Model, e.SessionID
+		return []Event{{Kind: KindInit, Model: e.Model}, {Kind: KindPhase, Phase: PhaseRunning}}
+	case "api_retry":
+		why := "the API does not answer"
+		if e.Status != nil {
+			why = fmt.Sprintf("the API answers %d", *e.Status)
+		}
+		return []Event{{Kind: KindRetry, Text: fmt.Sprintf("%s: attempt %d", why, e.Attempt)}}
+	}
+	return nil
+}
+
+func (s *stream) assistant(e wireEvent) []Event {
+	if e.Error != "" {
+		s.apiError = e.Error
+	}
+	var out []Event
+	for _, b := range blocks(e.Message) {
+		switch {
+		case b.Type == "text" && e.Parent == "" && e.Error == "" && strings.TrimSpace(b.Text) != "":
+			s.said = append(s.said, b.Text)
+			out = append(out, Event{Kind: KindText, Text: b.Text})
+		case b.Type == "tool_use":
+			if ev, ok := s.plan(b); ok {
+				out = append(out, ev...)
+				continue
+			}
+			out = append(out, Event{Kind: KindTool, Tool: b.Name, Text: s.target(b)})
+		}
+	}
+	return out
+}
+
+func blocks(message json.RawMessage) []wireBlock {
+	var m wireMessage
+	var out []wireBlock
+	if json.Unmarshal(message, &m) != nil || json.Unmarshal(m.Content, &out) != nil {
+		return nil
+	}
+	return out
+}
+
+// plan follows the task list, in both of its forms; false: the block is another tool's.
+func (s *stream) plan(b wireBlock) ([]Event, bool) {
+	var in struct {
+		Todos []struct {
+			Content string `json:"content"`
+			Status  string `json:"status"`
+		} `json:"todos"`
+		Subject string `json:"subject"`
+		TaskID  string `json:"taskId"`
+		Status  string `json:"status"`
+	}
+	switch b.Name {
+	case "TodoWrite", "TaskCreate", "TaskUpdate":
+	case "TaskList", "TaskGet":
+		return nil, true
+	default:
+		return nil, false
+	}
+	if json.Unmarshal(b.Input, &in) != nil {
+		return nil, true
+	}
+	switch b.Name {
+	case "TodoWrite":
+		s.todos = nil
+		for _, t := range in.Todos {
+			s.todos = append(s.todos, Todo{Text: clip(t.Content, 200), State: t.Status})
+		}
+	case "TaskCreate":
+		// Its number comes with the tool's result.
+		if s.pending == nil {
+			s.pending = map[string]string{}
+		}
+		s.pending[b.ID] = in.Subject
+		return nil, true
+	case "TaskUpdate":
+		for i, id := range s.taskIDs {
+			if id == in.TaskID && in.Status != "" {
+				s.todos[i].State = in.Status
+			}
+		}
+	}
+	return s.showTodos(), true
+}
+
+func (s *stream) showTodos() []Event {
+	return []Event{{Kind: KindTodo, Todos: append([]Todo(nil), s.todos[:min(len(s.todos), 50)]...)}}
+}
+
+// user reads tool results: only a created task's number is of interest.
+func (s *stream) user(e wireEvent) []Event {
+	for _, b := range blocks(e.Message) {
+		subject, ok := s.pending[b.ToolUseID]
+		if b.Type != "tool_result" || !ok {
+			continue
+		}
+		delete(s.pending, b.ToolUseID)
+		var r struct {
+			Task struct {
+				ID string `json:"id"`
+			} `json:"task"`
+		}
+		if json.Unmarshal(e.ToolUse, &r) != nil || r.Task.ID == "" {
+			continue
+		}
+		s.todos = append(s.todos, Todo{Text: clip(subject, 200), State: "pending"})
+		s.taskIDs = append(s.taskIDs, r.Task.ID)
+		return s.showTodos()
+	}
+	return nil
+}
+
+// target says what a tool is used on, for people.
+func (s *stream) target(b wireBlock) string {
+	var in map[string]any
+	if json.Unmarshal(b.Input, &in) != nil {
+		return ""
+	}
+	for _, key := range []string{"command", "file_path", "notebook_path", "pattern", "path", "url", "query", "description", "prompt"} {
+		text, ok := in[key].(string)
+		if !ok || text == "" {
+			continue
+		}
+		if rel, err := filepath.Rel(s.workspace, text); err == nil && filepath.IsAbs(text) && !strings.HasPrefix(rel, "..") {
+			text = rel
+		}
+		first, _, more := strings.Cut(text, "\n")
+		if more {
+			first += " …"
+		}
+		return clip(first, 300)
+	}
+	return ""
+}

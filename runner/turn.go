@@ -1,0 +1,189 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+)
+
+// turn is a turn that is running.
+type turn struct {
+	Turn
+	cfg     Config
+	prompt  string
+	secrets Secrets
+	journal *journal
+	done    chan struct{} // closed when the outcome is on disk
+
+	stopNow chan struct{}
+	once    sync.Once
+	why     Failure // written before stopNow is closed, read after
+}
+
+func newTurn(cfg Config, t Turn, prompt string, sec Secrets, j *journal) *turn {
+	return &turn{Turn: t, cfg: cfg, prompt: prompt, secrets: sec, journal: j, done: make(chan struct{}), stopNow: make(chan struct{})}
+}
+
+// interrupt stops the turn; the first reason counts.
+func (t *turn) interrupt(why Failure) {
+	t.once.Do(func() {
+		t.why = why
+		close(t.stopNow)
+	})
+}
+
+func (t *turn) phase(p Phase) { t.journal.add(Event{Kind: KindPhase, Phase: p}, "") }
+
+// run brings the turn to an outcome on disk.
+func (t *turn) run() Outcome {
+	began := time.Now().UTC()
+	if t.Settings.TimeoutSeconds > 0 {
+		timer := time.AfterFunc(time.Duration(t.Settings.TimeoutSeconds)*time.Second, func() { t.interrupt(FailTimeout) })
+		defer timer.Stop()
+	}
+	out, answer := t.work()
+	hide := redactor(t.secrets)
+	out.Turn, out.StartedAt, out.EndedAt = t.ID, began, time.Now().UTC()
+	answer = strings.ToValidUTF8(hide.Replace(answer), "\uFFFD")
+	out.Error = clip(strings.ToValidUTF8(hide.Replace(out.Error), "\uFFFD"), 2000)
+	out.AnswerBytes = int64(len(answer))
+	if err := t.cfg.finish(t.ID, record{Outcome: out, Answer: answer}); err != nil {
+		// Without room for the outcome the turn must still end somehow: kept short, it may fit.
+		out.Failure, out.Error, out.AnswerBytes, out.ExitCode = FailDisk, "the volume is full: "+err.Error(), 0, 1
+		if err := t.cfg.finish(t.ID, record{Outcome: out}); err != nil {
+			t.cfg.Log.Error("outcome not kept", "turn", t.ID, "err", err)
+		}
+	}
+	return out
+}
+
+// work does the turn's steps.
+func (t *turn) work() (Outcome, string) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		select {
+		case <-t.stopNow:
+			t.phase(PhaseStopping)
+			cancel() // ends a clone; Claude Code is interrupted politely, see claude.go
+		case <-ctx.Done():
+		}
+	}()
+	if err := t.cfg.cloneAll(ctx, t); err != nil {
+		if ctx.Err() != nil {
+			return t.cut(Outcome{}), ""
+		}
+		return Outcome{ExitCode: 1, Failure: FailClone, Error: err.Error()}, ""
+	}
+	if err := t.placeFiles(); err != nil {
+		return Outcome{ExitCode: 1, Failure: FailDisk, Error: err.Error()}, ""
+	}
+	out, answer := t.claude()
+	out.Repos = t.cfg.repoStates(t.Repos)
+	out.Files = listFiles(t.cfg.workspace())
+	return out, answer
+}
+
+// cut is the outcome of a turn that was stopped.
+func (t *turn) cut(out Outcome) Outcome {
+	out.Failure, out.ExitCode = t.why, 130
+	if t.why == FailTimeout {
+		out.ExitCode = 124
+		out.Error = fmt.Sprintf("the turn took longer than %s", time.Duration(t.Settings.TimeoutSeconds)*time.Second)
+	}
+	return out
+}
+
+// placeFiles moves the turn's attachments into the workspace, where Claude's user owns them.
+func (t *turn) placeFiles() error {
+	if len(t.Files) == 0 {
+		return nil
+	}
+	dir := filepath.Join(t.cfg.workspace(), "attachments")
+	if err := t.cfg.makeOwned(dir); err != nil {
+		return err
+	}
+	// Claude's user owns the workspace: a link in it must not lead root elsewhere.
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
+	for _, f := range t.Files {
+		raw, err := os.ReadFile(t.cfg.putFile(t.ID, "file/"+f.Name))
+		if err != nil {
+			return fmt.Errorf("attachment %s was not put: %w", f.Name, err)
+		}
+		_ = root.Remove(f.Name)
+		if err := root.WriteFile(f.Name, raw, 0o644); err != nil {
+			return fmt.Errorf("place attachment %s: %w", f.Name, err)
+		}
+		if t.cfg.UID >= 0 {
+			if err := root.Lchown(f.Name, t.cfg.UID, t.cfg.UID); err != nil {
+				return fmt.Errorf("place attachment %s: %w", f.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// makeOwned makes a folder of Claude's user.
+func (c Config) makeOwned(dir string) error {
+	if info, err := os.Lstat(dir); err == nil {
+		if !info.IsDir() {
+			return fmt.Errorf("%s is in the way: it is no folder", dir)
+		}
+		return nil
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // one machine, one person
+		return err
+	}
+	if c.UID >= 0 {
+		return os.Lchown(dir, c.UID, c.UID)
+	}
+	return nil
+}
+
+// listFiles names up to 200 files of the workspace.
+func listFiles(dir string) []string {
+	var out []string
+	errFull := errors.New("enough")
+	_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return nil //nolint:nilerr // what cannot be read is not listed
+		case d.IsDir() && (d.Name() == ".git" || d.Name() == "node_modules"):
+			return filepath.SkipDir
+		case d.IsDir():
+			return nil
+		case len(out) == 200:
+			return errFull
+		}
+		if rel, err := filepath.Rel(dir, path); err == nil {
+			out = append(out, strings.ToValidUTF8(rel, "\uFFFD"))
+		}
+		return nil
+	})
+	return out
+}
+
+// redactor removes known secrets from text.
+func redactor(s Secrets) *strings.Replacer {
+	var pairs []string
+	for _, v := range []string{s.AnthropicAPIKey, s.ClaudeOAuthToken, s.GitToken} {
+		if len(v) >= 8 {
+			pairs = append(pairs, v, "[redacted]")
+		}
+	}
+	return strings.NewReplacer(pairs...)
+}
+
+func isBlank(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return !unicode.IsSpace(r) }) < 0
+}

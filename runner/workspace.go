@@ -1,0 +1,99 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// cloneLimit bounds one clone.
+const cloneLimit = 15 * time.Minute
+
+var dirName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]*$`)
+
+// dir is the repository's folder below the workspace.
+func (r Repo) dir() string {
+	if r.Dir != "" {
+		return r.Dir
+	}
+	return strings.TrimSuffix(path.Base(strings.ReplaceAll(strings.TrimRight(r.URL, "/"), ":", "/")), ".git")
+}
+
+func checkRepos(repos []Repo) error {
+	seen := map[string]bool{}
+	for _, r := range repos {
+		switch {
+		case r.URL == "" || strings.HasPrefix(r.URL, "-") || strings.HasPrefix(r.Branch, "-"):
+			return fmt.Errorf("%q is no address of a repository", r.URL)
+		case !dirName.MatchString(r.dir()) || r.dir() == "attachments":
+			return fmt.Errorf("%q is no name for a repository's folder", r.dir())
+		case seen[r.dir()]:
+			return fmt.Errorf("two repositories would be in %s: give one a folder", r.dir())
+		}
+		seen[r.dir()] = true
+	}
+	return nil
+}
+
+// cloneAll clones the repositories that the workspace does not have. Each is cloned aside and renamed when it is
+// complete: a clone that was cut short is done again.
+func (c Config) cloneAll(ctx context.Context, t *turn) error {
+	told := false
+	for _, r := range t.Repos {
+		target := filepath.Join(c.workspace(), r.dir())
+		if _, err := os.Lstat(target); err == nil {
+			continue
+		}
+		if !told {
+			t.phase(PhaseCloning)
+			told = true
+		}
+		aside := filepath.Join(c.workspace(), ".cloning-"+r.dir())
+		if err := os.RemoveAll(aside); err != nil {
+			return fmt.Errorf("clone %s: %w", r.URL, err)
+		}
+		args := []string{"clone", "--quiet"}
+		if r.Branch != "" {
+			args = append(args, "--branch", r.Branch)
+		}
+		if _, err := c.output(ctx, cloneLimit, c.workspace(), "git", append(args, "--", r.URL, aside)...); err != nil {
+			return errors.Join(fmt.Errorf("clone %s: %w", r.URL, err), os.RemoveAll(aside))
+		}
+		if err := os.Rename(aside, target); err != nil {
+			return fmt.Errorf("clone %s: %w", r.URL, err)
+		}
+	}
+	return nil
+}
+
+// repoStates measures what each repository holds that its remote does not.
+func (c Config) repoStates(repos []Repo) []RepoState {
+	out := []RepoState{}
+	for _, r := range repos {
+		dir := filepath.Join(c.workspace(), r.dir())
+		git := func(args ...string) string {
+			// Neither hooks nor a monitor of the repository's own run here.
+			text, _ := c.output(context.Background(), 20*time.Second, dir, "git",
+				append([]string{"-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"}, args...)...)
+			return strings.TrimSpace(text)
+		}
+		st := RepoState{Dir: r.dir(), Branch: git("rev-parse", "--abbrev-ref", "HEAD")}
+		st.Changed = lineCount(git("status", "--porcelain"))
+		st.Unpushed = lineCount(git("log", "--oneline", "--branches", "--not", "--remotes"))
+		out = append(out, st)
+	}
+	return out
+}
+
+func lineCount(s string) int {
+	if s == "" {
+		return 0
+	}
+	return strings.Count(s, "\n") + 1
+}
