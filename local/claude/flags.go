@@ -1,0 +1,94 @@
+package claude
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// version is of the Claude Code whose output the stand-in follows.
+const version = "2.1.197"
+
+// flags are the command line of the claude command.
+type flags struct {
+	input, output string
+	sessionID     string
+	resume        string
+	model         string
+	prompt        string
+	print         bool
+	verbose       bool
+	fork          bool
+	skipAsking    bool
+	version, help bool
+	system        string // appended
+}
+
+// valued flags take one value; those that the script does not act on are read over.
+func valued(f *flags) map[string]*string {
+	var ignored string
+	out := map[string]*string{
+		"--input-format": &f.input, "--output-format": &f.output, "--session-id": &f.sessionID, "--resume": &f.resume, "-r": &f.resume,
+		"--model": &f.model, "--append-system-prompt": &f.system,
+	}
+	for _, name := range []string{
+		"--setting-sources", "--add-dir", "--max-turns", "--permission-mode", "--permission-prompt-tool", "--allowedTools", "--disallowedTools",
+		"--settings", "--mcp-config", "--fallback-model", "--effort", "--system-prompt", "--max-budget-usd", "--name", "--tools", "--json-schema",
+	} {
+		out[name] = &ignored
+	}
+	return out
+}
+
+func switches(f *flags) map[string]*bool {
+	var ignored bool
+	out := map[string]*bool{
+		"-p": &f.print, "--print": &f.print, "--verbose": &f.verbose, "--fork-session": &f.fork, "--dangerously-skip-permissions": &f.skipAsking,
+		"--version": &f.version, "-v": &f.version, "--help": &f.help, "-h": &f.help,
+	}
+	for _, name := range []string{"--strict-mcp-config", "--include-partial-messages", "--replay-user-messages", "--include-hook-events", "--no-session-persistence", "--bare", "--disable-slash-commands"} {
+		out[name] = &ignored
+	}
+	return out
+}
+
+var uuidForm = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
+
+// parse reads the command line as Claude Code does.
+func parse(args []string) (flags, error) {
+	f := flags{input: "text", output: "text", model: "claude-scripted"}
+	vals, bools := valued(&f), switches(&f)
+	var rest []string
+	for i := 0; i < len(args); i++ {
+		name, value, has := strings.Cut(args[i], "=")
+		switch {
+		case args[i] == "--":
+			rest = append(rest, args[i+1:]...)
+			i = len(args)
+		case bools[args[i]] != nil:
+			*bools[args[i]] = true
+		case vals[name] != nil && has && strings.HasPrefix(name, "--"):
+			*vals[name] = value
+		case vals[args[i]] != nil:
+			if i+1 == len(args) {
+				return f, fmt.Errorf("error: option '%s <value>' argument missing", args[i])
+			}
+			i++
+			*vals[args[i-1]] = args[i]
+		case strings.HasPrefix(args[i], "-") && args[i] != "-":
+			return f, fmt.Errorf("error: unknown option '%s'", args[i])
+		default:
+			rest = append(rest, args[i])
+		}
+	}
+	f.prompt = strings.Join(rest, " ")
+	switch {
+	case f.output == "stream-json" && f.print && !f.verbose:
+		return f, fmt.Errorf("Error: When using --print, --output-format=stream-json requires --verbose") //nolint:staticcheck // its words
+	case f.sessionID != "" && !uuidForm.MatchString(f.sessionID):
+		return f, fmt.Errorf("Error: Invalid session ID. Must be a valid UUID.") //nolint:staticcheck,revive // its words
+	case f.sessionID != "" && f.resume != "" && !f.fork:
+		return f, fmt.Errorf("Error: --session-id can only be used with --resume if --fork-session is also specified.") //nolint:staticcheck,revive // its words
+	}
+	return f, nil
+}

@@ -1,0 +1,229 @@
+// Package claude stands in for Claude: the Messages API with scripted answers, enough for the real Claude Code to run
+// whole turns with tools, and the claude command itself, a small agent over that API.
+//
+// What is answered is in script.go, for both. The API asks for its key, so that a wrong credential is found
+// out here as well. Faults have one call, messages.
+package claude
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"flaudebot/local/edge"
+)
+
+// Key is the credential that the API accepts by default.
+const Key = "sk-ant-local"
+
+// Config says how the API behaves.
+type Config struct {
+	Key string // "": Key
+	Log *slog.Logger
+}
+
+// Server is the Messages API.
+type Server struct {
+	cfg    Config
+	faults edge.Faults
+	serial atomic.Int64
+
+	mu   sync.Mutex
+	seen []Seen // guarded by mu
+}
+
+// Seen is a request as the API saw it, for tests that need a witness.
+type Seen struct {
+	At       time.Time `json:"at"`
+	Model    string    `json:"model"`
+	Prompt   string    `json:"prompt"`   // of the turn
+	Step     int       `json:"step"`     // tool results since
+	Messages int       `json:"messages"` // in the conversation
+	Status   int       `json:"status"`
+}
+
+// New returns the API.
+func New(cfg Config) *Server {
+	if cfg.Key == "" {
+		cfg.Key = Key
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Server{cfg: cfg}
+}
+
+// Handler answers as api.anthropic.com does.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/messages", s.messages)
+	mux.HandleFunc("POST /v1/messages/count_tokens", s.count)
+	mux.HandleFunc("GET /local/log", s.log)
+	mux.Handle("POST /local/faults", &s.faults)
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "The local Messages API.\n") })
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { refuse(w, http.StatusNotFound, "not found: "+r.URL.Path) })
+	faulty := s.faults.Wrap(mux, func(r *http.Request) string {
+		if r.URL.Path == "/v1/messages" {
+			return "messages"
+		}
+		return "other"
+	}, func(w http.ResponseWriter, status int) { refuse(w, status, http.StatusText(status)) })
+	return edge.Guard(faulty, nil)
+}
+
+func refuse(w http.ResponseWriter, status int, text string) {
+	kind := map[int]string{
+		400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large",
+		429: "rate_limit_error", 529: "overloaded_error",
+	}[status]
+	if kind == "" {
+		kind = "api_error"
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{"type": "error", "error": map[string]string{"type": kind, "message": text}})
+}
+
+func (s *Server) mayAsk(r *http.Request) bool {
+	return r.Header.Get("X-Api-Key") == s.cfg.Key || r.Header.Get("Authorization") == "Bearer "+s.cfg.Key
+}
+
+// request are the fields of a request that the script looks at.
+type request struct {
+	Model    string          `json:"model"`
+	Stream   bool            `json:"stream"`
+	Messages []message       `json:"messages"`
+	System   json.RawMessage `json:"system"`
+	Tools    []struct {
+		Name string `json:"name"`
+	} `json:"tools"`
+}
+
+func (s *Server) messages(w http.ResponseWriter, r *http.Request) {
+	if !s.mayAsk(r) {
+		s.note(Seen{Status: http.StatusUnauthorized})
+		refuse(w, http.StatusUnauthorized, "invalid x-api-key")
+		return
+	}
+	var req request
+	if err := json.NewDecoder(io.LimitReader(r.Body, 64<<20)).Decode(&req); err != nil {
+		refuse(w, http.StatusBadRequest, "invalid JSON: "+err.Error())
+		return
+	}
+	talk := read(req)
+	step := talk.next()
+	seen := Seen{Model: req.Model, Prompt: talk.prompt, Step: len(talk.results), Messages: len(req.Messages), Status: 200}
+	if step.refuse != "" {
+		seen.Status = http.StatusBadRequest
+		s.note(seen)
+		refuse(w, http.StatusBadRequest, step.refuse)
+		return
+	}
+	s.note(seen)
+	s.answer(w, req, step)
+}
+
+func (s *Server) note(seen Seen) {
+	seen.At = time.Now().UTC()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seen = append(s.seen, seen)
+	if len(s.seen) > 5000 {
+		s.seen = s.seen[1000:]
+	}
+}
+
+func (s *Server) log(w http.ResponseWriter, _ *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(s.seen)
+}
+
+func (s *Server) count(w http.ResponseWriter, r *http.Request) {
+	raw, _ := io.ReadAll(io.LimitReader(r.Body, 64<<20))
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(map[string]int{"input_tokens": len(raw) / 4})
+}
+
+// answer sends a step as one message, streamed or whole.
+func (s *Server) answer(w http.ResponseWriter, req request, st step) {
+	stop := "end_turn"
+	var content []map[string]any
+	if st.text != "" {
+		content = append(content, map[string]any{"type": "text", "text": st.text})
+	}
+	n := s.serial.Add(1)
+	if st.tool != "" {
+		stop = "tool_use"
+		content = append(content, map[string]any{"type": "tool_use", "id": fmt.Sprintf("toolu_local%08d", n), "name": st.tool, "input": st.input})
+	}
+	usage := map[string]any{"input_tokens": 1200, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 1 + len(st.text)/4}
+	msg := map[string]any{
+		"id": fmt.Sprintf("msg_local%08d", n), "type": "message", "role": "assistant", "model": req.Model,
+		"content": content, "stop_reason": stop, "stop_sequence": nil, "usage": usage,
+	}
+	if !req.Stream {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(msg)
+		return
+	}
+	stream(w, msg, content, stop, usage)
+}
+
+// stream sends the message as server-sent events, as the API's documentation shows them.
+func stream(w http.ResponseWriter, msg map[string]any, content []map[string]any, stop string, usage map[string]any) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	flush := http.NewResponseController(w)
+	send := func(kind string, fields map[string]any) {
+		fields["type"] = kind
+		raw, _ := json.Marshal(fields)
+		fmt.Fprintf(w, "event: %s\ndata: %s\n\n", kind, raw)
+		_ = flush.Flush()
+	}
+	start := map[string]any{}
+	for k, v := range msg {
+		start[k] = v
+	}
+	start["content"], start["stop_reason"] = []any{}, nil
+	send("message_start", map[string]any{"message": start})
+	for i, b := range content {
+		if b["type"] == "text" {
+			send("content_block_start", map[string]any{"index": i, "content_block": map[string]any{"type": "text", "text": ""}})
+			for _, part := range pieces(b["text"].(string)) {
+				send("content_block_delta", map[string]any{"index": i, "delta": map[string]any{"type": "text_delta", "text": part}})
+			}
+		} else {
+			send("content_block_start", map[string]any{"index": i, "content_block": map[string]any{"type": "tool_use", "id": b["id"], "name": b["name"], "input": map[string]any{}}})
+			raw, _ := json.Marshal(b["input"])
+			send("content_block_delta", map[string]any{"index": i, "delta": map[string]any{"type": "input_json_delta", "partial_json": string(raw)}})
+		}
+		send("content_block_stop", map[string]any{"index": i})
+	}
+	send("message_delta", map[string]any{"delta": map[string]any{"stop_reason": stop, "stop_sequence": nil}, "usage": usage})
+	send("message_stop", map[string]any{})
+}
+
+// pieces cuts a text into what the API would send at a time: some words, or a part of a very long one.
+func pieces(text string) []string {
+	const most = 64 << 10
+	if len(text) > most {
+		var out []string
+		for len(text) > 0 {
+			n := min(most, len(text))
+			for n < len(text) && text[n]&0xC0 == 0x80 {
+				n++
+			}
+			out = append(out, text[:n])
+			text = text[n:]
+		}
+		return out
+	}
+	return strings.SplitAfter(text, " ")
+}
