@@ -33,6 +33,8 @@ type Turn struct {
 	// Mention is set when the message mentioned the bot: only such a turn may begin a session.
 	Mention bool         `json:"mention,omitempty"`
 	Files   []Attachment `json:"files,omitempty"`
+	// AtSlack is set when the text is too long for the queue: the front reads it again when it is needed.
+	AtSlack bool `json:"at_slack,omitempty"`
 	// Session and Reason belong to KindEnd: which session is to go, and why.
 	Session string    `json:"session,omitempty"`
 	Reason  EndReason `json:"reason,omitempty"`

@@ -1,0 +1,156 @@
+package bot
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/slack-go/slack"
+
+	"flaudebot/sessions"
+)
+
+// people knows who somebody is, for some minutes.
+type people struct {
+	bot *Bot
+
+	mu     sync.Mutex
+	users  map[string]known[*slack.User] // guarded by mu
+	groups map[string]known[[]string]    // guarded by mu; :: user group → its members
+}
+
+type known[T any] struct {
+	what  T
+	until time.Time
+}
+
+// knownFor is how long what Slack said about somebody is believed.
+const knownFor = 5 * time.Minute
+
+// refusal says why somebody may not. It is transient when Slack did not answer.
+type refusal struct {
+	sentence  string
+	transient bool
+}
+
+// mayUse returns nil if the person may start, follow up and stop turns in the channel.
+func (p *people) mayUse(ctx context.Context, user, channel string) *refusal {
+	cfg := p.bot.cfg
+	if len(cfg.AllowedChannels) > 0 && !slices.Contains(cfg.AllowedChannels, channel) {
+		return &refusal{sentence: sayWrongChannel}
+	}
+	u, err := p.user(ctx, user)
+	if err != nil {
+		if isCode(err, "user_not_found", "users_not_found", "user_not_visible") {
+			return &refusal{sentence: sayNotYou}
+		}
+		return &refusal{sentence: sayTryAgain, transient: true}
+	}
+	if len(cfg.AllowedUsers) > 0 {
+		return p.listed(ctx, user, cfg.AllowedUsers)
+	}
+	if u.IsBot || u.Deleted || u.IsRestricted || u.IsUltraRestricted || u.IsStranger || (u.TeamID != "" && u.TeamID != p.bot.team) {
+		return &refusal{sentence: sayNotYou}
+	}
+	return nil
+}
+
+func (p *people) listed(ctx context.Context, user string, allowed []string) *refusal {
+	for _, id := range allowed {
+		if id == user {
+			return nil
+		}
+		if strings.HasPrefix(id, "S") {
+			members, err := p.group(ctx, id)
+			if err != nil {
+				return &refusal{sentence: sayTryAgain, transient: true}
+			}
+			if slices.Contains(members, user) {
+				return nil
+			}
+		}
+	}
+	return &refusal{sentence: sayNotYou}
+}
+
+// mayEnd returns nil if the person may end the session: its owner, and admins of the workspace.
+func (p *people) mayEnd(ctx context.Context, user string, s sessions.Session) *refusal {
+	if why := p.mayUse(ctx, user, s.Thread.Channel); why != nil {
+		return why
+	}
+	if user == s.Owner {
+		return nil
+	}
+	u, err := p.user(ctx, user)
+	if err != nil {
+		return &refusal{sentence: sayTryAgain, transient: true}
+	}
+	if u.IsAdmin || u.IsOwner {
+		return nil
+	}
+	return &refusal{sentence: sayNotYours(s.Owner)}
+}
+
+func (p *people) user(ctx context.Context, id string) (*slack.User, error) {
+	p.mu.Lock()
+	k, ok := p.users[id]
+	p.mu.Unlock()
+	if ok && time.Now().Before(k.until) {
+		return k.what, nil
+	}
+	var u *slack.User
+	err := p.bot.patiently(ctx, func() (err error) {
+		u, err = p.bot.api.GetUserInfoContext(ctx, id)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.users == nil || len(p.users) > 10000 {
+		p.users = map[string]known[*slack.User]{}
+	}
+	p.users[id] = known[*slack.User]{u, time.Now().Add(knownFor)}
+	return u, nil
+}
+
+// name is what people call somebody.
+func (p *people) name(ctx context.Context, id string) string {
+	u, err := p.user(ctx, id)
+	switch {
+	case err != nil:
+		return id
+	case u.Profile.DisplayName != "":
+		return u.Profile.DisplayName
+	case u.RealName != "":
+		return u.RealName
+	}
+	return u.Name
+}
+
+func (p *people) group(ctx context.Context, id string) ([]string, error) {
+	p.mu.Lock()
+	k, ok := p.groups[id]
+	p.mu.Unlock()
+	if ok && time.Now().Before(k.until) {
+		return k.what, nil
+	}
+	var members []string
+	err := p.bot.patiently(ctx, func() (err error) {
+		members, err = p.bot.api.GetUserGroupMembersContext(ctx, id)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.groups == nil {
+		p.groups = map[string]known[[]string]{}
+	}
+	p.groups[id] = known[[]string]{members, time.Now().Add(knownFor)}
+	return members, nil
+}

@@ -1,0 +1,149 @@
+package bot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/slack-go/slack"
+	"golang.org/x/time/rate"
+)
+
+// Config says how the bot works. Zero values mean what each comment says.
+type Config struct {
+	AppToken, BotToken string
+	APIURL             string   // "": Slack's
+	Connections        int      // sockets of this replica; 0: 2
+	AllowedUsers       []string // ids of people and user groups; empty: full members of the workspace
+	AllowedChannels    []string // ids; empty: wherever the bot is
+	AttachmentLimit    int64    // bytes; 0: 2 MiB
+	HTTP               *http.Client
+	Log                *slog.Logger
+	Version            string
+}
+
+// ErrToken says that Slack refuses a token. Its text names the variable, never the value.
+var ErrToken = errors.New("Slack refuses the token") //nolint:staticcheck // a name
+
+// Bot is flaudebot in Slack. It implements [sessions.Front].
+type Bot struct {
+	cfg      Config
+	log      *slog.Logger
+	api      *slack.Client
+	sessions Sessions
+	self     string // user id of the bot
+	team     string
+	people   people
+	edits    *rate.Limiter // chat.update, over all threads of the workspace
+	native   nativeStatus
+
+	mu    sync.Mutex
+	lives map[string]*live // guarded by mu; :: turn → its live message
+}
+
+// editsPerMinute is Slack's limit of chat.update (Tier 3: 50), with room for what must not wait.
+const editsPerMinute = 40
+
+// New introduces the bot to Slack. [ErrToken] if the bot token is refused; other trouble is waited out until ctx ends.
+func New(ctx context.Context, cfg Config) (*Bot, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Connections == 0 {
+		cfg.Connections = 2
+	}
+	if cfg.AttachmentLimit == 0 {
+		cfg.AttachmentLimit = 2 << 20
+	}
+	if cfg.HTTP == nil {
+		cfg.HTTP = &http.Client{Timeout: 30 * time.Second}
+	}
+	opts := []slack.Option{slack.OptionHTTPClient(cfg.HTTP), slack.OptionAppLevelToken(cfg.AppToken)}
+	if cfg.APIURL != "" {
+		opts = append(opts, slack.OptionAPIURL(cfg.APIURL))
+	}
+	b := &Bot{
+		cfg: cfg, log: cfg.Log, api: slack.New(cfg.BotToken, opts...), lives: map[string]*live{},
+		edits: rate.NewLimiter(rate.Every(time.Minute/editsPerMinute), 8),
+	}
+	b.people.bot = b
+	return b, b.introduce(ctx)
+}
+
+// introduce learns who the bot is.
+func (b *Bot) introduce(ctx context.Context) error {
+	for pause := 500 * time.Millisecond; ; pause = min(pause*2, 10*time.Second) {
+		who, err := b.api.AuthTestContext(ctx)
+		if err == nil {
+			b.self, b.team = who.UserID, who.TeamID
+			return nil
+		}
+		if isTokenError(err) {
+			return fmt.Errorf("SLACK_BOT_TOKEN: %w: %s; take it again from the app's page OAuth & Permissions", ErrToken, err)
+		}
+		b.log.WarnContext(ctx, "waiting for Slack", "err", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+func isTokenError(err error) bool {
+	return slices.Contains([]string{
+		"invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired", "not_allowed_token_type", "no_permission",
+	}, err.Error())
+}
+
+// Use gives the bot its sessions. It must be called before Run.
+func (b *Bot) Use(s Sessions) { b.sessions = s }
+
+// isGone tells errors of Slack after which a thread takes no messages any more.
+func isGone(err error) bool {
+	var e slack.SlackErrorResponse
+	if !errors.As(err, &e) {
+		return false
+	}
+	return slices.Contains([]string{
+		"channel_not_found", "not_in_channel", "is_archived", "thread_not_found", "restricted_action", "account_inactive", "cannot_reply_to_message",
+	}, e.Err)
+}
+
+func isCode(err error, codes ...string) bool {
+	var e slack.SlackErrorResponse
+	return errors.As(err, &e) && slices.Contains(codes, e.Err)
+}
+
+// patiently repeats a call that Slack asks to repeat later. Nothing else is repeated: it may have taken effect.
+func (b *Bot) patiently(ctx context.Context, do func() error) error {
+	for {
+		err := do()
+		var limited *slack.RateLimitedError
+		if !errors.As(err, &limited) {
+			return err
+		}
+		b.log.DebugContext(ctx, "Slack asks to go slower", "pause", limited.RetryAfter)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(limited.RetryAfter + 100*time.Millisecond):
+		}
+	}
+}
+
+// escape makes the three characters harmless that mean something in Slack's text.
+func escape(s string) string {
+	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(s)
+}
+
+// unescape undoes it.
+func unescape(s string) string {
+	return strings.NewReplacer("&lt;", "<", "&gt;", ">", "&amp;", "&").Replace(s)
+}

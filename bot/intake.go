@@ -1,0 +1,363 @@
+package bot
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/slack-go/slack"
+
+	"flaudebot/sessions"
+)
+
+// outerEvent is an event as Slack wraps it.
+type outerEvent struct {
+	TeamID string     `json:"team_id"`
+	Type   string     `json:"type"`
+	Event  innerEvent `json:"event"`
+}
+
+// innerEvent are the fields of all events that the bot acts on.
+type innerEvent struct {
+	Type        string      `json:"type"`
+	Subtype     string      `json:"subtype"`
+	User        string      `json:"user"`
+	UserTeam    string      `json:"user_team"`
+	BotID       string      `json:"bot_id"`
+	Text        string      `json:"text"`
+	TS          string      `json:"ts"`
+	ThreadTS    string      `json:"thread_ts"`
+	Channel     string      `json:"channel"`
+	ChannelType string      `json:"channel_type"`
+	DeletedTS   string      `json:"deleted_ts"`
+	Files       []slackFile `json:"files"`
+	Edited      *struct {
+		TS string `json:"ts"`
+	} `json:"edited"`
+	Message  *innerEvent `json:"message"`
+	Previous *innerEvent `json:"previous_message"`
+	Reaction string      `json:"reaction"`
+	Item     struct {
+		Channel string `json:"channel"`
+		TS      string `json:"ts"`
+	} `json:"item"`
+}
+
+type slackFile struct {
+	ID       string `json:"id"`
+	Name     string `json:"name"`
+	Size     int64  `json:"size"`
+	URL      string `json:"url_private_download"`
+	External bool   `json:"is_external"`
+	Mode     string `json:"mode"`
+}
+
+// thread is the ts of the thread's first message: a message outside of threads is the first of its own.
+func (e innerEvent) thread() string {
+	switch {
+	case e.Message != nil:
+		return e.Message.thread()
+	case e.Previous != nil:
+		return e.Previous.thread()
+	case e.ThreadTS != "":
+		return e.ThreadTS
+	}
+	return e.TS
+}
+
+// take acts on an event. An error means that it could not be stored.
+func (b *Bot) take(ctx context.Context, o outerEvent) error {
+	e := o.Event
+	team := o.TeamID
+	switch e.Type {
+	case "app_mention":
+		return b.message(ctx, team, e)
+	case "message":
+		switch e.Subtype {
+		case "", "file_share", "thread_broadcast", "me_message":
+			return b.message(ctx, team, e)
+		case "message_changed":
+			return b.edited(ctx, team, e)
+		case "message_deleted":
+			return b.deleted(ctx, team, e)
+		}
+	case "agent_session_stopped":
+		thread := sessions.Thread{Team: team, Channel: e.Channel, TS: e.ThreadTS}
+		if why := b.people.mayUse(ctx, e.User, e.Channel); why != nil {
+			return nil
+		}
+		_, err := b.sessions.Stop(ctx, thread)
+		return err
+	}
+	return nil
+}
+
+// incoming is a message that may be for the bot.
+type incoming struct {
+	team    string
+	event   innerEvent
+	thread  sessions.Thread
+	words   string // without the bot's mention
+	mention bool
+	dm      bool
+	root    bool // it begins its thread
+}
+
+func (in incoming) id() sessions.TurnID { return turnID(in.team, in.event.Channel, in.event.TS) }
+
+func turnID(team, channel, ts string) sessions.TurnID {
+	return sessions.TurnID(team + ":" + channel + ":" + ts)
+}
+
+func (b *Bot) read(team string, e innerEvent) incoming {
+	own := "<@" + b.self + ">"
+	in := incoming{
+		team: team, event: e, thread: sessions.Thread{Team: team, Channel: e.Channel, TS: e.thread()},
+		mention: strings.Contains(e.Text, own), dm: e.ChannelType == "im" || strings.HasPrefix(e.Channel, "D"), root: e.thread() == e.TS,
+	}
+	in.words = strings.TrimSpace(ownMention(b.self).ReplaceAllString(e.Text, " "))
+	return in
+}
+
+func ownMention(self string) *regexp.Regexp {
+	return regexp.MustCompile(`\s*<@` + regexp.QuoteMeta(self) + `(\|[^>]*)?>\s*`)
+}
+
+// message takes in what somebody said. A mention comes as two events, and each of them perhaps several times: the
+// turn's id makes them one.
+func (b *Bot) message(ctx context.Context, team string, e innerEvent) error {
+	if e.BotID != "" || e.User == "" || e.User == b.self || e.TS == "" {
+		return nil
+	}
+	in := b.read(team, e)
+	begins := in.mention || (in.dm && in.root)
+	if e.Edited != nil && e.Type == "app_mention" {
+		return nil // an edit: message_changed tells of it
+	}
+	if !begins && in.root {
+		return nil // people talking
+	}
+	if !begins {
+		live, err := b.replyCounts(ctx, in)
+		if err != nil || !live {
+			return err
+		}
+	}
+	if why := b.people.mayUse(ctx, e.User, e.Channel); why != nil {
+		if why.transient {
+			return errors.New("it is not known who this is: Slack does not answer")
+		}
+		return b.tellOnce(ctx, in, "refused:"+e.User+":"+e.Channel, why.sentence)
+	}
+	if word := controlWord(in); word != "" {
+		return b.control(ctx, in, word)
+	}
+	if in.words == "" && len(e.Files) == 0 {
+		return b.sayOnce(ctx, in, "empty", sayEmpty)
+	}
+	return b.accept(ctx, in, begins)
+}
+
+// replyCounts says whether a reply without a mention is for the bot: when its thread has a session, and the reply is
+// no aside. In a thread whose session has ended that is said once.
+func (b *Bot) replyCounts(ctx context.Context, in incoming) (bool, error) {
+	if isAside(in.event.Text) {
+		return false, nil
+	}
+	st, err := b.sessions.Status(ctx, in.thread)
+	if err != nil {
+		return false, err
+	}
+	busy := st.Running != nil || len(st.Queued) > 0
+	if busy && !ending(st) {
+		return true, nil
+	}
+	switch {
+	case st.Session == nil && !busy:
+		return false, nil
+	case st.Session == nil || st.Session.Ended() || ending(st):
+		return false, b.tellOnce(ctx, in, "ended:"+in.thread.Key()+":"+in.event.User, sayEnded)
+	}
+	return true, nil
+}
+
+// ending reports whether the session's end is queued.
+func ending(st sessions.Status) bool {
+	if st.Running != nil && st.Running.Kind == sessions.KindEnd {
+		return true
+	}
+	return slices.ContainsFunc(st.Queued, func(t sessions.Turn) bool { return t.Kind == sessions.KindEnd })
+}
+
+var toSomebody = regexp.MustCompile(`^<@[UW][A-Z0-9]+(\|[^>]*)?>`)
+
+// isAside tells a message that is meant for people.
+func isAside(text string) bool {
+	text = strings.TrimSpace(text)
+	return strings.HasPrefix(text, "!aside") || toSomebody.MatchString(text)
+}
+
+// accept stores the turn and shows that it was heard.
+func (b *Bot) accept(ctx context.Context, in incoming, begins bool) error {
+	t := b.turn(in, begins)
+	res, err := b.sessions.Accept(ctx, t)
+	if err != nil {
+		return err
+	}
+	switch res.Status {
+	case sessions.AcceptQueued:
+		b.aside(ctx, func(ctx context.Context) { b.heard(ctx, t, res.Ahead) })
+	case sessions.AcceptFull:
+		return b.sayOnce(ctx, in, "full", sayFull)
+	}
+	return nil
+}
+
+// maxStored is the longest text that goes into the queue, in bytes; longer ones stay at Slack.
+const maxStored = 24 << 10
+
+func (b *Bot) turn(in incoming, begins bool) sessions.Turn {
+	t := sessions.Turn{
+		ID: in.id(), Kind: sessions.KindTurn, Thread: in.thread, User: in.event.User, TS: in.event.TS, Text: in.words,
+		At: time.Now().UTC(), Mention: begins, Files: attachments(in.event.Files),
+	}
+	if len(t.Text) > maxStored {
+		t.Text, t.AtSlack = "", true
+	}
+	return t
+}
+
+func attachments(files []slackFile) []sessions.Attachment {
+	var out []sessions.Attachment
+	for _, f := range files {
+		if f.External || f.Mode == "tombstone" || f.Mode == "hidden_by_limit" {
+			f.URL = ""
+		}
+		out = append(out, sessions.Attachment{ID: f.ID, Name: f.Name, Size: f.Size, URL: f.URL})
+	}
+	return out
+}
+
+// aside runs what is not to hold up the ack.
+func (b *Bot) aside(ctx context.Context, do func(context.Context)) {
+	go func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer cancel()
+		do(ctx)
+	}()
+}
+
+// heard shows at once that a message was taken in, and its place if others are ahead.
+func (b *Bot) heard(ctx context.Context, t sessions.Turn, ahead int) {
+	b.react(ctx, t, "eyes")
+	if ahead > 0 {
+		b.whisper(ctx, t.Thread, t.User, sayPlace(ahead))
+	}
+	if refused := b.refusedFiles(t); len(refused) > 0 {
+		b.whisper(ctx, t.Thread, t.User, sayRefusedFiles(refused, b.cfg.AttachmentLimit))
+	}
+}
+
+func (b *Bot) react(ctx context.Context, t sessions.Turn, name string) {
+	if strings.Contains(t.TS, "-") || t.TS == "" { // a command has no message
+		return
+	}
+	err := b.patiently(ctx, func() error {
+		return b.api.AddReactionContext(ctx, name, slack.NewRefToMessage(t.Thread.Channel, t.TS))
+	})
+	if err != nil && !isCode(err, "already_reacted") {
+		b.log.DebugContext(ctx, "reaction not added", "turn", t.ID, "err", err)
+	}
+}
+
+func (b *Bot) unreact(ctx context.Context, t sessions.Turn, name string) {
+	if strings.Contains(t.TS, "-") || t.TS == "" {
+		return
+	}
+	err := b.patiently(ctx, func() error {
+		return b.api.RemoveReactionContext(ctx, name, slack.NewRefToMessage(t.Thread.Channel, t.TS))
+	})
+	if err != nil && !isCode(err, "no_reaction") {
+		b.log.DebugContext(ctx, "reaction not removed", "turn", t.ID, "err", err)
+	}
+}
+
+// whisper says something in a thread to one person.
+func (b *Bot) whisper(ctx context.Context, thread sessions.Thread, user, text string) {
+	err := b.patiently(ctx, func() error {
+		_, err := b.api.PostEphemeralContext(ctx, thread.Channel, user, slack.MsgOptionText(text, false), slack.MsgOptionTS(thread.TS))
+		return err
+	})
+	if err != nil {
+		b.log.DebugContext(ctx, "nothing whispered", "thread", thread.Key(), "err", err)
+	}
+}
+
+// tellOnce whispers a sentence to who wrote a message, once for the key.
+func (b *Bot) tellOnce(ctx context.Context, in incoming, key, sentence string) error {
+	first, err := b.sessions.Once(ctx, key)
+	if err != nil || !first {
+		return err
+	}
+	b.aside(ctx, func(ctx context.Context) {
+		thread := in.thread
+		if in.root {
+			thread.TS = "" // where they look
+		}
+		b.whisper(ctx, thread, in.event.User, sentence)
+	})
+	return nil
+}
+
+// sayOnce answers a message in its thread, once however often it is delivered.
+func (b *Bot) sayOnce(ctx context.Context, in incoming, what, sentence string) error {
+	first, err := b.sessions.Once(ctx, "said:"+what+":"+string(in.id()))
+	if err != nil || !first {
+		return err
+	}
+	b.aside(ctx, func(ctx context.Context) { b.say(ctx, in.thread, sentence) })
+	return nil
+}
+
+// say posts a plain message in a thread.
+func (b *Bot) say(ctx context.Context, thread sessions.Thread, sentence string, blocks ...slack.Block) {
+	opts := []slack.MsgOption{slack.MsgOptionText(sentence, false), slack.MsgOptionTS(thread.TS), slack.MsgOptionDisableLinkUnfurl()}
+	if len(blocks) > 0 {
+		opts = append(opts, slack.MsgOptionBlocks(blocks...))
+	}
+	err := b.patiently(ctx, func() error {
+		_, _, err := b.api.PostMessageContext(ctx, thread.Channel, opts...)
+		return err
+	})
+	if err != nil {
+		b.log.WarnContext(ctx, "nothing said", "thread", thread.Key(), "err", err)
+	}
+}
+
+// edited changes the turn of a message that was edited while it waits.
+func (b *Bot) edited(ctx context.Context, team string, e innerEvent) error {
+	m := e.Message
+	if m == nil || m.Edited == nil || m.BotID != "" || m.User == b.self || (e.Previous != nil && e.Previous.Text == m.Text) {
+		return nil
+	}
+	m.Channel, m.ChannelType = e.Channel, e.ChannelType
+	in := b.read(team, *m)
+	if why := b.people.mayUse(ctx, m.User, e.Channel); why != nil {
+		return nil
+	}
+	_, err := b.sessions.Edit(ctx, b.turn(in, in.mention || (in.dm && in.root)), m.Edited.TS)
+	return err
+}
+
+// deleted takes the turn of a deleted message back, or stops it.
+func (b *Bot) deleted(ctx context.Context, team string, e innerEvent) error {
+	if e.Previous == nil || e.Previous.BotID != "" {
+		return nil
+	}
+	thread := sessions.Thread{Team: team, Channel: e.Channel, TS: e.Previous.thread()}
+	_, _, err := b.sessions.Cancel(ctx, thread, turnID(team, e.Channel, e.DeletedTS))
+	return err
+}

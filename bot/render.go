@@ -1,0 +1,152 @@
+package bot
+
+import (
+	"regexp"
+	"strings"
+	"unicode/utf8"
+)
+
+// Limits of one message's Markdown. Slack documents 12,000 characters, and turns Markdown into at most 50 blocks.
+const (
+	maxMarkdown = 10000 // characters
+	maxBlocks   = 40    // that Slack makes of it
+)
+
+// live forms of Slack's text: mentions, broadcasts, channels, dates, and links under another name.
+var liveForm = regexp.MustCompile(`<([!@#]|[a-zA-Z][a-zA-Z0-9+.-]*:[^<>\s]*\|)`)
+
+// disarm lets nothing that Claude writes ping or forge: a zero-width space after < breaks Slack's own forms, in code
+// and outside of it, and leaves all else as it was written.
+func disarm(markdown string) string {
+	return liveForm.ReplaceAllString(markdown, "<\u200b$1")
+}
+
+// split cuts Markdown into messages, between paragraphs where it can. A code block that must be cut is closed and
+// opened again. An empty text has no messages.
+func split(markdown string) []string {
+	if strings.TrimSpace(markdown) == "" {
+		return nil
+	}
+	var out []string
+	p := packer{}
+	for _, para := range paragraphs(markdown) {
+		for _, piece := range para.cut() {
+			if !p.fits(piece) {
+				out = append(out, p.take())
+			}
+			p.add(piece)
+		}
+	}
+	return append(out, p.take())
+}
+
+// paragraph is text without a blank line, or a whole code block.
+type paragraph struct {
+	text  string
+	fence string // its opening line; "": no code
+}
+
+var fenceLine = regexp.MustCompile("^ {0,3}(```+|~~~+)")
+
+// paragraphs cuts at blank lines outside of code blocks.
+func paragraphs(markdown string) []paragraph {
+	var out []paragraph
+	var lines []string
+	open, mark := "", ""
+	flush := func(fence string) {
+		if text := strings.Join(lines, "\n"); strings.TrimSpace(text) != "" {
+			out = append(out, paragraph{text, fence})
+		}
+		lines = nil
+	}
+	for line := range strings.SplitSeq(markdown, "\n") {
+		m := fenceLine.FindStringSubmatch(line)
+		switch {
+		case open == "" && m != nil:
+			flush("")
+			open, mark = line, m[1]
+			lines = append(lines, line)
+		case open != "" && m != nil && strings.HasPrefix(m[1], mark) && strings.TrimSpace(line) == m[1]:
+			lines = append(lines, line)
+			flush(open)
+			open = ""
+		case open == "" && strings.TrimSpace(line) == "":
+			flush("")
+		default:
+			lines = append(lines, line)
+		}
+	}
+	if open != "" { // Claude was cut short
+		lines = append(lines, mark)
+	}
+	flush(open)
+	return out
+}
+
+// cut cuts a paragraph that is too long for a message by itself, at line ends where it can.
+func (p paragraph) cut() []string {
+	if utf8.RuneCountInString(p.text) <= maxMarkdown {
+		return []string{p.text}
+	}
+	closing := ""
+	body := p.text
+	if p.fence != "" {
+		closing = fenceLine.FindStringSubmatch(p.fence)[1]
+		body = strings.TrimSuffix(strings.TrimPrefix(p.text, p.fence+"\n"), closing)
+		body = strings.TrimSuffix(body, "\n")
+	}
+	var out []string
+	for body != "" {
+		piece := head(body, maxMarkdown-len(p.fence)-len(closing)-2)
+		body = strings.TrimPrefix(body[len(piece):], "\n")
+		if p.fence != "" {
+			piece = p.fence + "\n" + piece + "\n" + closing
+		}
+		out = append(out, piece)
+	}
+	return out
+}
+
+// head is the beginning of text, at most n runes, at a line's end if there is one in its second half.
+func head(text string, n int) string {
+	if utf8.RuneCountInString(text) <= n {
+		return text
+	}
+	end := 0
+	for range n {
+		_, size := utf8.DecodeRuneInString(text[end:])
+		end += size
+	}
+	if i := strings.LastIndexByte(text[:end], '\n'); i > end/2 {
+		return text[:i]
+	}
+	return text[:end]
+}
+
+// packer fills one message.
+type packer struct {
+	parts  []string
+	size   int
+	blocks int
+}
+
+// blockStarts are lines that Slack makes blocks of their own of.
+var blockStarts = regexp.MustCompile(`(?m)^#{1,6} `)
+
+func blocksOf(piece string) int { return 1 + len(blockStarts.FindAllStringIndex(piece, -1)) }
+
+func (p *packer) fits(piece string) bool {
+	return len(p.parts) == 0 || (p.size+utf8.RuneCountInString(piece)+2 <= maxMarkdown && p.blocks+blocksOf(piece) <= maxBlocks)
+}
+
+func (p *packer) add(piece string) {
+	p.parts = append(p.parts, piece)
+	p.size += utf8.RuneCountInString(piece) + 2
+	p.blocks += blocksOf(piece)
+}
+
+func (p *packer) take() string {
+	out := strings.Join(p.parts, "\n\n")
+	*p = packer{}
+	return out
+}

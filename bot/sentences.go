@@ -1,0 +1,200 @@
+package bot
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"flaudebot/runner"
+	"flaudebot/sessions"
+)
+
+// All that the bot says of its own accord, in one place. What happened, and what to do.
+
+const (
+	sayEmpty        = "Hello! Mention me together with what you would like done, for example: “@flaude why does the login test fail?”"
+	sayFull         = "Too many messages are waiting here already, so I did not take this one. Send it again when some are answered."
+	sayEnded        = "The session of this thread has ended, so I left your reply alone. Mention me here to begin a fresh one."
+	sayNotYou       = "I may only work for full members of this workspace, so I left your message alone. A member can ask me on your behalf."
+	sayWrongChannel = "I am not set up to work in this channel. Ask in one of the channels where I am, or ask whoever runs me to allow this one."
+	sayTryAgain     = "Slack did not tell me who you are just now. Please try again in a moment."
+	sayNoSession    = "There is no live session here."
+	sayNothingRuns  = "Nothing is running here."
+	sayStopping     = "Stopping. The conversation stays: reply to go on."
+	sayTrouble      = "I could not reach my memory just now, so nothing was done. Please try again in a moment."
+	sayOldButton    = "That button belongs to something that is over."
+	sayRetryGone    = "The message of that turn is gone, so I cannot run it again. Send it once more."
+	sayHelp         = "Mention me in a channel to start a session: `@flaude fix the flaky test`. Each thread is one conversation with its own machine and files.\n" +
+		"• Reply in the thread to go on. Begin with `!aside` to talk among yourselves.\n" +
+		"• `@flaude stop`, `@flaude status` and `@flaude end` work in the thread; so do `!stop` and `!end`.\n" +
+		"• `/flaude list` shows the live sessions here, `/flaude end` ends one, `/flaude run PROMPT` runs one prompt on a fresh machine.\n" +
+		"• `/flaude stop` and `/flaude status` take a link to a thread."
+)
+
+func sayPlace(ahead int) string {
+	if ahead == 1 {
+		return "Got it. One turn of this thread comes before yours."
+	}
+	return fmt.Sprintf("Got it. %d turns of this thread come before yours.", ahead)
+}
+
+func sayRefusedFiles(names []string, limit int64) string {
+	return fmt.Sprintf("I can take attachments up to %d KB that are kept at Slack, so these stay behind: %s.", limit>>10, escape(strings.Join(names, ", ")))
+}
+
+func sayNotYours(owner string) string {
+	return fmt.Sprintf("Only <@%s>, who started this session, or an admin can end it.", owner)
+}
+
+// sayUnpushed names the work that an end would throw away.
+func sayUnpushed(s sessions.Session) string {
+	var parts []string
+	for _, r := range s.Unpushed() {
+		var what []string
+		if r.Changed > 0 {
+			what = append(what, plural(r.Changed, "changed file"))
+		}
+		if r.Unpushed > 0 {
+			what = append(what, plural(r.Unpushed, "unpushed commit"))
+		}
+		parts = append(parts, fmt.Sprintf("`%s`: %s", escape(r.Dir), strings.Join(what, ", ")))
+	}
+	return "This session holds work that is nowhere else — " + strings.Join(parts, "; ") + ". Ending it throws that away."
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func sayEnding(e sessions.Ending) string {
+	s := "Ending the session."
+	if e.Stopped != nil {
+		s += " The running turn is being stopped."
+	}
+	if n := len(e.Dropped); n > 0 {
+		s += fmt.Sprintf(" Cancelled, and not run: %s.", plural(n, "waiting message"))
+	}
+	return s
+}
+
+func sayGoodbye(s sessions.Session, o sessions.Outcome) string {
+	if o.Failure != runner.FailNone {
+		return "The session has ended, but I could not remove its machine yet: " + escape(o.Error) + ". I will keep trying."
+	}
+	why := ""
+	switch s.EndReason {
+	case sessions.EndByTTL:
+		why = " because its time was up"
+	case sessions.EndByIdle:
+		why = " because nobody used it for a long time"
+	case sessions.EndByPerson:
+	}
+	return fmt.Sprintf("The session has ended%s: %s, $%.2f. Its machine and files are gone. Mention me here to begin a fresh one.",
+		why, plural(s.Turns, "turn"), s.CostUSD)
+}
+
+func sayEndsSoon(at time.Time) string {
+	return fmt.Sprintf("This session will be removed <!date^%d^{date_short_pretty} at {time}|%s>, with its files. Reply to keep it in use, or push what you want to keep.",
+		at.Unix(), at.UTC().Format("2 January 15:04 UTC"))
+}
+
+// failureSentence says what went wrong with a turn and what to do about it.
+func failureSentence(o sessions.Outcome) string {
+	detail := ""
+	if o.Error != "" {
+		detail = "\n> " + strings.ReplaceAll(escape(strings.TrimSpace(o.Error)), "\n", "\n> ")
+	}
+	switch o.Failure {
+	case runner.FailStopped:
+		return "Stopped. The conversation stays: reply to go on."
+	case runner.FailTimeout:
+		return "This took longer than a turn may take, so I stopped it. Reply “go on” to continue, or ask for a smaller step." + detail
+	case runner.FailCredentials:
+		return "Claude refuses my credential. Whoever runs me must renew CLAUDE_CODE_OAUTH_TOKEN or ANTHROPIC_API_KEY; then press Retry." + detail
+	case runner.FailLimit:
+		return "Claude's usage limit is reached. Press Retry when it has reset." + detail
+	case runner.FailAPI:
+		return "Claude's API does not answer just now. Press Retry in a few minutes." + detail
+	case runner.FailClone:
+		return "I could not clone a repository, so nothing was run. Check its address and my access to it, then press Retry." + detail
+	case runner.FailTranscript:
+		return "The conversation so far cannot be resumed. End the session and mention me to begin a fresh one." + detail
+	case runner.FailDisk:
+		return "The session's volume is full. Ask me to delete what is not needed, or end the session and begin one with a larger volume." + detail
+	case runner.FailStart:
+		return "Claude Code could not be started. Whoever runs me should check the session image; then press Retry." + detail
+	case runner.FailKilled:
+		return "Claude Code was killed in mid-turn. The conversation stays: press Retry, or reply to go on." + detail
+	case sessions.FailMachine, runner.FailInterrupted:
+		return "The machine ended in mid-turn. Files and conversation stay. It may have done part of the work: look before you press Retry." + detail
+	case sessions.FailMemory:
+		return "The machine ran out of memory. Files and conversation stay. Press Retry, or ask for a smaller step." + detail
+	case sessions.FailCapacity:
+		return "Fly has no room for the machine just now. Press Retry in a few minutes." + detail
+	case sessions.FailFly:
+		return "Fly does not do what I ask just now. Press Retry in a few minutes." + detail
+	case sessions.FailFlyAccess:
+		return "Fly refuses my token. Whoever runs me must check FLY_API_TOKEN and FLAUDEBOT_FLY_APP; then press Retry." + detail
+	case sessions.FailLost:
+		return "The machine and its files are gone, and the conversation with them. Your next message here begins a fresh one." + detail
+	case sessions.FailNoPrompt:
+		return "There was nothing to ask: the message is blank. Send it again with words." + detail
+	case sessions.FailFile:
+		return "I could not get an attachment into the workspace, so nothing was run. Attach it again, or press Retry." + detail
+	case sessions.FailRepeated:
+		return "This message brought me down several times, so I gave it up. Try to say it differently." + detail
+	case sessions.FailEnded:
+		return "The session ended while this message waited. Mention me to begin a fresh one."
+	}
+	return fmt.Sprintf("Claude ended with an error (exit %d). The conversation stays: press Retry, or reply to go on.", o.ExitCode) + detail
+}
+
+// canRetry tells failures after which running the same prompt again makes sense.
+func canRetry(f sessions.Failure) bool {
+	switch f {
+	case runner.FailNone, sessions.FailNoPrompt, sessions.FailEnded, runner.FailTranscript, runner.FailDisk:
+		return false
+	}
+	return true
+}
+
+// footerLine is the last line of every turn's answer.
+func footerLine(o sessions.Outcome) string {
+	seconds := int(o.Duration().Round(time.Second) / time.Second)
+	return fmt.Sprintf("exit %d · %d s · $%.2f · turn %d", o.ExitCode, max(seconds, 0), o.CostUSD, o.Number)
+}
+
+// stepSentence says where a turn is.
+func stepSentence(p sessions.Progress) string {
+	switch p.Step {
+	case sessions.StepCreating:
+		return "Making a machine"
+	case sessions.StepWaking:
+		return "Waking the machine"
+	case sessions.StepWaiting:
+		return "Waiting"
+	case sessions.StepCloning:
+		return "Cloning"
+	case sessions.StepRunning:
+		return "Working"
+	case sessions.StepStopping:
+		return "Stopping"
+	case sessions.StepPosting:
+		return "Answering"
+	case sessions.StepClaimed:
+	}
+	return "Starting"
+}
+
+func doneSentence(o sessions.Outcome) string {
+	switch {
+	case o.Failure == runner.FailStopped:
+		return "Stopped"
+	case o.Failure != runner.FailNone:
+		return "Did not work out"
+	}
+	return "Done"
+}

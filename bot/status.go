@@ -1,0 +1,236 @@
+package bot
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/slack-go/slack"
+
+	"flaudebot/sessions"
+)
+
+// eventType of the metadata that every message of a turn carries: ids only, since others can read it.
+const eventType = "flaudebot_turn"
+
+func metadata(s sessions.Session, t sessions.Turn, part string) slack.MsgOption {
+	return slack.MsgOptionMetadata(slack.SlackMetadata{
+		EventType: eventType, EventPayload: map[string]any{"session": s.SessionID, "turn": string(t.ID), "part": part},
+	})
+}
+
+// live is the live message of a running turn. One goroutine edits it, to the newest progress only.
+type live struct {
+	thread sessions.Thread
+	turn   sessions.Turn
+	ts     string
+	wake   chan struct{}
+	stop   context.CancelFunc
+	done   sync.WaitGroup
+
+	mu   sync.Mutex
+	prog sessions.Progress // guarded by mu
+}
+
+// Begin implements [sessions.Front].
+func (b *Bot) Begin(ctx context.Context, s sessions.Session, t sessions.Turn, look bool) (string, error) {
+	if t.Kind == sessions.KindEnd {
+		return "", nil
+	}
+	if look {
+		posts, err := b.look(ctx, t)
+		if isGone(err) {
+			return "", nil
+		}
+		if err != nil {
+			return "", err
+		}
+		if ts := posts["live"]; ts != "" {
+			return ts, nil
+		}
+	}
+	text, blocks := liveMessage(t, sessions.Progress{Step: sessions.StepClaimed, Since: time.Now()}, time.Now())
+	ts, err := b.post(ctx, t.Thread, metadata(s, t, "live"), slack.MsgOptionText(text, false), slack.MsgOptionBlocks(blocks...))
+	if isGone(err) {
+		return "", nil
+	}
+	b.native.set(ctx, b, t.Thread, slack.AgentSessionStatusProcessing)
+	return ts, err
+}
+
+// Progress implements [sessions.Front].
+func (b *Bot) Progress(_ sessions.Session, t sessions.Turn, liveTS string, p sessions.Progress) {
+	if liveTS == "" {
+		return
+	}
+	b.mu.Lock()
+	l := b.lives[string(t.ID)]
+	if l == nil {
+		ctx, stop := context.WithCancel(context.Background())
+		l = &live{thread: t.Thread, turn: t, ts: liveTS, wake: make(chan struct{}, 1), stop: stop, prog: p}
+		b.lives[string(t.ID)] = l
+		l.done.Go(func() { b.show(ctx, l) })
+	}
+	b.mu.Unlock()
+	l.mu.Lock()
+	l.prog = p
+	l.mu.Unlock()
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Pace of one live message: Slack wants no message edited more often than every second or so; without news the elapsed
+// time is brought up to date now and then, and the message is let go when nobody reports any more.
+const (
+	editPause  = 1200 * time.Millisecond
+	editRest   = 15 * time.Second
+	editForget = 2 * time.Hour
+)
+
+// show edits a live message whenever there is news, within the limits.
+func (b *Bot) show(ctx context.Context, l *live) {
+	shown, last := "", time.Now()
+	for time.Since(last) < editForget {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.wake:
+			last = time.Now()
+		case <-time.After(editRest):
+		}
+		if b.edits.Wait(ctx) != nil {
+			return
+		}
+		l.mu.Lock()
+		p := l.prog
+		l.mu.Unlock()
+		text, blocks := liveMessage(l.turn, p, time.Now())
+		if text == shown {
+			continue
+		}
+		shown = text
+		_, _, _, err := b.api.UpdateMessageContext(ctx, l.thread.Channel, l.ts, slack.MsgOptionText(text, false), slack.MsgOptionBlocks(blocks...))
+		if err != nil && ctx.Err() == nil {
+			b.log.DebugContext(ctx, "live message not changed", "turn", l.turn.ID, "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(editPause):
+		}
+	}
+}
+
+// quiet ends the editing of a turn's live message, so that nothing comes after what is written next.
+func (b *Bot) quiet(t sessions.Turn) {
+	b.mu.Lock()
+	l := b.lives[string(t.ID)]
+	delete(b.lives, string(t.ID))
+	b.mu.Unlock()
+	if l != nil {
+		l.stop()
+		l.done.Wait()
+	}
+}
+
+// liveMessage shows a running turn.
+func liveMessage(t sessions.Turn, p sessions.Progress, now time.Time) (string, []slack.Block) {
+	head := fmt.Sprintf("*%s* · %s", stepSentence(p), elapsed(now.Sub(p.Since)))
+	if p.Model != "" {
+		head += " · " + escape(p.Model)
+	}
+	lines := []string{head}
+	if p.Note != "" {
+		lines = append(lines, "_"+escape(clip(p.Note, 200))+"_")
+	}
+	if p.Step == sessions.StepRunning && p.Tool != "" {
+		line := escape(p.Tool)
+		if p.On != "" {
+			line += ": `" + escape(strings.ReplaceAll(clip(p.On, 150), "`", "'")) + "`"
+		}
+		lines = append(lines, line)
+	}
+	if p.Said != "" && p.Tool == "" {
+		lines = append(lines, escape(clip(strings.TrimSpace(p.Said), 300)))
+	}
+	lines = append(lines, todoLines(p)...)
+	text := strings.Join(lines, "\n")
+	blocks := []slack.Block{slack.NewSectionBlock(slack.NewTextBlockObject(slack.MarkdownType, clip(text, 2900), false, false), nil, nil)}
+	if p.Step != sessions.StepStopping {
+		blocks = append(blocks, slack.NewActionBlock("", button("stop", "Stop", string(t.ID), "danger")))
+	}
+	return text, blocks
+}
+
+// maxTodos is how many entries of the task list are shown.
+const maxTodos = 12
+
+func todoLines(p sessions.Progress) []string {
+	var out []string
+	for i, t := range p.Todos {
+		if i == maxTodos {
+			return append(out, fmt.Sprintf("… and %d more", len(p.Todos)-i))
+		}
+		// Told apart by mark and by word, not by colour.
+		mark := "☐ "
+		text := escape(clip(t.Text, 120))
+		switch t.State {
+		case "completed":
+			mark, text = "☑ ", "~"+text+"~"
+		case "in_progress":
+			mark, text = "▶ ", "*"+text+"*"
+		}
+		out = append(out, mark+text)
+	}
+	return out
+}
+
+// elapsed is coarse, so that a message is not edited for a second.
+func elapsed(d time.Duration) string {
+	switch s := int(d / time.Second); {
+	case s < 5:
+		return "just now"
+	case s < 60:
+		return fmt.Sprintf("%d s", s/5*5)
+	case s < 3600:
+		return fmt.Sprintf("%d min", s/60)
+	default:
+		return fmt.Sprintf("%d h %d min", s/3600, s/60%60)
+	}
+}
+
+func button(action, label, value, style string) *slack.ButtonBlockElement {
+	b := slack.NewButtonBlockElement(action, value, slack.NewTextBlockObject(slack.PlainTextType, label, false, false))
+	if style != "" {
+		b.Style = slack.Style(style)
+	}
+	return b
+}
+
+func clip(s string, n int) string {
+	r := []rune(s)
+	if len(r) <= n {
+		return s
+	}
+	return string(r[:n-1]) + "…"
+}
+
+// nativeStatus shows Slack's own status of a session, where the workspace has that.
+type nativeStatus struct{ off atomic.Bool }
+
+func (n *nativeStatus) set(ctx context.Context, b *Bot, thread sessions.Thread, status string) {
+	if n.off.Load() {
+		return
+	}
+	b.aside(ctx, func(ctx context.Context) {
+		_, err := b.api.SetAgentSessionStatusContext(ctx, slack.AgentSessionSetStatusParameters{Status: status, ChannelID: thread.Channel, ThreadTS: thread.TS})
+		if isCode(err, "unknown_method", "missing_scope", "feature_disabled", "not_allowed_token_type", "invalid_arguments") {
+			n.off.Store(true)
+		}
+	})
+}

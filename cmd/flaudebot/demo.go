@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+
+	localredis "flaudebot/local/redis"
+)
+
+// demo is the bot in a local world with an embedded Redis: production code, by address only.
+func demo(ctx context.Context, c cli) error {
+	var f worldFlags
+	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
+	flags.SetOutput(c.stderr)
+	f.register(flags)
+	flags.StringVar(&f.redis, "redis", "", "`URL` of a Redis to use instead of the embedded one")
+	if err := flags.Parse(c.args); err != nil {
+		return errUsage
+	}
+	log := slog.New(slog.NewTextHandler(c.stderr, nil))
+	w, err := openWorld(f, log)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	redisURL, closeRedis, err := w.openRedis()
+	if err != nil {
+		return err
+	}
+	defer closeRedis()
+	cfg, err := w.settings(redisURL)
+	if err != nil {
+		return err
+	}
+	// The world outlives the bot, so that the bot can say good-bye to it.
+	worldCtx, endWorld := context.WithCancel(context.WithoutCancel(ctx))
+	defer endWorld()
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return w.serve(worldCtx) })
+	g.Go(func() error {
+		defer endWorld()
+		return serveWith(gctx, cfg, log, func() { fmt.Fprintf(c.stdout, "ready http://%s\n", w.slackAddr()) })
+	})
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// openRedis starts the embedded Redis unless another one was named.
+func (w *world) openRedis() (url string, closeIt func(), err error) {
+	if w.flags.redis != "" {
+		return w.flags.redis, func() {}, nil
+	}
+	file := ""
+	if !w.temporary {
+		file = filepath.Join(w.dir, "redis.json")
+	}
+	srv, err := localredis.Start(file)
+	if err != nil {
+		return "", nil, err
+	}
+	return srv.URL(), func() {
+		if err := srv.Close(); err != nil {
+			w.log.Warn("the embedded Redis did not end well", "err", err)
+		}
+	}, nil
+}
+
+// settings are the bot's in this world: what the environment says stands, but for the addresses and tokens.
+func (w *world) settings(redisURL string) (config, error) {
+	s, err := readSettings()
+	if err != nil {
+		return config{}, err
+	}
+	s.SlackAPIURL, s.SlackAppToken, s.SlackBotToken = "http://"+w.slackAddr()+"/api/", "xapp-local", "xoxb-local"
+	s.FlyBaseURL, s.FlyLogsURL, s.FlyToken = "http://"+w.flyAddr(), "http://"+w.flyAddr(), "fly-local"
+	s.FlyApp, s.FlyOrg, s.Image = "flaudebot-demo", "personal", "flaudebot-session:local"
+	s.RedisURL = redisURL
+	if s.Repos == "" {
+		s.Repos = w.repo()
+	}
+	if w.flags.agent != "auto" {
+		s.AnthropicBaseURL, s.AnthropicAPIKey, s.ClaudeOAuthToken = "http://"+w.claudeAddr(), "sk-ant-local", ""
+	}
+	return s.check("slack", "redis", "fly", "claude")
+}

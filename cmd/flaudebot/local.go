@@ -1,0 +1,329 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	localclaude "flaudebot/local/claude"
+	localfly "flaudebot/local/fly"
+	localslack "flaudebot/local/slack"
+)
+
+// worldFlags say where the local world is and what answers in it.
+type worldFlags struct {
+	slack, fly, claude string // addresses
+	data               string // folder; empty: a temporary one, removed at the end
+	agent              string // scripted, cli or auto
+	redis              string // demo only
+}
+
+func (f *worldFlags) register(flags *flag.FlagSet) {
+	flags.StringVar(&f.slack, "slack", "127.0.0.1:8700", "`address` of Slack and its page")
+	flags.StringVar(&f.fly, "fly", "127.0.0.1:8701", "`address` of the Machines API")
+	flags.StringVar(&f.claude, "claude", "127.0.0.1:8702", "`address` of the Messages API")
+	flags.StringVar(&f.data, "data", "", "`folder` that is kept; without it a temporary one that is removed at the end")
+	flags.StringVar(&f.agent, "agent", "scripted", "who answers: `scripted`, cli (the real Claude Code against scripted answers) or auto (the real one, with your credential)")
+}
+
+func (f *worldFlags) check() error {
+	if !oneOf(f.agent, "scripted", "cli", "auto") {
+		return fmt.Errorf("--agent %s: want scripted, cli or auto", f.agent)
+	}
+	for _, addr := range []string{f.slack, f.fly, f.claude} {
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			return fmt.Errorf("%q is no address: want 127.0.0.1:PORT", addr)
+		}
+		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return fmt.Errorf("%s is not a loopback address: the local world's tokens are public and it runs commands", addr)
+		}
+	}
+	return nil
+}
+
+// local runs the local world alone.
+func local(ctx context.Context, c cli) error {
+	var f worldFlags
+	flags := flag.NewFlagSet("local", flag.ContinueOnError)
+	flags.SetOutput(c.stderr)
+	f.register(flags)
+	if err := flags.Parse(c.args); err != nil {
+		return errUsage
+	}
+	log := slog.New(slog.NewTextHandler(c.stderr, nil))
+	w, err := openWorld(f, log)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return w.serve(ctx) })
+	fmt.Fprintf(c.stdout, "ready http://%s\n", w.slackAddr())
+	return g.Wait()
+}
+
+// world is the three stand-ins, listening.
+type world struct {
+	flags     worldFlags
+	dir       string
+	temporary bool
+	log       *slog.Logger
+
+	listeners map[string]net.Listener // :: slack, fly, claude → where it listens
+	handlers  map[string]http.Handler
+	closers   []func() error
+}
+
+func openWorld(f worldFlags, log *slog.Logger) (*world, error) {
+	if err := f.check(); err != nil {
+		return nil, err
+	}
+	w := &world{flags: f, log: log, listeners: map[string]net.Listener{}, handlers: map[string]http.Handler{}}
+	if err := w.open(); err != nil {
+		w.close()
+		return nil, err
+	}
+	return w, nil
+}
+
+func (w *world) open() error {
+	if err := w.makeDir(); err != nil {
+		return err
+	}
+	for name, addr := range map[string]string{"slack": w.flags.slack, "fly": w.flags.fly, "claude": w.flags.claude} {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return fmt.Errorf("listen for %s: %w (choose another address with --%s)", name, err, name)
+		}
+		w.listeners[name] = l
+	}
+	if err := makeRepo(filepath.Join(w.dir, "repo")); err != nil {
+		return err
+	}
+	bin, err := w.makeBin()
+	if err != nil {
+		return err
+	}
+	agent, note := w.describeAgent()
+	slack, err := localslack.New(localslack.Config{
+		Dir: filepath.Join(w.dir, "slack"), Agent: agent, Note: note, RateLimits: true, Log: w.log.With("stand_in", "slack"),
+	})
+	if err != nil {
+		return err
+	}
+	w.closers = append(w.closers, slack.Close)
+	w.handlers["slack"] = slack.Handler()
+	fly, err := localfly.New(localfly.Config{
+		Dir: filepath.Join(w.dir, "fly"), Runner: []string{"flaudebot", "runner"}, BinDir: bin,
+		BootDelay: 300 * time.Millisecond, RateLimits: true, Log: w.log.With("stand_in", "fly"),
+	})
+	if err != nil {
+		return err
+	}
+	w.closers = append(w.closers, fly.Close)
+	w.handlers["fly"] = fly.Handler()
+	if !fly.Isolated() {
+		w.log.Warn("machines are plain process groups here: as root on Linux each would have its own mounts and processes")
+	}
+	w.handlers["claude"] = localclaude.New(localclaude.Config{Log: w.log.With("stand_in", "claude")}).Handler()
+	return nil
+}
+
+// makeDir makes the data folder. Claude's user in a machine must be able to pass through it to the repository.
+func (w *world) makeDir() error {
+	if w.flags.data == "" {
+		dir, err := os.MkdirTemp("", "flaudebot-")
+		if err != nil {
+			return fmt.Errorf("make a data folder: %w", err)
+		}
+		w.dir, w.temporary = dir, true
+	} else {
+		dir, err := filepath.Abs(w.flags.data)
+		if err != nil {
+			return fmt.Errorf("data folder %s: %w", w.flags.data, err)
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // to be passed through
+			return fmt.Errorf("make the data folder: %w", err)
+		}
+		w.dir = dir
+	}
+	info, err := os.Stat(w.dir)
+	if err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	return os.Chmod(w.dir, info.Mode().Perm()|0o011)
+}
+
+// makeBin makes the folder that machines see first in their PATH: flaudebot, and claude as --agent says.
+func (w *world) makeBin() (string, error) {
+	bin := filepath.Join(w.dir, "bin")
+	if err := os.RemoveAll(bin); err != nil {
+		return "", fmt.Errorf("clear %s: %w", bin, err)
+	}
+	if err := os.MkdirAll(bin, 0o755); err != nil { //nolint:gosec // another user runs from it
+		return "", fmt.Errorf("make %s: %w", bin, err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find this program's file: %w", err)
+	}
+	if err := place(self, filepath.Join(bin, "flaudebot")); err != nil {
+		return "", err
+	}
+	if w.flags.agent == "scripted" {
+		return bin, os.Symlink("flaudebot", filepath.Join(bin, "claude"))
+	}
+	real, err := findClaude()
+	if err != nil {
+		return "", err
+	}
+	return bin, place(real, filepath.Join(bin, "claude"))
+}
+
+// findClaude finds the real Claude Code.
+func findClaude() (string, error) {
+	name := environ("FLAUDEBOT_TEST_CLAUDE")
+	if name == "" {
+		name = "claude"
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return "", errors.New("claude is not on the PATH: npm install -g @anthropic-ai/claude-code, or leave --agent out")
+	}
+	return filepath.EvalSymlinks(path)
+}
+
+// place puts an executable at a path that any user can reach: by a link where that works, else by a copy.
+func place(from, to string) error {
+	if err := os.Link(from, to); err == nil {
+		return os.Chmod(to, 0o755) //nolint:gosec // another user runs it
+	}
+	in, err := os.Open(from)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", from, err)
+	}
+	defer func() { _ = in.Close() }()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o755) //nolint:gosec // another user runs it
+	if err != nil {
+		return fmt.Errorf("create %s: %w", to, err)
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		_ = out.Close()
+		return fmt.Errorf("copy %s: %w", from, err)
+	}
+	return out.Close()
+}
+
+// describeAgent says on the page who answers.
+func (w *world) describeAgent() (agent, note string) {
+	switch w.flags.agent {
+	case "cli":
+		return "Claude Code, scripted model", "The real Claude Code runs here. Its model is a script: try “remember the number 7”."
+	case "auto":
+		w.log.Warn("the real Claude Code will run on this machine, with your credential and your files within reach")
+		return "Claude Code", "The real Claude Code answers, on this machine and with your credential."
+	default:
+		return "scripted", "A scripted stand-in answers, not Claude: try “remember the number 7” or “run: ls”."
+	}
+}
+
+// makeRepo makes the small Git repository that sessions clone, unless it is there.
+func makeRepo(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, ".git")); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // cloned by another user
+		return fmt.Errorf("make %s: %w", dir, err)
+	}
+	files := map[string]string{
+		"README.md":     "# Greeter\n\nA tiny program to try flaudebot out. `sh greet_test.sh` tests it.\n",
+		"greet.sh":      "#!/bin/sh\necho \"Hello, ${1:-world}\"\n",
+		"greet_test.sh": "#!/bin/sh\n[ \"$(sh greet.sh Ada)\" = \"Hello, Ada\" ] && echo ok\n",
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil { //nolint:gosec // public
+			return fmt.Errorf("write %s: %w", name, err)
+		}
+	}
+	for _, args := range [][]string{
+		{"init", "--quiet", "--initial-branch=main"}, {"add", "."},
+		{"-c", "user.name=flaudebot", "-c", "user.email=flaudebot@localhost", "commit", "--quiet", "--message", "Begin"},
+	} {
+		cmd := exec.Command("git", args...)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("git %s in %s: %w: %s", args[0], dir, err, out)
+		}
+	}
+	return nil
+}
+
+func (w *world) repo() string { return filepath.Join(w.dir, "repo") }
+
+func (w *world) slackAddr() string  { return w.listeners["slack"].Addr().String() }
+func (w *world) flyAddr() string    { return w.listeners["fly"].Addr().String() }
+func (w *world) claudeAddr() string { return w.listeners["claude"].Addr().String() }
+
+// serve answers until ctx ends.
+func (w *world) serve(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for name, l := range w.listeners {
+		srv := &http.Server{
+			Handler: w.handlers[name], ReadHeaderTimeout: 10 * time.Second,
+			ErrorLog: slog.NewLogLogger(w.log.Handler(), slog.LevelDebug),
+		}
+		g.Go(func() error {
+			if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve %s: %w", name, err)
+			}
+			return nil
+		})
+		g.Go(func() error {
+			<-ctx.Done()
+			return srv.Close() // sockets and event streams would hold a polite shutdown up
+		})
+	}
+	return g.Wait()
+}
+
+// close ends every machine and removes what was temporary.
+func (w *world) close() {
+	for _, c := range w.closers {
+		if err := c(); err != nil {
+			w.log.Warn("stand-in did not end well", "err", err)
+		}
+	}
+	for _, l := range w.listeners {
+		_ = l.Close() // closed by its server as a rule
+	}
+	if w.temporary {
+		if err := os.RemoveAll(w.dir); err != nil {
+			w.log.Warn("temporary folder left behind", "dir", w.dir, "err", err)
+		}
+	}
+}
+
+// claudeStandIn is the claude command of scripted machines.
+func claudeStandIn(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if runtime.GOOS != "windows" {
+		signal.Ignore(syscall.SIGPIPE)
+	}
+	return localclaude.Main(ctx, args, os.Environ(), stdin, stdout, stderr)
+}

@@ -1,0 +1,112 @@
+// Command flaudebot puts Claude Code into Slack.
+//
+// Here is wiring only: one file a subcommand, and settings.go, the only reader of the environment.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+)
+
+func main() {
+	os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr))
+}
+
+// command is one subcommand. It returns an [exitCode] to end with a code other than 1.
+type command struct {
+	name, args, about string
+	run               func(context.Context, cli) error
+}
+
+// cli is what a subcommand has of the outside.
+type cli struct {
+	args   []string // after the subcommand's name
+	stdin  io.Reader
+	stdout io.Writer
+	stderr io.Writer
+}
+
+// exitCode is an error that says nothing but the code to exit with.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit %d", int(e)) }
+
+// errUsage says that the command line makes no sense; the usage was printed.
+var errUsage = errors.New("usage")
+
+func commands() []command {
+	return []command{
+		{"serve", "", "run the bot (--help lists every setting)", serve},
+		{"demo", "[--data DIR] [--agent scripted|cli|auto] [--redis URL]", "run the bot in a local world, with a page to talk to it", demo},
+		{"local", "[--data DIR] [--agent scripted|cli|auto]", "run the local world alone: Slack, Fly and the Messages API", local},
+		{"run", "[--repo url[#branch]] PROMPT", "run one prompt on a machine of its own and print the answer", runOnce},
+		{"sessions", "list | end THREAD", "list the live sessions, or end one", sessionsCommand},
+		{"runner", "[VERB]", "process 1 of a session machine, and its verbs", runnerCommand},
+		{"manifest", "", "print the manifest of the Slack app", manifest},
+		{"version", "", "print the version", version},
+	}
+}
+
+func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	// The stand-in for the claude command is this binary under that name, see local.go.
+	if filepath.Base(argv[0]) == "claude" {
+		return claudeStandIn(argv[1:], stdin, stdout, stderr)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal kills
+	if len(argv) < 2 || oneOf(argv[1], "help", "-h", "--help") {
+		usage(stdout)
+		return 0
+	}
+	for _, c := range commands() {
+		if c.name == argv[1] {
+			return exitOf(c.run(ctx, cli{args: argv[2:], stdin: stdin, stdout: stdout, stderr: stderr}), stderr)
+		}
+	}
+	fmt.Fprintf(stderr, "flaudebot: unknown command %q\n\n", argv[1])
+	usage(stderr)
+	return 2
+}
+
+func exitOf(err error, stderr io.Writer) int {
+	var code exitCode
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &code):
+		return int(code)
+	case errors.Is(err, errUsage):
+		return 2
+	}
+	fmt.Fprintf(stderr, "flaudebot: %s\n", err)
+	if bad := (badSettings)(nil); errors.As(err, &bad) {
+		return 2
+	}
+	return 1
+}
+
+func usage(w io.Writer) {
+	fmt.Fprint(w, "flaudebot puts Claude Code into Slack.\n\nUsage: flaudebot COMMAND\n\n")
+	for _, c := range commands() {
+		fmt.Fprintf(w, "  %-9s %s\n            %s\n", c.name, c.args, c.about)
+	}
+}
+
+// logger logs to standard error as the settings say.
+func (c config) logger(w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.LogLevel)) // checked with the settings
+	opts := &slog.HandlerOptions{Level: level}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
+
+	"flaudebot/bot"
+	"flaudebot/fly"
+	"flaudebot/queue"
+	"flaudebot/runner"
+	"flaudebot/sessions"
+)
+
+// serve is the bot.
+func serve(ctx context.Context, c cli) error {
+	if len(c.args) > 0 {
+		if !oneOf(c.args[0], "--help", "-h") {
+			fmt.Fprintf(c.stderr, "flaudebot serve takes no arguments: its settings come from the environment (serve --help)\n")
+			return errUsage
+		}
+		fmt.Fprint(c.stdout, "flaudebot serve runs the bot. Its settings come from the environment:\n\n")
+		return printSettings(c.stdout)
+	}
+	cfg, err := loadConfig("slack", "redis", "fly", "claude")
+	if err != nil {
+		return err
+	}
+	return serveWith(ctx, cfg, cfg.logger(c.stderr), func() { fmt.Fprintln(c.stdout, "ready") })
+}
+
+// serveWith runs the bot until ctx ends. ready is called once, when Slack said hello and Redis answered.
+func serveWith(ctx context.Context, cfg config, log *slog.Logger, ready func()) error {
+	rdb, err := openRedis(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rdb.Close() }()
+	q, err := openQueue(ctx, cfg, rdb, log)
+	if err != nil {
+		return err
+	}
+	machines, err := openMachines(cfg, log)
+	if err != nil {
+		return err
+	}
+	front, err := openBot(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	service, err := sessions.NewService(sessions.ServiceConfig{
+		Redis: rdb, Prefix: cfg.Prefix, Queue: q, Machines: machines, Front: front, IdleTTL: cfg.idleTTL, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	front.Use(service)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return service.Run(ctx) })
+	g.Go(func() error { return front.Run(ctx, sync.OnceFunc(ready)) })
+	g.Go(func() error { checkFly(ctx, machines, log); return nil })
+	err = g.Wait()
+	log.Info("left", "cause", context.Cause(ctx))
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// checkFly says early in the log what would otherwise be found out by the first turn.
+func checkFly(ctx context.Context, m *sessions.Machines, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := m.EnsureApp(ctx); err != nil && ctx.Err() == nil {
+		log.ErrorContext(ctx, "the app of the session machines is not usable: turns will fail until that is mended", "err", err)
+	}
+}
+
+// openRedis waits until Redis answers. A refused password is final.
+func openRedis(ctx context.Context, cfg config, log *slog.Logger) (*redis.Client, error) {
+	rdb := redis.NewClient(cfg.redis)
+	said := false
+	for {
+		err := rdb.Ping(ctx).Err()
+		switch {
+		case err == nil:
+			return rdb, nil
+		case ctx.Err() != nil:
+			_ = rdb.Close()
+			return nil, ctx.Err()
+		case isAuthError(err):
+			_ = rdb.Close()
+			return nil, fmt.Errorf("Redis at %s refuses the user or password of REDIS_URL: correct it", cfg.redis.Addr) //nolint:staticcheck // a name
+		}
+		if !said {
+			log.WarnContext(ctx, "waiting for Redis", "addr", cfg.redis.Addr, "err", err)
+			said = true
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+func isAuthError(err error) bool {
+	text := err.Error()
+	for _, code := range []string{"WRONGPASS", "NOAUTH", "NOPERM", "invalid password", "invalid username-password"} {
+		if strings.Contains(text, code) {
+			return true
+		}
+	}
+	return false
+}
+
+func openQueue(ctx context.Context, cfg config, rdb redis.UniversalClient, log *slog.Logger) (*queue.Queue, error) {
+	q, err := queue.New(rdb, queue.Config{Prefix: cfg.Prefix, Lease: cfg.lease, Slots: cfg.maxParallel, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	warnings, err := q.Check(ctx)
+	for _, w := range warnings {
+		log.WarnContext(ctx, "Redis settings", "warning", w)
+	}
+	return q, err
+}
+
+func openMachines(cfg config, log *slog.Logger) (*sessions.Machines, error) {
+	client, err := fly.New(fly.Config{
+		BaseURL: cfg.FlyBaseURL, LogsBaseURL: cfg.FlyLogsURL, Token: cfg.FlyToken, Log: log, UserAgent: "flaudebot/" + buildVersion(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return sessions.NewMachines(sessions.MachinesConfig{
+		Fly: client, App: cfg.FlyApp, Org: cfg.FlyOrg, Region: cfg.Region, Image: cfg.Image, Guest: cfg.guest,
+		VolumeGB: cfg.volumeGB, TTL: cfg.ttl, Repos: cfg.repos, Patience: cfg.patience,
+		Secrets: runner.Secrets{
+			AnthropicAPIKey: cfg.AnthropicAPIKey, ClaudeOAuthToken: cfg.ClaudeOAuthToken, AnthropicBaseURL: cfg.AnthropicBaseURL,
+			GitUsername: cfg.GitUsername, GitToken: cfg.GitToken,
+		},
+		Settings: runner.Settings{
+			Model: cfg.Model, TimeoutSeconds: int(cfg.turnTimeout / time.Second), LingerSeconds: int(cfg.linger / time.Second),
+		},
+		Log: log,
+	})
+}
+
+func openBot(ctx context.Context, cfg config, log *slog.Logger) (*bot.Bot, error) {
+	return bot.New(ctx, bot.Config{
+		AppToken: cfg.SlackAppToken, BotToken: cfg.SlackBotToken, APIURL: cfg.SlackAPIURL,
+		AllowedUsers: cfg.allowedUsers, AllowedChannels: cfg.allowedChannels, AttachmentLimit: cfg.attachmentBytes,
+		HTTP: &http.Client{Timeout: 30 * time.Second}, Log: log, Version: buildVersion(),
+	})
+}

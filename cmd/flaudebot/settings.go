@@ -1,0 +1,379 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"reflect"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/kelseyhightower/envconfig"
+	"github.com/redis/go-redis/v9"
+
+	"flaudebot/fly"
+	"flaudebot/runner"
+)
+
+// settings is the environment as it was found, with defaults in place. Everything is text here, so that
+// one look finds all mistakes; [settings.check] makes a [config] of it. `serve --help` is made from this struct.
+type settings struct {
+	SlackAppToken string `envconfig:"SLACK_APP_TOKEN" needs:"yes" secret:"yes" desc:"app-level token of the Slack app (xapp-…), scope connections:write"`
+	SlackBotToken string `envconfig:"SLACK_BOT_TOKEN" needs:"yes" secret:"yes" desc:"bot token of the Slack app (xoxb-…)"`
+	SlackAPIURL   string `envconfig:"SLACK_API_URL" default:"https://slack.com/api/" desc:"Slack's Web API"`
+	RedisURL      string `envconfig:"REDIS_URL" needs:"yes" secret:"yes" desc:"redis:// or rediss:// address of Redis 7 or later"`
+
+	FlyToken    string `envconfig:"FLY_API_TOKEN" needs:"yes" secret:"yes" desc:"Fly token that may use, or create, the app of the session machines"`
+	FlyBaseURL  string `envconfig:"FLY_FLAPS_BASE_URL" default:"https://api.machines.dev" desc:"Machines API, without /v1"`
+	FlyLogsURL  string `envconfig:"FLY_API_BASE_URL" default:"https://api.fly.io" desc:"Fly's log API"`
+	FlyApp      string `envconfig:"FLAUDEBOT_FLY_APP" needs:"yes" desc:"Fly app of the session machines, created if missing"`
+	FlyOrg      string `envconfig:"FLAUDEBOT_FLY_ORG" default:"personal" desc:"Fly organization to create it in"`
+	Region      string `envconfig:"FLAUDEBOT_REGION" default:"iad" desc:"Fly region of the session machines"`
+	Image       string `envconfig:"FLAUDEBOT_IMAGE" desc:"session image; by default registry.fly.io/FLAUDEBOT_FLY_APP:session"`
+	Guest       string `envconfig:"FLAUDEBOT_GUEST" default:"performance-2x:4096" desc:"size of a session machine: shared-NNx or performance-NNx, and memory in MB"`
+	VolumeGB    string `envconfig:"FLAUDEBOT_VOLUME_SIZE_GB" default:"1" desc:"size of a session's volume in GB, 1 to 500"`
+	TTL         string `envconfig:"FLAUDEBOT_TTL" default:"0" desc:"life of a session since its creation; 0: no limit"`
+	IdleTTL     string `envconfig:"FLAUDEBOT_IDLE_TTL" default:"720h" desc:"life of a session since its last turn; 0: no limit"`
+	Repos       string `envconfig:"FLAUDEBOT_REPOS" desc:"repositories cloned into a new session: url[#branch][=dir],…"`
+	Linger      string `envconfig:"FLAUDEBOT_LINGER" default:"0" desc:"how long a machine waits for a further turn before it sleeps"`
+	Lease       string `envconfig:"FLAUDEBOT_LEASE" default:"15s" desc:"life of a claim: a replica that died is replaced after so long"`
+	MaxParallel string `envconfig:"FLAUDEBOT_MAX_PARALLEL" default:"50" desc:"turns that one replica follows at once"`
+	TurnTimeout string `envconfig:"FLAUDEBOT_TURN_TIMEOUT" default:"2h" desc:"longest turn; 0: no limit"`
+	Patience    string `envconfig:"FLAUDEBOT_PATIENCE" default:"2m" desc:"how long a turn waits for Fly to have room or to answer before it fails"`
+
+	AllowedUsers    string `envconfig:"FLAUDEBOT_ALLOWED_USERS" desc:"Slack ids of people (U…) and user groups (S…) who may use the bot; empty: full members of the workspace"`
+	AllowedChannels string `envconfig:"FLAUDEBOT_ALLOWED_CHANNELS" desc:"Slack ids of channels where it answers; empty: wherever it is"`
+	AttachmentKB    string `envconfig:"FLAUDEBOT_ATTACHMENT_LIMIT_KB" default:"2048" desc:"largest attachment that is taken, in KB"`
+
+	ClaudeOAuthToken string `envconfig:"CLAUDE_CODE_OAUTH_TOKEN" secret:"yes" desc:"Claude credential of a subscription (claude setup-token); this or ANTHROPIC_API_KEY"`
+	AnthropicAPIKey  string `envconfig:"ANTHROPIC_API_KEY" secret:"yes" desc:"Claude credential of the API; this or CLAUDE_CODE_OAUTH_TOKEN"`
+	AnthropicBaseURL string `envconfig:"ANTHROPIC_BASE_URL" default:"https://api.anthropic.com" desc:"where the gateway in each machine sends Claude Code's requests"`
+	Model            string `envconfig:"FLAUDEBOT_MODEL" desc:"Claude model; empty: Claude Code's default"`
+	GitUsername      string `envconfig:"GITHUB_USERNAME" default:"x-access-token" desc:"user name for Git over HTTPS"`
+	GitToken         string `envconfig:"GITHUB_TOKEN" secret:"yes" desc:"token for Git over HTTPS"`
+
+	Prefix    string `envconfig:"FLAUDEBOT_PREFIX" default:"fb:" desc:"what every Redis key begins with"`
+	LogLevel  string `envconfig:"FLAUDEBOT_LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
+	LogFormat string `envconfig:"FLAUDEBOT_LOG_FORMAT" default:"text" desc:"text or json"`
+}
+
+// config is what the settings mean.
+type config struct {
+	settings
+
+	redis           *redis.Options
+	guest           fly.Guest
+	volumeGB        int
+	ttl, idleTTL    time.Duration
+	linger, lease   time.Duration
+	turnTimeout     time.Duration
+	patience        time.Duration
+	maxParallel     int
+	attachmentBytes int64
+	repos           []runner.Repo
+	allowedUsers    []string
+	allowedChannels []string
+}
+
+// loadConfig reads the environment. parts names what the command needs of it: slack, redis, fly, claude.
+func loadConfig(parts ...string) (config, error) {
+	s, err := readSettings()
+	if err != nil {
+		return config{}, err
+	}
+	return s.check(parts...)
+}
+
+func readSettings() (settings, error) {
+	var s settings
+	if err := envconfig.Process("", &s); err != nil {
+		return settings{}, fmt.Errorf("read the environment: %w", err)
+	}
+	return s, nil
+}
+
+// badSettings lists every mistake with what to do about it, a line each.
+type badSettings []string
+
+func (b badSettings) Error() string {
+	return "settings that need your attention:\n  " + strings.Join(b, "\n  ")
+}
+
+// check validates all settings that parts need and reports all mistakes at once, secrets by name only.
+func (s settings) check(parts ...string) (config, error) {
+	c := config{settings: s}
+	var v validator
+	for _, part := range parts {
+		switch part {
+		case "slack":
+			v.slack(&c)
+		case "redis":
+			v.redis(&c)
+		case "fly":
+			v.fly(&c)
+		case "claude":
+			v.claude(&c)
+		}
+	}
+	v.rest(&c)
+	if len(v.bad) > 0 {
+		return c, v.bad
+	}
+	return c, nil
+}
+
+type validator struct{ bad badSettings }
+
+func (v *validator) add(format string, args ...any) {
+	v.bad = append(v.bad, fmt.Sprintf(format, args...))
+}
+
+func (v *validator) slack(c *config) {
+	v.token("SLACK_APP_TOKEN", c.SlackAppToken, "xapp-", "Slack app → Basic Information → App-Level Tokens, scope connections:write")
+	v.token("SLACK_BOT_TOKEN", c.SlackBotToken, "xoxb-", "Slack app → OAuth & Permissions → Bot User OAuth Token")
+	v.address("SLACK_API_URL", c.SlackAPIURL)
+	if c.SlackAPIURL != "" && !strings.HasSuffix(c.SlackAPIURL, "/") {
+		v.add("SLACK_API_URL=%s: must end in /, since the method's name is appended", c.SlackAPIURL)
+	}
+	c.allowedUsers = v.ids("FLAUDEBOT_ALLOWED_USERS", c.AllowedUsers, "UWS")
+	c.allowedChannels = v.ids("FLAUDEBOT_ALLOWED_CHANNELS", c.AllowedChannels, "CGD")
+	c.attachmentBytes = int64(v.number("FLAUDEBOT_ATTACHMENT_LIMIT_KB", c.AttachmentKB, 1, 20480)) << 10
+}
+
+func (v *validator) redis(c *config) {
+	if c.RedisURL == "" {
+		v.add("REDIS_URL is not set: give the address of a Redis 7, such as redis://localhost:6379/0")
+		return
+	}
+	opts, err := redis.ParseURL(c.RedisURL)
+	if err != nil {
+		v.add("REDIS_URL: want redis://[user:password@]host:port[/db] or rediss://…")
+		return
+	}
+	opts.MaxRetries = -1 // the queue repeats what is safe to repeat, and nothing else
+	c.redis = opts
+	if c.Prefix == "" || strings.ContainsAny(c.Prefix, "{} \n") {
+		v.add("FLAUDEBOT_PREFIX=%q: want a few letters, without braces and spaces", c.Prefix)
+	}
+}
+
+func (v *validator) fly(c *config) {
+	if c.FlyToken == "" {
+		v.add("FLY_API_TOKEN is not set: `fly tokens create org` makes one that may create the app, `fly tokens create deploy -a APP` one for an app that exists")
+	}
+	v.address("FLY_FLAPS_BASE_URL", c.FlyBaseURL)
+	v.address("FLY_API_BASE_URL", c.FlyLogsURL)
+	if strings.HasSuffix(strings.TrimRight(c.FlyBaseURL, "/"), "/v1") {
+		v.add("FLY_FLAPS_BASE_URL=%s: leave /v1 out", c.FlyBaseURL)
+	}
+	switch {
+	case c.FlyApp == "":
+		v.add("FLAUDEBOT_FLY_APP is not set: choose a name for the Fly app of the session machines")
+	case !flyName(c.FlyApp):
+		v.add("FLAUDEBOT_FLY_APP=%s: want lower-case letters, digits and dashes, a letter first, at most 62", c.FlyApp)
+	}
+	if c.Region == "" {
+		v.add("FLAUDEBOT_REGION is empty: want a Fly region such as iad or fra")
+	}
+	if c.Image == "" {
+		c.Image = "registry.fly.io/" + c.FlyApp + ":session"
+	}
+	c.guest = v.guest("FLAUDEBOT_GUEST", c.Guest)
+	c.volumeGB = v.number("FLAUDEBOT_VOLUME_SIZE_GB", c.VolumeGB, 1, 500)
+	c.repos = v.repos("FLAUDEBOT_REPOS", c.Repos)
+}
+
+func (v *validator) claude(c *config) {
+	if c.ClaudeOAuthToken == "" && c.AnthropicAPIKey == "" {
+		v.add("set CLAUDE_CODE_OAUTH_TOKEN (from `claude setup-token`) or ANTHROPIC_API_KEY")
+	}
+	if c.ClaudeOAuthToken != "" && c.AnthropicAPIKey != "" {
+		v.add("CLAUDE_CODE_OAUTH_TOKEN and ANTHROPIC_API_KEY are both set: leave one out, so that it is clear who pays")
+	}
+	v.address("ANTHROPIC_BASE_URL", c.AnthropicBaseURL)
+}
+
+func (v *validator) rest(c *config) {
+	c.ttl = v.duration("FLAUDEBOT_TTL", c.TTL, 0, 0)
+	c.idleTTL = v.duration("FLAUDEBOT_IDLE_TTL", c.IdleTTL, 0, 0)
+	c.linger = v.duration("FLAUDEBOT_LINGER", c.Linger, 0, time.Hour)
+	c.lease = v.duration("FLAUDEBOT_LEASE", c.Lease, time.Second, 10*time.Minute)
+	c.turnTimeout = v.duration("FLAUDEBOT_TURN_TIMEOUT", c.TurnTimeout, 0, 0)
+	c.patience = v.duration("FLAUDEBOT_PATIENCE", c.Patience, time.Second, 24*time.Hour)
+	c.maxParallel = v.number("FLAUDEBOT_MAX_PARALLEL", c.MaxParallel, 1, 10000)
+	if !oneOf(c.LogLevel, "debug", "info", "warn", "error") {
+		v.add("FLAUDEBOT_LOG_LEVEL=%s: want debug, info, warn or error", c.LogLevel)
+	}
+	if !oneOf(c.LogFormat, "text", "json") {
+		v.add("FLAUDEBOT_LOG_FORMAT=%s: want text or json", c.LogFormat)
+	}
+}
+
+func (v *validator) token(name, value, prefix, where string) {
+	switch {
+	case value == "":
+		v.add("%s is not set: %s", name, where)
+	case !strings.HasPrefix(value, prefix):
+		v.add("%s: want a token that begins with %s (%s)", name, prefix, where)
+	case strings.ContainsAny(value, " \t\n"):
+		v.add("%s: holds a space or a line break: copy it again", name)
+	}
+}
+
+func (v *validator) address(name, value string) {
+	u, err := url.Parse(value)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		v.add("%s=%s: want an address such as https://host", name, redactAddress(value))
+	}
+}
+
+// redactAddress hides what may be a password.
+func redactAddress(value string) string {
+	if strings.Contains(value, "@") {
+		return "[redacted]"
+	}
+	return value
+}
+
+func (v *validator) number(name, value string, low, high int) int {
+	n, err := strconv.Atoi(strings.TrimSpace(value))
+	if err != nil || n < low || n > high {
+		v.add("%s=%s: want %d to %d", name, value, low, high)
+		return low
+	}
+	return n
+}
+
+// duration reads a Go duration of at least low, and at most high if that is not 0.
+func (v *validator) duration(name, value string, low, high time.Duration) time.Duration {
+	d, err := time.ParseDuration(strings.TrimSpace(value))
+	switch {
+	case err != nil || d < 0:
+		v.add("%s=%s: want a duration such as 30s, 15m or 48h", name, value)
+	case d < low:
+		v.add("%s=%s: want at least %s", name, value, low)
+	case high > 0 && d > high:
+		v.add("%s=%s: want at most %s", name, value, high)
+	}
+	return d
+}
+
+func (v *validator) ids(name, value, first string) []string {
+	var out []string
+	for id := range strings.SplitSeq(value, ",") {
+		id = strings.TrimSpace(id)
+		if id == "" {
+			continue
+		}
+		if !strings.ContainsRune(first, rune(id[0])) || strings.ToUpper(id) != id {
+			v.add("%s: %s is no Slack id: want ids that begin with one of %s, separated by commas, not names", name, id, first)
+			continue
+		}
+		out = append(out, id)
+	}
+	return out
+}
+
+func (v *validator) guest(name, value string) fly.Guest {
+	size, memory, ok := strings.Cut(value, ":")
+	kind, cpus, okCPU := strings.Cut(strings.TrimSuffix(size, "x"), "-")
+	n, errCPU := strconv.Atoi(cpus)
+	mb, errMem := strconv.Atoi(memory)
+	step, low, high := 256, 256, 2048
+	if kind == "performance" {
+		step, low, high = 1024, 2048, 8192
+	}
+	switch {
+	case !ok || !okCPU || errCPU != nil || errMem != nil || !oneOf(kind, "shared", "performance") || n < 1 || n > 16:
+		v.add("%s=%s: want a size such as shared-2x:2048 or performance-2x:4096", name, value)
+	case mb < low*n || mb > high*n || mb%step != 0:
+		v.add("%s=%s: %s-%dx has %d to %d MB in steps of %d", name, value, kind, n, low*n, high*n, step)
+	}
+	return fly.Guest{CPUKind: kind, CPUs: n, MemoryMB: mb}
+}
+
+func (v *validator) repos(name, value string) []runner.Repo {
+	out, err := parseRepos(value)
+	if err != nil {
+		v.add("%s: %s", name, err)
+	}
+	return out
+}
+
+// parseRepos reads url[#branch][=dir],…
+func parseRepos(value string) ([]runner.Repo, error) {
+	var out []runner.Repo
+	for item := range strings.SplitSeq(value, ",") {
+		item = strings.TrimSpace(item)
+		if item == "" {
+			continue
+		}
+		var r runner.Repo
+		rest, dir, hasDir := cutLast(item, "=")
+		r.URL, r.Branch, _ = strings.Cut(rest, "#")
+		r.Dir = dir
+		if hasDir && (dir == "" || strings.HasPrefix(dir, "/") || strings.Contains(dir, "..")) {
+			return nil, errors.New("a folder must be a plain name below the workspace")
+		}
+		if u, err := url.Parse(r.URL); err == nil && u.User != nil {
+			if _, has := u.User.Password(); has {
+				return nil, errors.New("leave the token out of the address and set GITHUB_TOKEN")
+			}
+		}
+		if r.URL == "" || strings.ContainsAny(r.URL, " \t") || strings.HasPrefix(r.URL, "-") {
+			return nil, errors.New("want url[#branch][=dir], separated by commas")
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// cutLast cuts a folder off; an = inside of a query or a path with a later slash is part of the address.
+func cutLast(s, sep string) (before, after string, found bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 || strings.Contains(s[i:], "/") && strings.Contains(s[i:], "://") {
+		return s, "", false
+	}
+	return s[:i], s[i+1:], true
+}
+
+func flyName(s string) bool {
+	if s == "" || len(s) > 62 || s[0] < 'a' || s[0] > 'z' {
+		return false
+	}
+	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
+}
+
+func oneOf(s string, all ...string) bool {
+	for _, a := range all {
+		if s == a {
+			return true
+		}
+	}
+	return false
+}
+
+// printSettings writes every setting with its default and meaning, read off the struct.
+func printSettings(w io.Writer) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for f := range reflect.TypeFor[settings]().Fields() {
+		def := f.Tag.Get("default")
+		switch {
+		case f.Tag.Get("needs") != "":
+			def = "required"
+		case def == "":
+			def = "-"
+		}
+		if _, err := fmt.Fprintf(tw, "  %s\t%s\t%s\n", f.Tag.Get("envconfig"), def, f.Tag.Get("desc")); err != nil {
+			return err
+		}
+	}
+	return tw.Flush()
+}
+
+// environ is the process's environment; a place of its own, so that nothing else reads it.
+func environ(name string) string { return os.Getenv(name) }

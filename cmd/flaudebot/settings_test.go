@@ -1,0 +1,144 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"flaudebot/fly"
+	"flaudebot/runner"
+)
+
+// goodSettings pass every check.
+func goodSettings() settings {
+	var s settings
+	v := reflect.ValueOf(&s).Elem()
+	for i := range v.NumField() {
+		v.Field(i).SetString(v.Type().Field(i).Tag.Get("default"))
+	}
+	s.SlackAppToken, s.SlackBotToken, s.RedisURL = "xapp-1-secret", "xoxb-secret", "redis://:hunter2@localhost:6379/0"
+	s.FlyToken, s.FlyApp, s.AnthropicAPIKey = "fly-secret", "acme-sessions", "sk-ant-secret"
+	return s
+}
+
+var allParts = []string{"slack", "redis", "fly", "claude"}
+
+func TestSettings(t *testing.T) {
+	t.Parallel()
+	t.Run("defaults are those that the documentation names", func(t *testing.T) {
+		t.Parallel()
+		c, err := goodSettings().check(allParts...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.volumeGB != 1 || c.ttl != 0 || c.idleTTL.Hours() != 30*24 || c.linger != 0 || c.lease.Seconds() != 15 {
+			t.Errorf("volume %d GB, ttl %v, idle %v, linger %v, lease %v; want 1, 0, 720h, 0, 15s", c.volumeGB, c.ttl, c.idleTTL, c.linger, c.lease)
+		}
+		if want := (fly.Guest{CPUKind: "performance", CPUs: 2, MemoryMB: 4096}); c.guest != want {
+			t.Errorf("guest = %+v, want %+v", c.guest, want)
+		}
+		if c.Image != "registry.fly.io/acme-sessions:session" {
+			t.Errorf("image = %s", c.Image)
+		}
+		if c.redis.MaxRetries != -1 {
+			t.Errorf("MaxRetries = %d, want -1: a repeated claim would leak", c.redis.MaxRetries)
+		}
+	})
+	for _, c := range []struct {
+		name   string
+		change func(*settings)
+		want   string
+	}{
+		{"no app token", func(s *settings) { s.SlackAppToken = "" }, "SLACK_APP_TOKEN is not set"},
+		{"tokens swapped", func(s *settings) { s.SlackAppToken = "xoxb-secret" }, "SLACK_APP_TOKEN: want a token that begins with xapp-"},
+		{"a token with a line break", func(s *settings) { s.SlackBotToken = "xoxb-sec\nret" }, "SLACK_BOT_TOKEN: holds a space or a line break"},
+		{"an API address without its slash", func(s *settings) { s.SlackAPIURL = "https://slack.com/api" }, "must end in /"},
+		{"no Redis", func(s *settings) { s.RedisURL = "" }, "REDIS_URL is not set"},
+		{"a Redis address that is none", func(s *settings) { s.RedisURL = "localhost:hunter2" }, "REDIS_URL: want redis://"},
+		{"no Fly token", func(s *settings) { s.FlyToken = "" }, "FLY_API_TOKEN is not set"},
+		{"an app name with capitals", func(s *settings) { s.FlyApp = "Acme" }, "FLAUDEBOT_FLY_APP=Acme: want lower-case"},
+		{"a base address with the version", func(s *settings) { s.FlyBaseURL = "https://api.machines.dev/v1" }, "leave /v1 out"},
+		{"a guest without memory", func(s *settings) { s.Guest = "performance-2x" }, "FLAUDEBOT_GUEST=performance-2x: want a size such as"},
+		{"a guest that Fly does not have", func(s *settings) { s.Guest = "shared-1x:4096" }, "shared-1x has 256 to 2048 MB"},
+		{"a volume of nothing", func(s *settings) { s.VolumeGB = "0" }, "FLAUDEBOT_VOLUME_SIZE_GB=0: want 1 to 500"},
+		{"a duration without its unit", func(s *settings) { s.TTL = "3600" }, "FLAUDEBOT_TTL=3600: want a duration such as"},
+		{"a lease too short to keep", func(s *settings) { s.Lease = "10ms" }, "FLAUDEBOT_LEASE=10ms: want at least 1s"},
+		{"a user's name instead of an id", func(s *settings) { s.AllowedUsers = "ada" }, "FLAUDEBOT_ALLOWED_USERS: ada is no Slack id"},
+		{"two Claude credentials", func(s *settings) { s.ClaudeOAuthToken = "oauth-secret" }, "leave one out"},
+		{"no Claude credential", func(s *settings) { s.AnthropicAPIKey = "" }, "set CLAUDE_CODE_OAUTH_TOKEN"},
+		{"a token inside of a repository's address", func(s *settings) { s.Repos = "https://u:secret@github.com/a/b" }, "set GITHUB_TOKEN"},
+		{"a repository outside of the workspace", func(s *settings) { s.Repos = "https://github.com/a/b=../x" }, "a plain name below the workspace"},
+		{"an unknown log format", func(s *settings) { s.LogFormat = "xml" }, "want text or json"},
+	} {
+		t.Run("says what is wrong: "+c.name, func(t *testing.T) {
+			t.Parallel()
+			s := goodSettings()
+			c.change(&s)
+			_, err := s.check(allParts...)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("check = %v, want %q in it", err, c.want)
+			}
+			for _, secret := range []string{"secret", "hunter2"} {
+				if strings.Contains(err.Error(), secret) {
+					t.Errorf("the error shows a secret: %v", err)
+				}
+			}
+		})
+	}
+	t.Run("reports all mistakes at once", func(t *testing.T) {
+		t.Parallel()
+		_, err := settings{LogLevel: "loud"}.check(allParts...)
+		for _, name := range []string{"SLACK_APP_TOKEN", "SLACK_BOT_TOKEN", "REDIS_URL", "FLY_API_TOKEN", "FLAUDEBOT_FLY_APP", "CLAUDE_CODE_OAUTH_TOKEN", "FLAUDEBOT_LOG_LEVEL"} {
+			if err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("check = %v, want %s in it", err, name)
+			}
+		}
+	})
+	t.Run("help lists every setting", func(t *testing.T) {
+		t.Parallel()
+		var out bytes.Buffer
+		if err := printSettings(&out); err != nil {
+			t.Fatal(err)
+		}
+		for f := range reflect.TypeFor[settings]().Fields() {
+			name, desc := f.Tag.Get("envconfig"), f.Tag.Get("desc")
+			if name == "" || desc == "" || !strings.Contains(out.String(), name+" ") || !strings.Contains(out.String(), desc) {
+				t.Errorf("serve --help does not tell of %s (%s)", f.Name, name)
+			}
+		}
+	})
+	t.Run("the configuration page lists every setting with its default", func(t *testing.T) {
+		t.Parallel()
+		page, err := os.ReadFile("../../docs/configuration.md")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for f := range reflect.TypeFor[settings]().Fields() {
+			row := "| `" + f.Tag.Get("envconfig") + "` |"
+			if !strings.Contains(string(page), row) {
+				t.Errorf("docs/configuration.md has no row %s", row)
+			}
+		}
+	})
+}
+
+func TestParseRepos(t *testing.T) {
+	t.Parallel()
+	got, err := parseRepos("https://github.com/a/b, https://github.com/a/c#main=web ,git@github.com:a/d.git=d,/srv/repo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []runner.Repo{
+		{URL: "https://github.com/a/b"},
+		{URL: "https://github.com/a/c", Branch: "main", Dir: "web"},
+		{URL: "git@github.com:a/d.git", Dir: "d"},
+		{URL: "/srv/repo"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("parseRepos (-want +got):\n%s", diff)
+	}
+}

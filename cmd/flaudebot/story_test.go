@@ -1,0 +1,168 @@
+package main
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+)
+
+// split is the world with the parts in processes of their own: local, a real redis-server, serve.
+type split struct {
+	*slackWorld
+	fly, claude, redis string
+	env                []string
+	data               string
+}
+
+// freeAddr returns a loopback address that nobody listens on.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// redisServer starts a real redis-server and returns its URL.
+func redisServer(t *testing.T) string {
+	t.Helper()
+	bin, err := exec.LookPath("redis-server")
+	if err != nil {
+		t.Skip("left out: redis-server is not installed")
+	}
+	addr := freeAddr(t)
+	_, port, _ := net.SplitHostPort(addr)
+	cmd := exec.Command(bin, "--port", port, "--bind", "127.0.0.1", "--dir", t.TempDir(), "--appendonly", "yes", "--save", "")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	rdb := goredis.NewClient(&goredis.Options{Addr: addr})
+	defer func() { _ = rdb.Close() }()
+	deadline := time.Now().Add(testPatience)
+	for rdb.Ping(t.Context()).Err() != nil {
+		if time.Now().After(deadline) {
+			t.Fatal("redis-server does not answer")
+		}
+	}
+	return "redis://" + addr
+}
+
+// splitWorld starts local and redis-server; serve is up to the test.
+func splitWorld(t *testing.T, args ...string) *split {
+	t.Helper()
+	w := &split{fly: freeAddr(t), claude: freeAddr(t), redis: redisServer(t), data: t.TempDir()}
+	args = append([]string{"local", "--slack", "127.0.0.1:0", "--fly", w.fly, "--claude", w.claude, "--data", w.data}, args...)
+	w.slackWorld = newSlackWorld(t, start(t, []string{"FLAUDEBOT_TEST_CLAUDE=" + os.Getenv("FLAUDEBOT_TEST_CLAUDE")}, args...))
+	w.env = []string{
+		"SLACK_API_URL=" + w.base + "/api/", "SLACK_APP_TOKEN=xapp-local", "SLACK_BOT_TOKEN=xoxb-local",
+		"FLY_FLAPS_BASE_URL=http://" + w.fly, "FLY_API_BASE_URL=http://" + w.fly, "FLY_API_TOKEN=fly-local",
+		"FLAUDEBOT_FLY_APP=test-app", "FLAUDEBOT_FLY_ORG=personal",
+		"ANTHROPIC_BASE_URL=http://" + w.claude, "ANTHROPIC_API_KEY=sk-ant-local", "REDIS_URL=" + w.redis,
+		"FLAUDEBOT_REPOS=" + filepath.Join(w.data, "repo"), "FLAUDEBOT_LEASE=3s", "FLAUDEBOT_LOG_LEVEL=debug",
+	}
+	return w
+}
+
+func TestMainPath(t *testing.T) {
+	t.Parallel()
+	w := splitWorld(t)
+	start(t, w.env, "serve")
+	general := w.channel("general")
+	root := w.say(member, general, "", mention+"remember the number 42")
+
+	t.Run("a mention is answered with its exit code", func(t *testing.T) {
+		text, code := w.answer(general, root, root)
+		if code != "0" {
+			t.Errorf("exit code = %s, want 0: %s", code, text)
+		}
+	})
+	t.Run("a reply is the next turn of the same conversation", func(t *testing.T) {
+		ts := w.say(member, general, root, "what number did I ask you to remember?")
+		text, code := w.answer(general, root, ts)
+		if code != "0" || !strings.Contains(text, "42") {
+			t.Errorf("answer = %q (exit %s), want 42", text, code)
+		}
+		if !strings.Contains(text, "turn 2") {
+			t.Errorf("answer = %q, want turn 2 in its footer", text)
+		}
+	})
+	t.Run("the machine sleeps between turns", func(t *testing.T) {
+		w.until("the machine is stopped", func() bool {
+			machines := flyList(t, "http://"+w.fly, "test-app", "machines")
+			return len(machines) == 1 && machines[0]["state"] == "stopped"
+		})
+	})
+	t.Run("a file stays on the volume, and the repository was cloned", func(t *testing.T) {
+		ts := w.say(member, general, root, "write notes.txt: kept")
+		if _, code := w.answer(general, root, ts); code != "0" {
+			t.Fatalf("exit code = %s, want 0", code)
+		}
+		ts = w.say(member, general, root, "run: cat notes.txt && ls repo && id -u")
+		text, code := w.answer(general, root, ts)
+		if code != "0" || !strings.Contains(text, "kept") || !strings.Contains(text, "greet.sh") {
+			t.Errorf("answer = %q (exit %s), want the file and the repository", text, code)
+		}
+	})
+	t.Run("a failing turn says so and the thread goes on", func(t *testing.T) {
+		ts := w.say(member, general, root, "fail with 3")
+		if text, code := w.answer(general, root, ts); code != "3" {
+			t.Errorf("exit code = %s, want 3: %s", code, text)
+		}
+		ts = w.say(member, general, root, "what number did I ask you to remember?")
+		if text, _ := w.answer(general, root, ts); !strings.Contains(text, "42") {
+			t.Errorf("answer = %q, want 42", text)
+		}
+	})
+	t.Run("the slash command ends the session and nothing is left", func(t *testing.T) {
+		res := w.local(member, "command", map[string]any{"channel": general, "command": "/flaude", "text": "end"})
+		if res["ok"] != true {
+			t.Fatalf("/flaude end = %v", res)
+		}
+		w.until("machine and volume are gone", func() bool {
+			return len(flyList(t, "http://"+w.fly, "test-app", "machines")) == 0 &&
+				len(flyList(t, "http://"+w.fly, "test-app", "volumes")) == 0
+		})
+	})
+}
+
+func TestCrash(t *testing.T) {
+	t.Parallel()
+	w := splitWorld(t)
+	first := start(t, w.env, "serve")
+	general := w.channel("general")
+	root := w.say(member, general, "", mention+"run: echo ran >> /data/workspace/ledger && sleep 4 && cat /data/workspace/ledger")
+	w.until("the turn runs", func() bool {
+		raw, _ := filepath.Glob(filepath.Join(w.data, "fly", "volumes", "*", "workspace", "ledger"))
+		return len(raw) == 1
+	})
+	reply := w.say(member, general, root, "run: wc -l < /data/workspace/ledger")
+	w.until("the reply was stored", func() bool {
+		reactions := w.api(admin, "reactions.get", map[string][]string{"channel": {general}, "timestamp": {reply}, "full": {"true"}})
+		return strings.Contains(toJSON(t, reactions), `"eyes"`)
+	})
+	first.kill()
+	start(t, w.env, "serve")
+	if text, code := w.answer(general, root, root); code != "0" || !strings.Contains(text, "ran") {
+		t.Errorf("answer after the crash = %q (exit %s)", text, code)
+	}
+	if text, code := w.answer(general, root, reply); code != "0" || !strings.Contains(text, "1") {
+		t.Errorf("the reply's answer = %q (exit %s), want one run of the first", text, code)
+	}
+	for _, ts := range []string{root, reply} {
+		if n := w.answers(general, root, ts); n != 1 {
+			t.Errorf("message %s has %d answers, want 1", ts, n)
+		}
+	}
+}

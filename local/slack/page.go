@@ -1,0 +1,24 @@
+package slack
+
+import (
+	"embed"
+	"io/fs"
+	"net/http"
+)
+
+//go:embed page
+var pageFiles embed.FS
+
+// page is the workspace in a browser: plain files, embedded.
+func page() http.Handler {
+	sub, err := fs.Sub(pageFiles, "page")
+	if err != nil {
+		return http.NotFoundHandler() // unreachable: the folder is embedded
+	}
+	files := http.FileServerFS(sub)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy", "default-src 'self'; img-src 'self' data: https:")
+		w.Header().Set("Cache-Control", "no-cache")
+		files.ServeHTTP(w, r)
+	})
+}
