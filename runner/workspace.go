@@ -55,14 +55,13 @@ func (c Config) cloneAll(ctx context.Context, t *turn) error {
 			told = true
 		}
 		aside := filepath.Join(c.workspace(), ".cloning-"+r.dir())
+		if c.UID >= 0 && isPath(r.URL) {
+			aside = filepath.Join(c.own(), "cloning-"+r.dir())
+		}
 		if err := os.RemoveAll(aside); err != nil {
 			return fmt.Errorf("clone %s: %w", r.URL, err)
 		}
-		args := []string{"clone", "--quiet"}
-		if r.Branch != "" {
-			args = append(args, "--branch", r.Branch)
-		}
-		if _, err := c.output(ctx, cloneLimit, c.workspace(), "git", append(args, "--", r.URL, aside)...); err != nil {
+		if err := c.clone(ctx, r, aside); err != nil {
 			return errors.Join(fmt.Errorf("clone %s: %w", r.URL, err), os.RemoveAll(aside))
 		}
 		if err := os.Rename(aside, target); err != nil {
@@ -70,6 +69,35 @@ func (c Config) cloneAll(ctx context.Context, t *turn) error {
 		}
 	}
 	return nil
+}
+
+// clone clones as Claude's user. A folder of this machine, which that user may not be able to reach, is copied by the
+// runner itself, out of Claude's reach and with nobody's Git settings, and then handed over.
+func (c Config) clone(ctx context.Context, r Repo, to string) error {
+	args := []string{"clone", "--quiet"}
+	if r.Branch != "" {
+		args = append(args, "--branch", r.Branch)
+	}
+	args = append(args, "--", r.URL, to)
+	if c.UID < 0 || !isPath(r.URL) {
+		_, err := c.output(ctx, cloneLimit, c.workspace(), "git", args...)
+		return err
+	}
+	self := c
+	self.UID = -1
+	if _, err := self.output(ctx, cloneLimit, "/", "env", append([]string{"HOME=/nonexistent", "GIT_CONFIG_GLOBAL=/dev/null", "git", "-c", "safe.directory=*"}, args...)...); err != nil {
+		return err
+	}
+	return filepath.WalkDir(to, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, c.UID, c.UID)
+	})
+}
+
+func isPath(address string) bool {
+	return strings.HasPrefix(address, "/") || strings.HasPrefix(address, "file://")
 }
 
 // repoStates measures what each repository holds that its remote does not.

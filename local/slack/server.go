@@ -181,10 +181,8 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("POST /local/{method}", s.local)
 	mux.HandleFunc("GET /local/events", s.watch)
 	mux.HandleFunc("GET /local/about", s.about)
-	mux.Handle("GET /", page())
-	root := http.NewServeMux()
-	root.Handle("/", mux)
-	return edge.Guard(root, func(r *http.Request) bool { return r.URL.Path == "/link" })
+	mux.Handle("/", page())
+	return edge.Guard(mux, func(r *http.Request) bool { return r.URL.Path == "/link" })
 }
 
 func faultAnswer(w http.ResponseWriter, status int) {
