@@ -350,28 +350,54 @@ func (s *server) check(t Turn) (string, error) {
 // eventsBudget keeps a reply with events below MaxBody.
 const eventsBudget = MaxBody - 4<<10
 
+// eventsBatch is how long a reply waits for more once there is news: each costs an exec, of which Fly allows one a
+// second, and no one sees more.
+const eventsBatch = 800 * time.Millisecond
+
 func (s *server) events(ctx context.Context, r EventsRequest) EventsReply {
 	s.contact()
-	status, t, _ := s.statusOf(r.Turn)
-	if t == nil {
-		all := s.cfg.kept(r.Turn)
-		return EventsReply{Status: status, Events: fitting(all[min(max(r.After, 0), len(all)):])}
-	}
-	wait := time.NewTimer(time.Duration(min(max(r.WaitMS, 0), 15000)) * time.Millisecond)
-	defer wait.Stop()
-	for {
-		events, changed := t.journal.after(r.After)
-		if len(events) > 0 {
+	if _, t, _ := s.statusOf(r.Turn); t != nil {
+		wait := time.NewTimer(time.Duration(min(max(r.WaitMS, 0), 15000)) * time.Millisecond)
+		defer wait.Stop()
+		if events := t.await(ctx, r.After, wait.C); events != nil {
 			return EventsReply{Status: StatusRunning, Events: fitting(events)}
+		}
+	}
+	status, t, rec := s.statusOf(r.Turn)
+	if t != nil {
+		return EventsReply{Status: StatusRunning}
+	}
+	all := s.cfg.kept(r.Turn)
+	rest := all[min(max(r.After, 0), len(all)):]
+	reply := EventsReply{Status: status, Events: fitting(rest)}
+	if rec == nil || len(reply.Events) < len(rest) {
+		return reply
+	}
+	raw, _ := json.Marshal(reply)
+	if text := piece(rec.Answer); len(text) == len(rec.Answer) && len(raw)+2*len(text) < eventsBudget-4<<10 {
+		reply.Outcome, reply.Text = &rec.Outcome, text
+	}
+	return reply
+}
+
+// await returns events after n: nil when the turn is over or nothing came in time.
+func (t *turn) await(ctx context.Context, n int, timeout <-chan time.Time) []Event {
+	var enough <-chan time.Time
+	for {
+		events, changed := t.journal.after(n)
+		if len(events) > 0 && enough == nil {
+			enough = time.After(eventsBatch)
 		}
 		select {
 		case <-changed:
 		case <-t.done:
-			return EventsReply{Status: StatusDone}
+			return nil
+		case <-enough:
+			return events
 		case <-ctx.Done():
-			return EventsReply{Status: StatusRunning}
-		case <-wait.C:
-			return EventsReply{Status: StatusRunning}
+			return events
+		case <-timeout:
+			return events
 		}
 	}
 }

@@ -121,10 +121,13 @@ type EventsRequest struct {
 	WaitMS int    `json:"wait_ms"` // wait this long for news; at most 15000
 }
 
-// EventsReply holds them, as many as fit into MaxBody.
+// EventsReply holds them, as many as fit into MaxBody. With the last events of a turn that is done come its outcome
+// and, if it fits, its answer: a short turn needs no further question.
 type EventsReply struct {
-	Status Status  `json:"status"` // running, done, interrupted, unknown
-	Events []Event `json:"events,omitempty"`
+	Status  Status   `json:"status"` // running, done, interrupted, unknown
+	Events  []Event  `json:"events,omitempty"`
+	Outcome *Outcome `json:"outcome,omitempty"`
+	Text    string   `json:"text,omitempty"` // the whole answer, or nothing
 }
 
 // Kind is what an event tells.

@@ -275,6 +275,9 @@ func (a *attempt) follow(ctx context.Context) (Outcome, error) {
 		switch reply.Status {
 		case runner.StatusRunning:
 		case runner.StatusDone:
+			if reply.Outcome != nil {
+				return Outcome{Outcome: *reply.Outcome, Answer: reply.Text}, nil
+			}
 			if len(reply.Events) == 0 {
 				return a.result(ctx)
 			}
