@@ -85,7 +85,7 @@ func (b *Bot) introduce(ctx context.Context) error {
 			return nil
 		}
 		if isTokenError(err) {
-			return fmt.Errorf("SLACK_BOT_TOKEN: %w: %s; take it again from the app's page OAuth & Permissions", ErrToken, err)
+			return fmt.Errorf("SLACK_BOT_TOKEN: %w: %w; take it again from the app's page OAuth & Permissions", ErrToken, err)
 		}
 		b.log.WarnContext(ctx, "waiting for Slack", "err", err)
 		select {

@@ -68,10 +68,10 @@ func (b *Bot) connect(ctx context.Context, queues []chan func(), ready func()) e
 		cancel()
 		<-done
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // it was told to end
 		}
 		if err != nil && isTokenError(err) {
-			return fmt.Errorf("SLACK_APP_TOKEN: %w: %s; take it again from the app's page Basic Information", ErrToken, err)
+			return fmt.Errorf("SLACK_APP_TOKEN: %w: %w; take it again from the app's page Basic Information", ErrToken, err)
 		}
 		b.log.WarnContext(ctx, "socket ended", "err", err)
 		select {
@@ -109,7 +109,7 @@ func (c *connection) event(ctx context.Context, e socketmode.Event) {
 		c.ready()
 	case socketmode.EventTypeEventsAPI, socketmode.EventTypeSlashCommand, socketmode.EventTypeInteractive:
 		if e.Request != nil {
-			c.take(ctx, string(e.Request.Type), e.Request.EnvelopeID, e.Request.Payload)
+			c.take(ctx, e.Request.Type, e.Request.EnvelopeID, e.Request.Payload)
 		}
 	case socketmode.EventTypeErrorBadMessage:
 		// The library could not decode it; perhaps we can. Unacked, it would come again three times.

@@ -398,7 +398,7 @@ func (a *attempt) lookForDeath(ctx context.Context) error {
 		return errLostMachine
 	}
 	if err != nil || mach.State == "started" || mach.State == "starting" || mach.State == "created" {
-		return nil
+		return nil //nolint:nilerr // Fly does not say that it is dead
 	}
 	if exit, ok := mach.LastExit(); ok {
 		a.sawOOM, a.exit = exit.OOMKilled, exit.ExitCode

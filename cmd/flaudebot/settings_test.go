@@ -25,13 +25,13 @@ func goodSettings() settings {
 	return s
 }
 
-var allParts = []string{"slack", "redis", "fly", "claude"}
+func allParts() []string { return []string{"slack", "redis", "fly", "claude"} }
 
 func TestSettings(t *testing.T) {
 	t.Parallel()
 	t.Run("defaults are those that the documentation names", func(t *testing.T) {
 		t.Parallel()
-		c, err := goodSettings().check(allParts...)
+		c, err := goodSettings().check(allParts()...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,7 +78,7 @@ func TestSettings(t *testing.T) {
 			t.Parallel()
 			s := goodSettings()
 			c.change(&s)
-			_, err := s.check(allParts...)
+			_, err := s.check(allParts()...)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Fatalf("check = %v, want %q in it", err, c.want)
 			}
@@ -91,7 +91,7 @@ func TestSettings(t *testing.T) {
 	}
 	t.Run("reports all mistakes at once", func(t *testing.T) {
 		t.Parallel()
-		_, err := settings{LogLevel: "loud"}.check(allParts...)
+		_, err := settings{LogLevel: "loud"}.check(allParts()...)
 		for _, name := range []string{"SLACK_APP_TOKEN", "SLACK_BOT_TOKEN", "REDIS_URL", "FLY_API_TOKEN", "FLAUDEBOT_FLY_APP", "CLAUDE_CODE_OAUTH_TOKEN", "FLAUDEBOT_LOG_LEVEL"} {
 			if err == nil || !strings.Contains(err.Error(), name) {
 				t.Errorf("check = %v, want %s in it", err, name)

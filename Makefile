@@ -1,0 +1,44 @@
+# Everything that is done with flaudebot. `make help` lists it.
+
+SHELL := /bin/bash
+GO ?= go
+LINT := $(GO) tool -modfile=tools/golangci-lint.mod golangci-lint
+CLAUDE_PIN := tools/claude-code
+IMAGE ?= registry.fly.io/$(FLAUDEBOT_FLY_APP):session
+
+.PHONY: help demo build test lint fmt images deploy
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z\/-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: build ## run the bot in a local world, with a page to talk to it
+	@bin/flaudebot demo
+
+build: ## build bin/flaudebot
+	@mkdir -p bin
+	@CGO_ENABLED=0 $(GO) build -o bin/flaudebot ./cmd/flaudebot
+
+test: ## run all tests with the race detector, and say what was left out
+	@tools/test.sh
+
+lint: ## gofmt, go vet, golangci-lint, go fix, go mod tidy
+	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	GOOS=darwin $(GO) vet ./...
+	$(LINT) run ./...
+	$(GO) mod tidy -diff
+
+fmt: ## format the code
+	gofmt -w .
+
+images: ## build and push the session image (needs docker and flyctl)
+	@command -v docker >/dev/null || { echo "make images needs docker"; exit 1; }
+	@command -v flyctl >/dev/null || { echo "make images needs flyctl, for its registry"; exit 1; }
+	@test -n "$(FLAUDEBOT_FLY_APP)" || { echo "set FLAUDEBOT_FLY_APP to the Fly app of the session machines"; exit 1; }
+	flyctl auth docker
+	docker build --platform linux/amd64 -f deploy/session.Dockerfile -t $(IMAGE) .
+	docker push $(IMAGE)
+
+deploy: ## deploy the bot to Fly (needs flyctl; see README)
+	@command -v flyctl >/dev/null || { echo "make deploy needs flyctl"; exit 1; }
+	flyctl deploy --config deploy/fly.toml --dockerfile deploy/Dockerfile
