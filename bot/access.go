@@ -48,10 +48,13 @@ func (p *people) mayUse(ctx context.Context, user, channel string) *refusal {
 		}
 		return &refusal{sentence: sayTryAgain, transient: true}
 	}
-	if len(cfg.AllowedUsers) > 0 {
+	if u.IsBot || u.Deleted || u.IsStranger || u.TeamID != p.bot.team {
+		return &refusal{sentence: sayNotYou}
+	}
+	if len(cfg.AllowedUsers) > 0 { // a guest who is named is meant
 		return p.listed(ctx, user, cfg.AllowedUsers)
 	}
-	if u.IsBot || u.Deleted || u.IsRestricted || u.IsUltraRestricted || u.IsStranger || (u.TeamID != "" && u.TeamID != p.bot.team) {
+	if u.IsRestricted || u.IsUltraRestricted {
 		return &refusal{sentence: sayNotYou}
 	}
 	return nil
@@ -73,6 +76,35 @@ func (p *people) listed(ctx context.Context, user string, allowed []string) *ref
 		}
 	}
 	return &refusal{sentence: sayNotYou}
+}
+
+// maySee returns nil if the person may act on a thread that they name from elsewhere: in a channel that they are in.
+func (p *people) maySee(ctx context.Context, user, channel string) *refusal {
+	if why := p.mayUse(ctx, user, channel); why != nil {
+		return why
+	}
+	params := &slack.GetUsersInConversationParameters{ChannelID: channel, Limit: 1000}
+	for {
+		var members []string
+		var cursor string
+		err := p.bot.patiently(ctx, func() (err error) {
+			members, cursor, err = p.bot.api.GetUsersInConversationContext(ctx, params)
+			return err
+		})
+		if isGone(err) {
+			return &refusal{sentence: sayNotThere}
+		}
+		if err != nil {
+			return &refusal{sentence: sayTryAgain, transient: true}
+		}
+		if slices.Contains(members, user) {
+			return nil
+		}
+		if cursor == "" {
+			return &refusal{sentence: sayNotThere}
+		}
+		params.Cursor = cursor
+	}
 }
 
 // mayEnd returns nil if the person may end the session: its owner, and admins of the workspace.

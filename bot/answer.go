@@ -24,7 +24,7 @@ func (b *Bot) Finish(ctx context.Context, s sessions.Session, t sessions.Turn, l
 		}
 	}
 	err := b.postParts(ctx, s, t, o, posted)
-	if isGone(err) || errors.Is(err, errThreadGone) {
+	if isGone(err) {
 		b.log.WarnContext(ctx, "the thread takes no messages any more", "turn", t.ID, "err", err)
 		return nil
 	}
@@ -83,7 +83,6 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome) []p
 		}
 	}
 	for i := range out {
-		out[i].markdown = disarm(out[i].markdown)
 		out[i].text = escape(out[i].markdown)
 	}
 	if o.Failure != runner.FailNone {
@@ -93,7 +92,7 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome) []p
 	}
 	last := &out[len(out)-1]
 	last.footer = footerLine(o)
-	if canRetry(o.Failure) {
+	if canRetry(o.Failure) && t.Kind == sessions.KindTurn {
 		last.buttons = append(last.buttons, button("retry", "Retry", string(t.ID), "primary"))
 	}
 	return out
@@ -116,12 +115,16 @@ func (p part) blocks() []slack.Block {
 	return out
 }
 
+// maxFallback keeps the text, footer included, below the 40,000 characters at which Slack cuts it.
+const maxFallback = 39000
+
 // fallback is the text of the message, footer last.
 func (p part) fallback() string {
+	text := clip(p.text, maxFallback)
 	if p.footer == "" {
-		return p.text
+		return text
 	}
-	return p.text + "\n" + p.footer
+	return text + "\n" + p.footer
 }
 
 // postPart posts one part. What Slack refuses for its form is posted as plain text, and at last as a file.
@@ -240,7 +243,7 @@ func (b *Bot) settle(ctx context.Context, t sessions.Turn, liveTS string, o sess
 func (b *Bot) Notify(ctx context.Context, n sessions.Notice) error {
 	text := sayEndsSoon(n.At)
 	_, err := b.post(ctx, n.Session.Thread, slack.MsgOptionText(text, false))
-	if isGone(err) || errors.Is(err, errThreadGone) {
+	if isGone(err) {
 		return nil
 	}
 	return err

@@ -107,12 +107,15 @@ func (b *Bot) Use(s Sessions) { b.sessions = s }
 
 // isGone tells errors of Slack after which a thread takes no messages any more.
 func isGone(err error) bool {
+	if errors.Is(err, errThreadGone) {
+		return true
+	}
 	var e slack.SlackErrorResponse
 	if !errors.As(err, &e) {
 		return false
 	}
 	return slices.Contains([]string{
-		"channel_not_found", "not_in_channel", "is_archived", "thread_not_found", "restricted_action", "account_inactive", "cannot_reply_to_message",
+		"channel_not_found", "not_in_channel", "is_archived", "thread_not_found", "restricted_action", "cannot_reply_to_message",
 	}, e.Err)
 }
 

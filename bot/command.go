@@ -252,6 +252,11 @@ func (b *Bot) inThread(ctx context.Context, c slashCommand, word, link string) a
 	if !ok && link != "" {
 		return plainly("That is no link to a thread. Take one with “Copy link” from the menu of its first message.")
 	}
+	if ok && thread.Channel != c.ChannelID {
+		if why := b.people.maySee(ctx, c.UserID, thread.Channel); why != nil {
+			return plainly(why.sentence)
+		}
+	}
 	if !ok {
 		live, err := b.sessions.List(ctx, c.TeamID, c.ChannelID)
 		if err != nil {
@@ -342,11 +347,14 @@ type interactionPayload struct {
 		MessageTS string `json:"message_ts"`
 		ThreadTS  string `json:"thread_ts"`
 	} `json:"container"`
-	Message     *innerEvent `json:"message"`
-	MessageTS   string      `json:"message_ts"`
-	TriggerID   string      `json:"trigger_id"`
-	CallbackID  string      `json:"callback_id"`
-	ResponseURL string      `json:"response_url"`
+	Message *innerEvent `json:"message"`
+	View    struct {
+		ID string `json:"id"`
+	} `json:"view"`
+	MessageTS   string `json:"message_ts"`
+	TriggerID   string `json:"trigger_id"`
+	CallbackID  string `json:"callback_id"`
+	ResponseURL string `json:"response_url"`
 	Actions     []struct {
 		ActionID string `json:"action_id"`
 		Value    string `json:"value"`
@@ -365,8 +373,8 @@ func (b *Bot) interaction(ctx context.Context, payload json.RawMessage, ack func
 		ack(nil)
 		b.manage(ctx, p)
 	case p.Type == "block_actions" && len(p.Actions) > 0:
+		ack(nil) // Slack waits 3 s, and shows no answer here: what comes of it is said below
 		a := b.press(ctx, p)
-		ack(nil)
 		if a.text != "" {
 			b.answerPress(ctx, p, a)
 		}
@@ -403,7 +411,7 @@ func (b *Bot) press(ctx context.Context, p interactionPayload) answer {
 // target is what a button is about: stop and retry carry a turn, end a thread.
 func target(p interactionPayload, action, value string) (sessions.Thread, sessions.TurnID) {
 	value = strings.TrimSuffix(value, "|sure")
-	if action == "end" {
+	if action == "end" || p.View.ID != "" {
 		thread, _ := sessions.ParseThread(value)
 		return thread, ""
 	}
@@ -469,6 +477,10 @@ func (b *Bot) answerPress(ctx context.Context, p interactionPayload, a answer) {
 	if thread == "" && p.Message != nil {
 		thread = p.Message.thread()
 	}
+	if p.View.ID != "" {
+		b.showInModal(ctx, p.View.ID, a)
+		return
+	}
 	if p.Channel.ID == "" {
 		return
 	}
@@ -494,23 +506,35 @@ func (b *Bot) manage(ctx context.Context, p interactionPayload) {
 		return
 	}
 	thread := sessions.Thread{Team: p.Team.ID, Channel: p.Channel.ID, TS: p.Message.thread()}
-	blocks := []slack.Block{}
-	text := ""
+	a := answer{}
 	if why := b.people.mayUse(ctx, p.User.ID, thread.Channel); why != nil {
-		text = why.sentence
-	} else {
-		text = b.act(ctx, "status", thread, p.User.ID, false).text
-		if text != sayNoSession && text != sayTrouble {
-			blocks = append(blocks, slack.NewActionBlock("", button("end", "End session", thread.Key(), "danger")))
-		}
+		a = plainly(why.sentence)
+	} else if a = b.act(ctx, "status", thread, p.User.ID, false); a.text != sayNoSession && a.text != sayTrouble {
+		a.blocks = []slack.Block{section(a.text), slack.NewActionBlock("",
+			button("stop", "Stop the turn", thread.Key(), ""), button("end", "End session", thread.Key(), "danger"))}
 	}
-	blocks = append([]slack.Block{slack.NewSectionBlock(slack.NewTextBlockObject(slack.MarkdownType, clip(text, 2900), false, false), nil, nil)}, blocks...)
-	_, err := b.api.OpenViewContext(ctx, p.TriggerID, slack.ModalViewRequest{
+	if _, err := b.api.OpenViewContext(ctx, p.TriggerID, modal(a)); err != nil {
+		b.log.WarnContext(ctx, "modal not opened", "err", err)
+	}
+}
+
+func (b *Bot) showInModal(ctx context.Context, view string, a answer) {
+	if _, err := b.api.UpdateViewContext(ctx, modal(a), "", "", view); err != nil {
+		b.log.WarnContext(ctx, "modal not changed", "err", err)
+	}
+}
+
+func section(text string) slack.Block {
+	return slack.NewSectionBlock(slack.NewTextBlockObject(slack.MarkdownType, clip(text, 2900), false, false), nil, nil)
+}
+
+func modal(a answer) slack.ModalViewRequest {
+	blocks := a.blocks
+	if len(blocks) == 0 {
+		blocks = []slack.Block{section(a.text)}
+	}
+	return slack.ModalViewRequest{
 		Type: slack.VTModal, Title: slack.NewTextBlockObject(slack.PlainTextType, "Session", false, false),
 		Close: slack.NewTextBlockObject(slack.PlainTextType, "Close", false, false), Blocks: slack.Blocks{BlockSet: blocks},
-		PrivateMetadata: thread.Key(),
-	})
-	if err != nil {
-		b.log.WarnContext(ctx, "modal not opened", "err", err)
 	}
 }

@@ -24,6 +24,7 @@ func disarm(markdown string) string {
 // split cuts Markdown into messages, between paragraphs where it can. A code block that must be cut is closed and
 // opened again. An empty text has no messages.
 func split(markdown string) []string {
+	markdown = disarm(markdown)
 	if strings.TrimSpace(markdown) == "" {
 		return nil
 	}
@@ -46,7 +47,14 @@ type paragraph struct {
 	fence string // its opening line; "": no code
 }
 
-var fenceLine = regexp.MustCompile("^ {0,3}(```+|~~~+)")
+// fenceLine opens a code block; after backticks the rest of the line holds none (CommonMark).
+var fenceLine = regexp.MustCompile("^ {0,3}(```+[^`]*|~~~+.*)$")
+
+// fenceMark is what such a line begins with, and what closes the block.
+var fenceMark = regexp.MustCompile("^ {0,3}(```+|~~~+)")
+
+// maxInfo bounds a fence's opening line, in characters: a language, not a novel.
+const maxInfo = 60
 
 // paragraphs cuts at blank lines outside of code blocks.
 func paragraphs(markdown string) []paragraph {
@@ -60,9 +68,9 @@ func paragraphs(markdown string) []paragraph {
 		lines = nil
 	}
 	for line := range strings.SplitSeq(markdown, "\n") {
-		m := fenceLine.FindStringSubmatch(line)
+		m := fenceMark.FindStringSubmatch(line)
 		switch {
-		case open == "" && m != nil:
+		case open == "" && fenceLine.MatchString(line) && utf8.RuneCountInString(line) <= maxInfo:
 			flush("")
 			open, mark = line, m[1]
 			lines = append(lines, line)
@@ -85,19 +93,22 @@ func paragraphs(markdown string) []paragraph {
 
 // cut cuts a paragraph that is too long for a message by itself, at line ends where it can.
 func (p paragraph) cut() []string {
-	if utf8.RuneCountInString(p.text) <= maxMarkdown {
+	if utf8.RuneCountInString(p.text) <= maxMarkdown && blocksOf(p.text) <= maxBlocks {
 		return []string{p.text}
 	}
 	closing := ""
 	body := p.text
 	if p.fence != "" {
-		closing = fenceLine.FindStringSubmatch(p.fence)[1]
+		closing = fenceMark.FindStringSubmatch(p.fence)[1]
 		body = strings.TrimSuffix(strings.TrimPrefix(p.text, p.fence+"\n"), closing)
 		body = strings.TrimSuffix(body, "\n")
 	}
 	var out []string
 	for body != "" {
-		piece := head(body, maxMarkdown-len(p.fence)-len(closing)-2)
+		piece := head(body, maxMarkdown-utf8.RuneCountInString(p.fence)-len(closing)-2)
+		if p.fence == "" {
+			piece = headBlocks(piece)
+		}
 		body = strings.TrimPrefix(body[len(piece):], "\n")
 		if p.fence != "" {
 			piece = p.fence + "\n" + piece + "\n" + closing
@@ -121,6 +132,15 @@ func head(text string, n int) string {
 		return text[:i]
 	}
 	return text[:end]
+}
+
+// headBlocks is the beginning of text that Slack makes no more blocks of than a message may have.
+func headBlocks(text string) string {
+	starts := blockStarts.FindAllStringIndex(text, -1)
+	if len(starts) < maxBlocks {
+		return text
+	}
+	return strings.TrimSuffix(text[:starts[maxBlocks-1][0]], "\n")
 }
 
 // packer fills one message.

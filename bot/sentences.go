@@ -17,6 +17,7 @@ const (
 	sayEnded        = "The session of this thread has ended, so I left your reply alone. Mention me here to begin a fresh one."
 	sayNotYou       = "I may only work for full members of this workspace, so I left your message alone. A member can ask me on your behalf."
 	sayWrongChannel = "I am not set up to work in this channel. Ask in one of the channels where I am, or ask whoever runs me to allow this one."
+	sayNotThere     = "That thread is in a channel where you are not, or where I am not."
 	sayTryAgain     = "Slack did not tell me who you are just now. Please try again in a moment."
 	sayNoSession    = "There is no live session here."
 	sayNothingRuns  = "Nothing is running here."
