@@ -18,7 +18,7 @@ function el(tag, props, ...children) {
     else if (k === 'data') Object.assign(node.dataset, v);
     else if (v !== undefined && v !== null) node.setAttribute(k, v);
   }
-  node.append(...children.flat().filter((c) => c !== null && c !== undefined));
+  node.append(...children.flat(Infinity).filter((c) => c !== null && c !== undefined));
   return node;
 }
 
