@@ -34,16 +34,28 @@ func (m *Machines) RunOnce(ctx context.Context, spec Spec, r Run) (RunResult, er
 	if found, err := m.find(ctx, s); err == nil && found != "" {
 		s.MachineID = found
 	}
+	nonce := ""
+	r.KeepNonce = func(_ context.Context, n string) error { nonce = n; return nil }
 	out, runErr := m.RunTurn(ctx, &s, r)
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 90*time.Second)
 	defer cancel()
-	err := m.Destroy(clean, s)
+	err := m.discard(clean, s, nonce)
 	res := RunResult{MachineID: s.MachineID, ExitCode: out.ExitCode, State: "destroyed", Destroyed: err == nil, WorkspaceFiles: out.Files, Outcome: out}
 	res.Outcome.Destroyed = res.Destroyed
 	if err != nil {
 		res.State = "unknown"
 	}
 	return res, errors.Join(runErr, err)
+}
+
+// discard destroys a machine whose lease we hold.
+func (m *Machines) discard(ctx context.Context, s Session, nonce string) error {
+	if nonce != "" && s.MachineID != "" {
+		if err := m.cfg.Fly.ReleaseLease(ctx, s.AppName, s.MachineID, nonce); err != nil {
+			m.log.DebugContext(ctx, "lease not released", "machine", s.MachineID, "err", err)
+		}
+	}
+	return m.Destroy(ctx, s)
 }
 
 // find returns the id of the session's machine if there is one.

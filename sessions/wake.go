@@ -96,7 +96,7 @@ func (a *attempt) replace(ctx context.Context) error {
 	if err != nil || vol.State != "created" {
 		return a.loseSession(ctx)
 	}
-	if err := a.m.cfg.Fly.DeleteMachine(ctx, a.s.AppName, a.s.MachineID, true, ""); err != nil {
+	if err := a.m.cfg.Fly.DeleteMachine(ctx, a.s.AppName, a.s.MachineID, true, a.nonce); err != nil {
 		return fmt.Errorf("destroy machine %s: %w", a.s.MachineID, err)
 	}
 	if err := a.await(ctx, "destroyed"); err != nil {

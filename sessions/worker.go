@@ -135,7 +135,7 @@ func (w *work) once(ctx context.Context) error {
 	if err := w.run(ctx, &s); err != nil {
 		return err
 	}
-	return w.sv.cfg.Machines.Destroy(ctx, s)
+	return w.sv.cfg.Machines.discard(ctx, s, w.note.Nonce)
 }
 
 // session returns the thread's session, made and stored if the turn may begin one.

@@ -166,3 +166,27 @@ func TestCrash(t *testing.T) {
 		}
 	}
 }
+
+func TestRunOnce(t *testing.T) {
+	t.Parallel()
+	w := splitWorld(t)
+	for _, c := range []struct {
+		name, prompt, want string
+		code               int
+	}{
+		{"prints the answer alone and exits well", "say: forty-two", "forty-two\n", 0},
+		{"exits with the turn's exit code", "fail with 7", "", 7},
+		{"takes a prompt that begins with a dash", "-x is what?", "", 0},
+	} {
+		cmd := self(t.Context(), w.env, "run", "--", c.prompt)
+		var log strings.Builder
+		cmd.Stderr = &log
+		out, _ := cmd.Output()
+		if code := cmd.ProcessState.ExitCode(); code != c.code || (c.want != "" && string(out) != c.want) {
+			t.Errorf("%s: printed %q and exited %d, want %q and %d\n%s", c.name, out, code, c.want, c.code, log.String())
+		}
+	}
+	if left := flyList(t, "http://"+w.fly, "test-app", "machines"); len(left) != 0 {
+		t.Errorf("machines left: %v", left)
+	}
+}
