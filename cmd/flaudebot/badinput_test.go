@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bytes"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+// badInput is something that goes wrong in a thread: what is said, what is done meanwhile, and what the person reads.
+type badInput struct {
+	name  string
+	say   string
+	while func(w *split, channel, root string) // the turn runs
+	want  string                               // sentence that the person reads
+	code  string
+}
+
+func TestBadInput(t *testing.T) {
+	t.Parallel()
+	w := splitWorld(t)
+	w.env = append(w.env, "FLAUDEBOT_PATIENCE=2s")
+	start(t, w.env, "serve")
+	general := w.channel("general")
+	for _, c := range []badInput{
+		{"a prompt that begins with a dash", "-h", nil, "I am a script, not Claude.", "0"},
+		{"a prompt that begins with a slash", "/clear", nil, "I am a script, not Claude.", "0"},
+		{"40,000 characters of four bytes", strings.Repeat("🦀", 39900) + "\n\nremember the number 5", nil, "I will remember the number 5.", "0"},
+		{"an answer of 1 MB on one line", "big 1000000", nil, "The whole answer is in the file answer.md.", "0"},
+		{"output that is no UTF-8", "garble", nil, "The command ended with exit code 0.", "0"},
+		{"Claude Code is killed", "crash", nil, "Claude Code was killed in mid-turn. The conversation stays: press Retry, or reply to go on.", "137"},
+		{"the machine is killed", "take 40 seconds", killMachine(false), "The machine ended in mid-turn. Files and conversation stay. It may have done part of the work: look before you press Retry.", "137"},
+		{"the machine runs out of memory", "take 40 seconds", killMachine(true), "The machine ran out of memory. Files and conversation stay. Press Retry, or ask for a smaller step.", "137"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			root := w.say(member, general, "", mention+c.say)
+			if c.while != nil {
+				w.until("the command runs", func() bool {
+					return strings.Contains(toJSON(t, w.thread(general, root)), "sleep 40")
+				})
+				c.while(w, general, root)
+			}
+			text, code := w.answer(general, root, root)
+			if code != c.code || !strings.Contains(text, c.want) {
+				t.Errorf("answer = %.500q (exit %s), want %q (exit %s)", text, code, c.want, c.code)
+			}
+			next := w.say(member, general, root, "say: still here")
+			if text, code := w.answer(general, root, next); code != "0" || !strings.Contains(text, "still here") {
+				t.Errorf("the next reply = %.300q (exit %s), want it answered", text, code)
+			}
+		})
+	}
+	t.Run("an empty mention is told what to do", func(t *testing.T) {
+		root := w.say(member, general, "", mention)
+		w.until("a sentence", func() bool {
+			return strings.Contains(toJSON(t, w.api(admin, "conversations.replies", url.Values{"channel": {general}, "ts": {root}})), "Mention me together with what you would like done")
+		})
+	})
+	t.Run("Fly has no room", func(t *testing.T) {
+		w.flyFault(t, `{"method":"machine.create","status":422}`)
+		root := w.say(member, general, "", mention+"say: hello")
+		text, code := w.answer(general, root, root)
+		if code != "1" || !strings.Contains(text, "Fly has no room for the machine just now. Press Retry in a few minutes.") {
+			t.Errorf("answer = %q (exit %s)", text, code)
+		}
+		w.flyFault(t, `{}`)
+		next := w.say(member, general, root, "say: still here")
+		if text, code := w.answer(general, root, next); code != "0" || !strings.Contains(text, "still here") {
+			t.Errorf("the next reply = %q (exit %s), want it answered", text, code)
+		}
+	})
+	t.Run("guests and strangers are told so once, privately", func(t *testing.T) {
+		for _, who := range []string{guest, stranger} {
+			ts := w.say(who, general, "", mention+"say: hello")
+			w.until("a private sentence", func() bool {
+				seen := w.local(who, "seen", map[string]any{"channel": general})
+				return strings.Contains(toJSON(t, seen["ephemeral"]), "I may only work for full members of this workspace")
+			})
+			w.say(who, general, "", mention+"say: hello again")
+			if n := len(w.thread(general, ts)); n != 0 {
+				t.Errorf("the bot said %d things in the thread of %s, want none", n, who)
+			}
+		}
+	})
+}
+
+// killMachine ends the machine of a thread from outside, as its host would.
+func killMachine(oom bool) func(*split, string, string) {
+	return func(w *split, channel, root string) {
+		for _, m := range flyList(w.t, "http://"+w.fly, "test-app", "machines") {
+			if strings.Contains(toJSON(w.t, m["config"]), channel+":"+root) {
+				w.flyPost(w.t, "/local/kill", toJSON(w.t, map[string]any{"machine": m["id"], "oom_killed": oom}))
+				return
+			}
+		}
+		w.t.Errorf("no machine for the thread %s", root)
+	}
+}
+
+func (w *split) flyFault(t *testing.T, fault string) {
+	t.Helper()
+	w.flyPost(t, "/local/faults", fault)
+}
+
+func (w *split) flyPost(t *testing.T, path, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+w.fly+path, bytes.NewReader([]byte(body)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+}
+
+func TestBadSettings(t *testing.T) {
+	t.Parallel()
+	w := splitWorld(t)
+	for _, c := range []struct{ name, env, say, want string }{
+		{"a wrong Claude credential", "ANTHROPIC_API_KEY=sk-ant-wrong", "say: hi", "Claude refuses my credential. Whoever runs me must renew CLAUDE_CODE_OAUTH_TOKEN or ANTHROPIC_API_KEY; then press Retry."},
+		{"a repository that does not exist", "FLAUDEBOT_REPOS=/nowhere/at/all", "say: hi", "I could not clone a repository, so nothing was run. Check its address and my access to it, then press Retry."},
+		{"a Fly token that may not create the app", "FLAUDEBOT_FLY_APP=other-app FLY_API_TOKEN=fly-local-deploy", "say: hi", "Fly refuses my token. Whoever runs me must check FLY_API_TOKEN and FLAUDEBOT_FLY_APP; then press Retry."},
+		{"a wrong Fly token", "FLY_API_TOKEN=nonsense", "say: hi", "Fly refuses my token."},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			env := append(append([]string{}, w.env...), strings.Fields(c.env)...)
+			p := start(t, append(env, "FLAUDEBOT_PREFIX="+strings.ReplaceAll(c.name, " ", "-")+":"), "serve")
+			general := w.channel("general")
+			root := w.say(member, general, "", mention+c.say)
+			if text, code := w.answer(general, root, root); code != "1" || !strings.Contains(text, c.want) {
+				t.Errorf("answer = %q (exit %s), want %q", text, code, c.want)
+			}
+			p.stop()
+			if strings.Contains(p.logs(), "sk-ant-wrong") || strings.Contains(p.logs(), "nonsense") {
+				t.Error("the log shows a token")
+			}
+		})
+	}
+	for _, c := range []struct{ name, env, want string }{
+		{"a wrong Slack bot token", "SLACK_BOT_TOKEN=xoxb-wrong", "SLACK_BOT_TOKEN: Slack refuses the token"},
+		{"a wrong Slack app token", "SLACK_APP_TOKEN=xapp-wrong", "SLACK_APP_TOKEN: Slack refuses the token"},
+		{"a missing setting", "FLAUDEBOT_FLY_APP=", "FLAUDEBOT_FLY_APP is not set"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cmd := self(t.Context(), append(append([]string{}, w.env...), c.env), "serve")
+			out, err := cmd.CombinedOutput()
+			if err == nil || !strings.Contains(string(out), c.want) {
+				t.Errorf("serve = %v: %s, want %q", err, out, c.want)
+			}
+			if strings.Contains(string(out), "-wrong") {
+				t.Errorf("the token is shown: %s", out)
+			}
+		})
+	}
+}
