@@ -34,12 +34,7 @@ func testConfig(t *testing.T, env map[string]string) Config {
 	if err := os.WriteFile(claude, []byte(fakeClaude), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	run, err := os.MkdirTemp("", "fbr") // a socket's path is short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(run) })
-	cfg := Config{Data: filepath.Join(dir, "data"), RunDir: run, Claude: claude, UID: -1, Getenv: func(k string) string { return env[k] }}
+	cfg := Config{Data: filepath.Join(dir, "data"), RunDir: t.TempDir(), Claude: claude, UID: -1, Getenv: func(k string) string { return env[k] }}
 	if err := cfg.makeDirs(); err != nil {
 		t.Fatal(err)
 	}
