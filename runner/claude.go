@@ -124,6 +124,7 @@ func (c Config) asClaude(cmd *exec.Cmd) *exec.Cmd {
 type claudeProcess struct {
 	turn   *turn
 	stream stream
+	ended  chan struct{} // closed when the process has ended
 
 	mu     sync.Mutex
 	stdin  io.WriteCloser // guarded by mu; nil once closed
@@ -153,13 +154,14 @@ func (p *claudeProcess) run(cmd *exec.Cmd) {
 		return
 	}
 	p.stdin = stdin
-	ended, read := make(chan struct{}), make(chan struct{})
-	go p.halt(cmd, ended)
+	p.ended = make(chan struct{})
+	read := make(chan struct{})
+	go p.halt(cmd)
 	go func() { defer close(read); p.follow(cmd, out) }()
 	p.send(map[string]any{"type": "user", "message": map[string]any{"role": "user", "content": notACommand(p.turn.prompt)}})
 	p.err = cmd.Wait()
 	p.state = cmd.ProcessState
-	close(ended)
+	close(p.ended)
 	p.turn.cfg.killAll(cmd.Process.Pid)
 	// What it left behind may still hold its output open.
 	select {
@@ -218,7 +220,7 @@ func (p *claudeProcess) follow(cmd *exec.Cmd, out io.Reader) {
 			}
 			if p.stream.sawResult && !had {
 				p.closeStdin()
-				time.AfterFunc(afterResult, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) })
+				go p.endAfterResult(cmd)
 			}
 		}
 		if err != nil {
@@ -227,20 +229,36 @@ func (p *claudeProcess) follow(cmd *exec.Cmd, out io.Reader) {
 	}
 }
 
+// endAfterResult ends a process that stays although its turn is over.
+func (p *claudeProcess) endAfterResult(cmd *exec.Cmd) {
+	for _, step := range []struct {
+		wait time.Duration
+		sig  syscall.Signal
+	}{{afterResult, syscall.SIGTERM}, {afterTerm, syscall.SIGKILL}} {
+		select {
+		case <-p.ended:
+			return
+		case <-time.After(step.wait):
+			_ = syscall.Kill(-cmd.Process.Pid, step.sig)
+		}
+	}
+}
+
 // halt interrupts it when the turn is stopped: by request, so that the conversation stays whole, then by force.
-func (p *claudeProcess) halt(cmd *exec.Cmd, ended <-chan struct{}) {
+func (p *claudeProcess) halt(cmd *exec.Cmd) {
 	select {
-	case <-ended:
+	case <-p.ended:
 		return
 	case <-p.turn.stopNow:
 	}
-	p.send(map[string]any{"type": "control_request", "request_id": "stop", "request": map[string]any{"subtype": "interrupt"}})
+	// The pipe may be full of a prompt that nobody reads.
+	go p.send(map[string]any{"type": "control_request", "request_id": "stop", "request": map[string]any{"subtype": "interrupt"}})
 	for _, step := range []struct {
 		wait time.Duration
 		sig  syscall.Signal
 	}{{afterInterrupt, syscall.SIGTERM}, {afterTerm, syscall.SIGKILL}} {
 		select {
-		case <-ended:
+		case <-p.ended:
 			return
 		case <-time.After(step.wait):
 			_ = syscall.Kill(-cmd.Process.Pid, step.sig)
@@ -256,14 +274,14 @@ func (p *claudeProcess) outcome(resume bool) (Outcome, string) {
 	if answer == "" {
 		answer = strings.Join(s.said, "\n\n")
 	}
+	out.ExitCode = exitCode(p.state, p.err)
+	if s.sawResult && !s.isError && out.ExitCode == 0 { // a stop that came too late changes nothing
+		return out, answer
+	}
 	select {
 	case <-p.turn.stopNow:
 		return p.turn.cut(out), strings.Join(s.said, "\n\n")
 	default:
-	}
-	out.ExitCode = exitCode(p.state, p.err)
-	if s.sawResult && !s.isError && out.ExitCode == 0 {
-		return out, answer
 	}
 	if out.ExitCode == 0 {
 		out.ExitCode = 1

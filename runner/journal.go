@@ -63,7 +63,8 @@ func newJournal(c Config, turn string) (*journal, error) {
 	}
 	j := &journal{file: f, changed: make(chan struct{})}
 	if err := errors.Join(f.Sync(), syncDir(filepath.Dir(f.Name()))); err != nil {
-		return nil, errors.Join(fmt.Errorf("begin the journal of %s: %w", turn, err), f.Close())
+		// A journal that may not be on disk must not make the turn look interrupted.
+		return nil, errors.Join(fmt.Errorf("begin the journal of %s: %w", turn, err), f.Close(), os.Remove(f.Name()))
 	}
 	return j, nil
 }

@@ -3,6 +3,8 @@ package runner
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -261,15 +263,18 @@ func (s *server) put(_ context.Context, r PutRequest) PutReply {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return PutReply{Status: StatusInvalid, Reason: err.Error()}
 	}
+	if have := size(path); r.Offset > have {
+		return PutReply{Status: StatusInvalid, Reason: fmt.Sprintf("bytes %d to %d are missing", have, r.Offset)}
+	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
 	if err == nil {
 		_, err = f.WriteAt(r.Data, r.Offset)
-		err = errors.Join(err, f.Truncate(r.Offset+int64(len(r.Data))), f.Close())
+		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
 		return PutReply{Status: StatusInvalid, Reason: err.Error()}
 	}
-	return PutReply{Status: StatusOK, Size: r.Offset + int64(len(r.Data))}
+	return PutReply{Status: StatusOK, Size: size(path)}
 }
 
 func (s *server) take(_ context.Context, r TakeRequest) TakeReply {
@@ -293,8 +298,12 @@ func (s *server) take(_ context.Context, r TakeRequest) TakeReply {
 	switch {
 	case s.leaving:
 		return TakeReply{Status: StatusExiting}
+	case s.running != nil && s.running.ID == r.Turn.ID: // asked twice at once
+		return TakeReply{Status: StatusRunning}
 	case s.running != nil:
 		return TakeReply{Status: StatusBusy}
+	case s.cfg.heard(r.Turn.ID): // it ended meanwhile: the next question tells how
+		return TakeReply{Status: StatusRunning}
 	}
 	if s.linger != nil && !s.linger.Stop() {
 		return TakeReply{Status: StatusExiting}
@@ -343,8 +352,23 @@ func (s *server) check(t Turn) (string, error) {
 		if !putName.MatchString("file/" + f.Name) {
 			return "", fmt.Errorf("%q is no name for an attachment", f.Name)
 		}
+		if err := f.whole(s.cfg.putFile(t.ID, "file/"+f.Name)); err != nil {
+			return "", err
+		}
 	}
 	return prompt, checkRepos(t.Repos)
+}
+
+// whole checks that an attachment arrived as it was sent.
+func (f File) whole(path string) error {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("attachment %s was not put", f.Name)
+	}
+	if sum := sha256.Sum256(raw); int64(len(raw)) != f.Size || (f.SHA256 != "" && hex.EncodeToString(sum[:]) != f.SHA256) {
+		return fmt.Errorf("attachment %s did not arrive whole", f.Name)
+	}
+	return nil
 }
 
 // eventsBudget keeps a reply with events below MaxBody.
@@ -374,10 +398,15 @@ func (s *server) events(ctx context.Context, r EventsRequest) EventsReply {
 		return reply
 	}
 	raw, _ := json.Marshal(reply)
-	if text := piece(rec.Answer); len(text) == len(rec.Answer) && len(raw)+2*len(text) < eventsBudget-4<<10 {
-		reply.Outcome, reply.Text = &rec.Outcome, text
+	whole := reply
+	whole.Outcome, whole.Text = &rec.Outcome, rec.Answer
+	if len(rec.Answer) > eventsBudget || len(raw) > eventsBudget {
+		return reply
 	}
-	return reply
+	if raw, _ = json.Marshal(whole); len(raw) > eventsBudget {
+		return reply
+	}
+	return whole
 }
 
 // await returns events after n: nil when the turn is over or nothing came in time.

@@ -97,7 +97,7 @@ func (s *stream) system(e wireEvent) []Event {
 }
 
 func (s *stream) assistant(e wireEvent) []Event {
-	if e.Error != "" {
+	if e.Parent == "" { // a later answer clears it
 		s.apiError = e.Error
 	}
 	var out []Event

@@ -150,9 +150,10 @@ func (c Config) makeOwned(dir string) error {
 	return nil
 }
 
-// listFiles names up to 200 files of the workspace.
+// listFiles names up to 200 files of the workspace, in at most about 8 KiB: the list travels in one reply.
 func listFiles(dir string) []string {
 	var out []string
+	bytes := 0
 	errFull := errors.New("enough")
 	_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 		switch {
@@ -162,11 +163,12 @@ func listFiles(dir string) []string {
 			return filepath.SkipDir
 		case d.IsDir():
 			return nil
-		case len(out) == 200:
+		case len(out) == 200 || bytes > 8<<10:
 			return errFull
 		}
 		if rel, err := filepath.Rel(dir, path); err == nil {
 			out = append(out, strings.ToValidUTF8(rel, "\uFFFD"))
+			bytes += len(rel)
 		}
 		return nil
 	})

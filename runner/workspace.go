@@ -74,7 +74,7 @@ func (c Config) cloneAll(ctx context.Context, t *turn) error {
 // clone clones as Claude's user. A folder of this machine, which that user may not be able to reach, is copied by the
 // runner itself, out of Claude's reach and with nobody's Git settings, and then handed over.
 func (c Config) clone(ctx context.Context, r Repo, to string) error {
-	args := []string{"clone", "--quiet"}
+	args := []string{"clone", "--quiet", "--no-hardlinks"}
 	if r.Branch != "" {
 		args = append(args, "--branch", r.Branch)
 	}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,11 +48,11 @@ func TestGuard(t *testing.T) {
 }
 
 // faulty is a server whose calls are named by their path, and that counts what took effect.
-func faulty(t *testing.T) (faults *edge.Faults, get func(path string) (int, error), effects *int) {
+func faulty(t *testing.T) (faults *edge.Faults, get func(path string) (int, error), effects *atomic.Int32) {
 	t.Helper()
-	faults, effects = &edge.Faults{}, new(int)
+	faults, effects = &edge.Faults{}, new(atomic.Int32)
 	h := faults.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		*effects++
+		effects.Add(1)
 		_, _ = io.WriteString(w, "fine")
 	}), func(r *http.Request) string { return strings.Trim(r.URL.Path, "/") },
 		func(w http.ResponseWriter, status int) { http.Error(w, "fault", status) })
@@ -84,8 +85,8 @@ func TestFaults(t *testing.T) {
 			}
 			got = append(got, status)
 		}
-		if want := []int{200, 200, 503, 200}; !equal(got, want) || *effects != 3 {
-			t.Errorf("answers %v with %d effects, want %v with 3", got, *effects, want)
+		if want := []int{200, 200, 503, 200}; !equal(got, want) || effects.Load() != 3 {
+			t.Errorf("answers %v with %d effects, want %v with 3", got, effects.Load(), want)
 		}
 	})
 	t.Run("an answer is lost after the call took effect", func(t *testing.T) {
@@ -95,16 +96,16 @@ func TestFaults(t *testing.T) {
 		if status, err := get("/a"); err == nil {
 			t.Errorf("answer = %d, want none", status)
 		}
-		if *effects != 1 {
-			t.Errorf("effects = %d, want 1", *effects)
+		if effects.Load() != 1 {
+			t.Errorf("effects = %d, want 1", effects.Load())
 		}
 	})
 	t.Run("a call is dropped before it takes effect", func(t *testing.T) {
 		t.Parallel()
 		faults, get, effects := faulty(t)
 		faults.Add(edge.Fault{Drop: true, Nth: 1})
-		if status, err := get("/a"); err == nil || *effects != 0 {
-			t.Errorf("answer = %d with %d effects, want none", status, *effects)
+		if status, err := get("/a"); err == nil || effects.Load() != 0 {
+			t.Errorf("answer = %d with %d effects, want none", status, effects.Load())
 		}
 	})
 	t.Run("a call is delayed and then answered", func(t *testing.T) {
