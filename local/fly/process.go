@@ -47,7 +47,8 @@ func exitRequest(e exit, requested, oom bool) map[string]any {
 func (s *Server) boot(m *machine) {
 	m.State = "starting"
 	m.add("start", "starting", "user", nil)
-	instance := m.InstanceID
+	s.boots[m.ID]++
+	boot := s.boots[m.ID]
 	s.live.Go(func() {
 		for { // an update kills the old process first
 			select {
@@ -64,7 +65,7 @@ func (s *Server) boot(m *machine) {
 			<-p.done
 		}
 		defer s.mu.Unlock()
-		if s.closed || m.State != "starting" || m.InstanceID != instance {
+		if s.closed || m.State != "starting" || s.boots[m.ID] != boot {
 			return
 		}
 		if err := s.launch(m); err != nil {

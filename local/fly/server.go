@@ -57,6 +57,7 @@ type Server struct {
 	procs   map[string]*process      // guarded by mu; :: machine → its running process
 	logs    map[string][]logLine     // guarded by mu; :: machine → its output
 	buckets map[string]*rate.Limiter // guarded by mu
+	boots   map[string]int           // guarded by mu; :: machine → its newest boot: an older one gives up
 	closed  bool                     // guarded by mu
 }
 
@@ -72,6 +73,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, log: cfg.Log, ctx: ctx, cancel: cancel, changed: make(chan struct{}),
 		procs: map[string]*process{}, logs: map[string][]logLine{}, buckets: map[string]*rate.Limiter{},
+		boots: map[string]int{},
 	}
 	if err := s.load(); err != nil {
 		cancel()
