@@ -31,13 +31,7 @@ const app = "acme"
 
 func newWorld(t *testing.T, dir string) *world {
 	t.Helper()
-	return newSlowWorld(t, dir, 0)
-}
-
-// newSlowWorld is one whose machines take a while to boot.
-func newSlowWorld(t *testing.T, dir string, boot time.Duration) *world {
-	t.Helper()
-	srv, err := localfly.New(localfly.Config{Dir: dir, Runner: []string{"/bin/sh", "-c", mainProcess}, BootDelay: boot})
+	srv, err := localfly.New(localfly.Config{Dir: dir, Runner: []string{"/bin/sh", "-c", mainProcess}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,41 +162,6 @@ func TestMachineLife(t *testing.T) {
 			t.Errorf("Volumes = %v, %v, want none", vols, err)
 		}
 	})
-}
-
-func TestStopDuringBoot(t *testing.T) {
-	t.Parallel()
-	w := newSlowWorld(t, t.TempDir(), 300*time.Millisecond)
-	ctx := t.Context()
-	vol, err := w.CreateVolume(ctx, app, fly.CreateVolume{Name: "v", Region: "fra", SizeGB: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := w.CreateMachine(ctx, app, fly.CreateMachine{Name: "m1", Region: "fra", Config: config(vol.ID)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The first boot is under way: it must give up, and leave the second alone.
-	if err := w.StopMachine(ctx, app, m.ID, fly.StopMachine{}, ""); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.StartMachine(ctx, app, m.ID, ""); err != nil {
-		t.Fatal(err)
-	}
-	w.wait(m.ID, "started")
-	events, err := w.Events(ctx, app, m.ID, 50)
-	if err != nil {
-		t.Fatal(err)
-	}
-	started := 0
-	for _, e := range events {
-		if e.Type == "start" && e.Status == "started" {
-			started++
-		}
-	}
-	if started != 1 {
-		t.Errorf("the machine started %d times, want once", started)
-	}
 }
 
 func TestMachineLease(t *testing.T) {
