@@ -3,6 +3,7 @@ package claude
 import (
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -22,17 +23,21 @@ type flags struct {
 	skipAsking    bool
 	version, help bool
 	system        string // appended
+
+	permissionMode string
+	maxTurns       int  // rounds of tools; 0 = any number, as with Claude Code
+	unkept         bool // no transcript
 }
 
 // valued flags take one value; those that the script does not act on are read over.
-func valued(f *flags) map[string]*string {
+func valued(f *flags, turns *string) map[string]*string {
 	var ignored string
 	out := map[string]*string{
 		"--input-format": &f.input, "--output-format": &f.output, "--session-id": &f.sessionID, "--resume": &f.resume, "-r": &f.resume,
-		"--model": &f.model, "--append-system-prompt": &f.system,
+		"--model": &f.model, "--append-system-prompt": &f.system, "--max-turns": turns, "--permission-mode": &f.permissionMode,
 	}
 	for _, name := range []string{
-		"--setting-sources", "--add-dir", "--max-turns", "--permission-mode", "--permission-prompt-tool", "--allowedTools", "--disallowedTools",
+		"--setting-sources", "--add-dir", "--permission-prompt-tool", "--allowedTools", "--disallowedTools",
 		"--settings", "--mcp-config", "--fallback-model", "--effort", "--system-prompt", "--max-budget-usd", "--name", "--tools", "--json-schema",
 	} {
 		out[name] = &ignored
@@ -45,8 +50,11 @@ func switches(f *flags) map[string]*bool {
 	out := map[string]*bool{
 		"-p": &f.print, "--print": &f.print, "--verbose": &f.verbose, "--fork-session": &f.fork, "--dangerously-skip-permissions": &f.skipAsking,
 		"--version": &f.version, "-v": &f.version, "--help": &f.help, "-h": &f.help,
+		"--no-session-persistence": &f.unkept,
 	}
-	for _, name := range []string{"--strict-mcp-config", "--include-partial-messages", "--replay-user-messages", "--include-hook-events", "--no-session-persistence", "--bare", "--disable-slash-commands"} {
+	for _, name := range []string{
+		"--strict-mcp-config", "--include-partial-messages", "--replay-user-messages", "--include-hook-events", "--bare", "--disable-slash-commands",
+	} {
 		out[name] = &ignored
 	}
 	return out
@@ -57,7 +65,8 @@ var uuidForm = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-
 // parse reads the command line as Claude Code does.
 func parse(args []string) (flags, error) {
 	f := flags{input: "text", output: "text", model: "claude-scripted"}
-	vals, bools := valued(&f), switches(&f)
+	turns := "0"
+	vals, bools := valued(&f, &turns), switches(&f)
 	var rest []string
 	for i := 0; i < len(args); i++ {
 		name, value, has := strings.Cut(args[i], "=")
@@ -82,7 +91,11 @@ func parse(args []string) (flags, error) {
 		}
 	}
 	f.prompt = strings.Join(rest, " ")
+	var err error
+	f.maxTurns, err = strconv.Atoi(turns)
 	switch {
+	case err != nil:
+		return f, fmt.Errorf("error: option '--max-turns <turns>' argument '%s' is invalid", turns)
 	case f.output == "stream-json" && f.print && !f.verbose:
 		return f, fmt.Errorf("Error: When using --print, --output-format=stream-json requires --verbose") //nolint:staticcheck // its words
 	case f.sessionID != "" && !uuidForm.MatchString(f.sessionID):

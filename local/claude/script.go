@@ -87,7 +87,7 @@ func read(req request) talk {
 				t.results = append(t.results, result{text: flat(b.Content), error: b.IsError})
 			}
 		}
-		if said != "" && said != "[Request interrupted by user]" && said != "Continue from where you left off." {
+		if said != "" && !strings.HasPrefix(said, "[Request interrupted by user") && said != "Continue from where you left off." {
 			if t.prompt != "" {
 				t.before = append(t.before, t.prompt)
 			}
@@ -123,14 +123,18 @@ func phrases() []phrase {
 		return phrase{regexp.MustCompile(`(?is)^` + pattern + `$`), next}
 	}
 	return []phrase{
-		p(`remember the number (\d+)\.?`, func(_ talk, m []string) step { return step{text: "I will remember the number " + m[1] + "."} }),
+		p(`remember the number (\d+)\.?`, func(_ talk, m []string) step {
+			return step{text: "I will remember the number " + m[1] + "."}
+		}),
 		p(`what number did i ask you to remember\??`, recall),
 		p(`run: (.+)`, func(t talk, m []string) step { return t.bash(m[1], 0) }),
 		p(`write (\S+): (.*)`, write),
 		p(`read (\S+)`, func(t talk, m []string) step { return t.bash("cat -- "+quote(m[1]), 0) }),
 		p(`list files`, func(t talk, _ []string) step { return t.bash("ls -A", 0) }),
 		p(`take (\d+) seconds?`, take),
-		p(`fail with (\d+)`, func(_ talk, m []string) step { return step{refuse: "this request was told to fail with exit " + m[1]} }),
+		p(`fail with (\d+)`, func(_ talk, m []string) step {
+			return step{refuse: "this request was told to fail with exit " + m[1]}
+		}),
 		p(`todo: (.+)`, todo),
 		p(`say: (.+)`, func(_ talk, m []string) step { return step{text: m[1]} }),
 		p(`big (\d+)`, func(_ talk, m []string) step {
@@ -211,15 +215,16 @@ func tellResult(r result) string {
 	return fmt.Sprintf("%s\n%s\n%s\nThe command ended with exit code %s.", fence, text, fence, code)
 }
 
+// write makes a file, by the shell where the tool for it is refused: Claude Code writes over no file that it has not read.
 func write(t talk, m []string) step {
-	if len(t.results) > 0 {
-		if r := t.results[len(t.results)-1]; r.error {
-			return step{text: "I could not write " + m[1] + ": " + r.text}
-		}
+	if n := len(t.results); n > 0 && !t.results[n-1].error {
 		return step{text: "I wrote " + m[1] + "."}
+	} else if n > 1 {
+		return step{text: "I could not write " + m[1] + ": " + t.results[n-1].text}
 	}
-	if t.cwd == "" && !filepath.IsAbs(m[1]) {
-		return step{tool: "Bash", input: map[string]any{"command": "printf '%s\\n' " + quote(m[2]) + " > " + quote(m[1]), "description": "Write " + m[1]}}
+	if t.cwd == "" && !filepath.IsAbs(m[1]) || len(t.results) > 0 {
+		command := "printf '%s\\n' " + quote(m[2]) + " > " + quote(m[1])
+		return step{tool: "Bash", input: map[string]any{"command": command, "description": "Write " + m[1]}}
 	}
 	path := m[1]
 	if !filepath.IsAbs(path) {

@@ -7,9 +7,11 @@ package claude
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -21,6 +23,9 @@ import (
 
 // Key is the credential that the API accepts by default.
 const Key = "sk-ant-local"
+
+// mostBytes is the API's limit of a request.
+const mostBytes = 32 << 20
 
 // Config says how the API behaves.
 type Config struct {
@@ -66,7 +71,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("POST /v1/messages/count_tokens", s.count)
 	mux.HandleFunc("GET /local/log", s.log)
 	mux.Handle("POST /local/faults", &s.faults)
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "The local Messages API.\n") })
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "The local Messages API.") })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { refuse(w, http.StatusNotFound, "not found: "+r.URL.Path) })
 	faulty := s.faults.Wrap(mux, func(r *http.Request) string {
 		if r.URL.Path == "/v1/messages" {
@@ -74,20 +79,31 @@ func (s *Server) Handler() http.Handler {
 		}
 		return "other"
 	}, func(w http.ResponseWriter, status int) { refuse(w, status, http.StatusText(status)) })
-	return edge.Guard(faulty, nil)
+	return edge.Guard(s.numbered(faulty), nil)
 }
 
+// refuse answers in the API's form of an error.
 func refuse(w http.ResponseWriter, status int, text string) {
 	kind := map[int]string{
-		400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large",
-		429: "rate_limit_error", 529: "overloaded_error",
+		400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+		413: "request_too_large", 429: "rate_limit_error", 529: "overloaded_error",
 	}[status]
 	if kind == "" {
 		kind = "api_error"
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]any{"type": "error", "error": map[string]string{"type": kind, "message": text}})
+	_ = json.NewEncoder(w).Encode(map[string]any{
+		"type": "error", "error": map[string]string{"type": kind, "message": text}, "request_id": w.Header().Get("Request-Id"),
+	})
+}
+
+// numbered gives every answer an id, as the API does.
+func (s *Server) numbered(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Request-Id", fmt.Sprintf("req_local%08d", s.serial.Add(1)))
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (s *Server) mayAsk(r *http.Request) bool {
@@ -112,8 +128,20 @@ func (s *Server) messages(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var req request
-	if err := json.NewDecoder(io.LimitReader(r.Body, 64<<20)).Decode(&req); err != nil {
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, mostBytes)).Decode(&req)
+	var tooLong *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLong):
+		refuse(w, http.StatusRequestEntityTooLarge, "Request exceeds the maximum size")
+		return
+	case err != nil:
 		refuse(w, http.StatusBadRequest, "invalid JSON: "+err.Error())
+		return
+	case req.Model == "":
+		refuse(w, http.StatusBadRequest, "model: Field required")
+		return
+	case len(req.Messages) == 0:
+		refuse(w, http.StatusBadRequest, "messages: at least one message is required")
 		return
 	}
 	talk := read(req)
@@ -147,7 +175,15 @@ func (s *Server) log(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) count(w http.ResponseWriter, r *http.Request) {
-	raw, _ := io.ReadAll(io.LimitReader(r.Body, 64<<20))
+	if !s.mayAsk(r) {
+		refuse(w, http.StatusUnauthorized, "invalid x-api-key")
+		return
+	}
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, mostBytes))
+	if err != nil {
+		refuse(w, http.StatusRequestEntityTooLarge, "Request exceeds the maximum size")
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(map[string]int{"input_tokens": len(raw) / 4})
 }
@@ -164,21 +200,21 @@ func (s *Server) answer(w http.ResponseWriter, req request, st step) {
 		stop = "tool_use"
 		content = append(content, map[string]any{"type": "tool_use", "id": fmt.Sprintf("toolu_local%08d", n), "name": st.tool, "input": st.input})
 	}
-	usage := map[string]any{"input_tokens": 1200, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 1 + len(st.text)/4}
+	used := usage{Input: 1200, Output: 1 + len(st.text)/4}
 	msg := map[string]any{
 		"id": fmt.Sprintf("msg_local%08d", n), "type": "message", "role": "assistant", "model": req.Model,
-		"content": content, "stop_reason": stop, "stop_sequence": nil, "usage": usage,
+		"content": content, "stop_reason": stop, "stop_sequence": nil, "usage": used,
 	}
 	if !req.Stream {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(msg)
 		return
 	}
-	stream(w, msg, content, stop, usage)
+	stream(w, msg, content, stop, used)
 }
 
 // stream sends the message as server-sent events, as the API's documentation shows them.
-func stream(w http.ResponseWriter, msg map[string]any, content []map[string]any, stop string, usage map[string]any) {
+func stream(w http.ResponseWriter, msg map[string]any, content []map[string]any, stop string, used usage) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	flush := http.NewResponseController(w)
 	send := func(kind string, fields map[string]any) {
@@ -187,11 +223,9 @@ func stream(w http.ResponseWriter, msg map[string]any, content []map[string]any,
 		fmt.Fprintf(w, "event: %s\ndata: %s\n\n", kind, raw)
 		_ = flush.Flush()
 	}
-	start := map[string]any{}
-	for k, v := range msg {
-		start[k] = v
-	}
+	start := maps.Clone(msg)
 	start["content"], start["stop_reason"] = []any{}, nil
+	start["usage"] = usage{Input: used.Input, Output: 1} // the rest is said at the end
 	send("message_start", map[string]any{"message": start})
 	for i, b := range content {
 		if b["type"] == "text" {
@@ -200,13 +234,14 @@ func stream(w http.ResponseWriter, msg map[string]any, content []map[string]any,
 				send("content_block_delta", map[string]any{"index": i, "delta": map[string]any{"type": "text_delta", "text": part}})
 			}
 		} else {
-			send("content_block_start", map[string]any{"index": i, "content_block": map[string]any{"type": "tool_use", "id": b["id"], "name": b["name"], "input": map[string]any{}}})
+			empty := map[string]any{"type": "tool_use", "id": b["id"], "name": b["name"], "input": map[string]any{}}
+			send("content_block_start", map[string]any{"index": i, "content_block": empty})
 			raw, _ := json.Marshal(b["input"])
 			send("content_block_delta", map[string]any{"index": i, "delta": map[string]any{"type": "input_json_delta", "partial_json": string(raw)}})
 		}
 		send("content_block_stop", map[string]any{"index": i})
 	}
-	send("message_delta", map[string]any{"delta": map[string]any{"stop_reason": stop, "stop_sequence": nil}, "usage": usage})
+	send("message_delta", map[string]any{"delta": map[string]any{"stop_reason": stop, "stop_sequence": nil}, "usage": used})
 	send("message_stop", map[string]any{})
 }
 
