@@ -1,6 +1,7 @@
 package claude
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -97,11 +98,13 @@ func parse(args []string) (flags, error) {
 	case err != nil:
 		return f, fmt.Errorf("error: option '--max-turns <turns>' argument '%s' is invalid", turns)
 	case f.output == "stream-json" && f.print && !f.verbose:
-		return f, fmt.Errorf("Error: When using --print, --output-format=stream-json requires --verbose") //nolint:staticcheck // its words
+		//nolint:staticcheck,revive // its words
+		return f, errors.New("Error: When using --print, --output-format=stream-json requires --verbose")
 	case f.sessionID != "" && !uuidForm.MatchString(f.sessionID):
-		return f, fmt.Errorf("Error: Invalid session ID. Must be a valid UUID.") //nolint:staticcheck,revive // its words
+		return f, errors.New("Error: Invalid session ID. Must be a valid UUID.") //nolint:staticcheck,revive // its words
 	case f.sessionID != "" && f.resume != "" && !f.fork:
-		return f, fmt.Errorf("Error: --session-id can only be used with --resume if --fork-session is also specified.") //nolint:staticcheck,revive // its words
+		return f, errors.New( //nolint:staticcheck,revive // its words
+			"Error: --session-id can only be used with --continue or --resume if --fork-session is also specified.")
 	}
 	return f, nil
 }

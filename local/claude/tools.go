@@ -82,7 +82,7 @@ func (a *agent) bash(ctx context.Context, command string, limit time.Duration) (
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
-	text = strings.TrimRight(strings.ToValidUTF8(out.String(), "\uFFFD"), "\n")
+	text = strings.TrimRight(string([]rune(out.String())), "\n") // a byte that is no text becomes U+FFFD
 	if len(text) > mostOutput {
 		text = strings.ToValidUTF8(text[:mostOutput], "") + "\n… [output cut]"
 	}
