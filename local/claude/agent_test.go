@@ -130,7 +130,8 @@ func TestSessions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, _ := d.say(recallIt, "--resume", firstID, "--fork-session", "--session-id", secondID); got.Result != its42 || got.Session != secondID {
+		got, _ := d.say(recallIt, "--resume", firstID, "--fork-session", "--session-id", secondID)
+		if got.Result != its42 || got.Session != secondID {
 			t.Errorf("%q in %s, want %q in %s", got.Result, got.Session, its42, secondID)
 		}
 		if got, _ := d.say(recallIt, "--resume", secondID); got.Result != its42 {
@@ -183,8 +184,8 @@ func TestCommandLine(t *testing.T) {
 		"a flag without its value is refused":  {args: []string{"-p", "--model"}, code: 1, err: "argument missing"},
 		"no prompt is refused":                 {args: []string{"-p"}, code: 1, err: "Input must be provided"},
 		"a blank prompt is passed over":        {args: []string{"-p"}, stdin: " \n\t\n"},
-		"a stream of events wants --verbose":   {args: []string{"-p", "--output-format", "stream-json"}, stdin: "hello", code: 1, err: "requires --verbose"},
-		"rounds of tools have a limit":         {args: []string{"-p", "--max-turns", "2"}, stdin: "todo: a; b; c", code: 1, out: "Reached maximum number of turns (2)"},
+		"a stream of events wants --verbose":   {args: []string{"-p", "--output-format", "stream-json"}, code: 1, err: "requires --verbose"},
+		"rounds of tools have a limit":         {args: []string{"-p", "--max-turns", "2"}, stdin: "todo: a; b; c", code: 1, out: "maximum number of turns (2)"},
 		"a limit of 0 is none":                 {args: []string{"-p", "--max-turns", "0"}, stdin: "todo: a; b; c", out: "[x] c"},
 		"a limit that is no number is refused": {args: []string{"-p", "--max-turns", "two"}, stdin: "x", code: 1, err: "is invalid"},
 		"a line of input that is no JSON ends it": {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -66,7 +67,8 @@ func (d *desk) command(args ...string) *exec.Cmd {
 	d.t.Helper()
 	program := d.program
 	env := []string{
-		"HOME=" + d.home, "PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8", "IS_SANDBOX=1", "ANTHROPIC_BASE_URL=" + d.api.URL, "ANTHROPIC_API_KEY=" + d.key,
+		"HOME=" + d.home, "PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8", "IS_SANDBOX=1",
+		"ANTHROPIC_BASE_URL=" + d.api.URL, "ANTHROPIC_API_KEY=" + d.key,
 		"CLAUDE_CONFIG_DIR=" + d.home + "/config", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1", "DISABLE_AUTOUPDATER=1",
 		"CLAUDE_CODE_MAX_RETRIES=1", "CLAUDE_CODE_ENABLE_TASKS=0",
 	}
@@ -233,33 +235,53 @@ type said struct {
 }
 
 func phraseTable() []said {
-	help := help
+	const end = "The command ended with exit code "
+	command := func(code int, out string) string { return fmt.Sprintf("```\n%s\n```\n%s%d.", out, end, code) }
+	bash := []string{"Bash"}
 	return []said{
-		{name: "a number is not known before it was told", say: "what number did I ask you to remember?", answer: "You have not told me a number in this conversation."},
+		{
+			name: "a number is not known before it was told", say: "what number did I ask you to remember?",
+			answer: "You have not told me a number in this conversation.",
+		},
 		{name: "a number is taken in", say: "Remember the number 42", answer: "I will remember the number 42."},
-		{name: "a number is remembered", say: "WHAT NUMBER did I ask you to remember", answer: "You asked me to remember the number 42."},
+		{
+			name: "a number is remembered", say: "WHAT NUMBER did I ask you to remember",
+			answer: "You asked me to remember the number 42.",
+		},
 		{name: "the last number counts", say: "remember the number 43.", answer: "I will remember the number 43."},
 		{name: "a command's output and exit code are told", say: "run: echo one; echo two >&2; exit 3",
-			answer: "```\none\ntwo\n```\nThe command ended with exit code 3.", ran: []string{"Bash"}},
-		{name: "a command that is well ends with 0", say: "RUN: printf 'a  b\\n\\n'", answer: "```\na  b\n```\nThe command ended with exit code 0.", ran: []string{"Bash"}},
-		{name: "output with a fence of its own gets a longer one", say: "run: echo '```'", answer: "````\n```\n````\nThe command ended with exit code 0.", ran: []string{"Bash"}},
-		{name: "a command may have several lines", say: "run: echo a\necho b", answer: "```\na\nb\n```\nThe command ended with exit code 0.", ran: []string{"Bash"}},
-		{name: "a file is written, its folder made", say: "write new/notes.txt: first line", answer: "I wrote new/notes.txt.", ran: []string{"Write"}},
-		{name: "a file is read", say: "read new/notes.txt", answer: "```\nfirst line\n```\nThe command ended with exit code 0.", ran: []string{"Bash"}},
+			answer: command(3, "one\ntwo"), ran: bash},
+		{name: "a command that is well ends with 0", say: "RUN: printf 'a  b\\n\\n'", answer: command(0, "a  b"), ran: bash},
+		{
+			name: "output with a fence of its own gets a longer one", say: "run: echo '```'",
+			answer: "````\n```\n````\n" + end + "0.", ran: bash,
+		},
+		{name: "a command may have several lines", say: "run: echo a\necho b", answer: command(0, "a\nb"), ran: bash},
+		{
+			name: "a file is written, its folder made", say: "write new/notes.txt: first line",
+			answer: "I wrote new/notes.txt.", ran: []string{"Write"},
+		},
+		{name: "a file is read", say: "read new/notes.txt", answer: command(0, "first line"), ran: bash},
 		{name: "a file that is not there is said to be missing", say: "read gone.txt",
-			answer: "```\ncat: gone.txt: No such file or directory\n```\nThe command ended with exit code 1.", ran: []string{"Bash"}},
+			answer: command(1, "cat: gone.txt: No such file or directory"), ran: bash},
 		{name: "a file that was there already is written over", say: "write old.txt: new text", answer: "I wrote old.txt."},
-		{name: "what was written over is new", say: "read old.txt", answer: "```\nnew text\n```\nThe command ended with exit code 0.", ran: []string{"Bash"}},
-		{name: "files are listed", say: "list files", answer: "```\nnew\nold.txt\n```\nThe command ended with exit code 0.", ran: []string{"Bash"}},
-		{name: "time is taken", say: "take 1 seconds", answer: "That took 1 seconds.", ran: []string{"Bash"}},
+		{name: "what was written over is new", say: "read old.txt", answer: command(0, "new text"), ran: bash},
+		{name: "files are listed", say: "list files", answer: command(0, "new\nold.txt"), ran: bash},
+		{name: "time is taken", say: "take 1 seconds", answer: "That took 1 seconds.", ran: bash},
 		{name: "a list is gone through item by item", say: "todo: plan; build ; test", answer: "Done:\n\n- [x] plan\n- [x] build\n- [x] test",
 			ran: []string{"TodoWrite", "TodoWrite", "TodoWrite", "TodoWrite"}},
 		{name: "a failure is a failure", say: "fail with 3", failed: true,
 			answer: "API Error: 400 this request was told to fail with exit 3"},
-		{name: "the conversation goes on after a failure", say: "what number did I ask you to remember?", answer: "You asked me to remember the number 43."},
-		{name: "bytes that are no text are replaced", say: "garble", answer: "```\na\uFFFD\uFFFDb\n```\nThe command ended with exit code 0.", ran: []string{"Bash"}},
+		{
+			name: "the conversation goes on after a failure", say: "what number did I ask you to remember?",
+			answer: "You asked me to remember the number 43.",
+		},
+		{name: "bytes that are no text are replaced", say: "garble", answer: command(0, "a\uFFFD\uFFFDb"), ran: bash},
 		{name: "anything else is answered with what it understands", say: "how are you? remember the number 9", answer: help},
-		{name: "a phrase may end a longer message", say: "Earlier in this thread:\nsomebody: hello\n\nremember the number 44", answer: "I will remember the number 44."},
+		{
+			name: "a phrase may end a longer message", say: "Earlier in this thread:\nsomebody: hello\n\nremember the number 44",
+			answer: "I will remember the number 44.",
+		},
 	}
 }
 

@@ -97,8 +97,9 @@ func (a *agent) resultEvent(subtype string, t *turnState) map[string]any {
 		stop = t.stop
 	}
 	return a.event("result", map[string]any{
-		"subtype": subtype, "is_error": subtype != "success", "duration_ms": time.Since(t.began).Milliseconds(), "duration_api_ms": t.asking.Milliseconds(),
-		"num_turns": t.users + 1, "stop_reason": stop, "total_cost_usd": cost, "usage": t.used, "modelUsage": models,
+		"subtype": subtype, "is_error": subtype != "success", "duration_ms": time.Since(t.began).Milliseconds(),
+		"duration_api_ms": t.asking.Milliseconds(),
+		"num_turns":       t.users + 1, "stop_reason": stop, "total_cost_usd": cost, "usage": t.used, "modelUsage": models,
 		"permission_denials": []any{}, "fast_mode_state": "off", "terminal_reason": "completed",
 	})
 }

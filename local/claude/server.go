@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -144,6 +145,10 @@ func (s *Server) messages(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, "messages: at least one message is required")
 		return
 	}
+	if id := unanswered(req.Messages); id != "" {
+		refuse(w, http.StatusBadRequest, "messages: `tool_use` ids were found without `tool_result` blocks immediately after: "+id)
+		return
+	}
 	talk := read(req)
 	step := talk.next()
 	seen := Seen{Model: req.Model, Prompt: talk.prompt, Step: len(talk.results), Messages: len(req.Messages), Status: 200}
@@ -155,6 +160,29 @@ func (s *Server) messages(w http.ResponseWriter, r *http.Request) {
 	}
 	s.note(seen)
 	s.answer(w, req, step)
+}
+
+// unanswered is a use of a tool that has no result in what the user says next; the API takes none. Messages of the same role
+// that follow each other are one.
+func unanswered(all []message) string {
+	var open []string
+	for i, m := range all {
+		if i > 0 && m.Role == "assistant" && all[i-1].Role == "user" && len(open) > 0 {
+			return open[0]
+		}
+		for _, b := range m.blocks() {
+			switch b.Type {
+			case "tool_use":
+				open = append(open, b.ID)
+			case "tool_result":
+				open = slices.DeleteFunc(open, func(id string) bool { return id == b.ToolUseID })
+			}
+		}
+	}
+	if len(open) > 0 {
+		return open[0]
+	}
+	return ""
 }
 
 func (s *Server) note(seen Seen) {

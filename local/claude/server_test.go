@@ -41,7 +41,8 @@ const bash = `"tools":[{"name":"Bash"}]`
 // body is a request that says something.
 func body(say string, more ...string) string {
 	raw, _ := json.Marshal(say)
-	return `{"model":"claude-x","max_tokens":10,"messages":[{"role":"user","content":` + string(raw) + `}],` + strings.Join(append(more, bash), ",") + `}`
+	return `{"model":"claude-x","max_tokens":10,"messages":[{"role":"user","content":` + string(raw) + `}],` +
+		strings.Join(append(more, bash), ",") + `}`
 }
 
 // sse is one event of a stream.
@@ -142,7 +143,8 @@ func TestStreaming(t *testing.T) {
 		all := read(t, "take 3 seconds")
 		input, stop := "", ""
 		for _, e := range all {
-			if e.name == "content_block_start" && e.data.Index == 1 && (e.data.Block.Type != "tool_use" || e.data.Block.Name != "Bash" || e.data.Block.ID == "") {
+			second := e.name == "content_block_start" && e.data.Index == 1
+			if second && (e.data.Block.Type != "tool_use" || e.data.Block.Name != "Bash" || e.data.Block.ID == "") {
 				t.Errorf("block 1 = %+v, want a use of Bash", e.data.Block)
 			}
 			if e.data.Delta.Type == "input_json_delta" {
@@ -179,7 +181,8 @@ func TestStreaming(t *testing.T) {
 		res := ask(t, newAPI(t), "/v1/messages", body("remember the number 5"), "Authorization", "Bearer "+Key)
 		var m apiReply
 		err := json.NewDecoder(res.Body).Decode(&m)
-		if b := (message{Content: m.Content}).blocks(); err != nil || len(b) != 1 || b[0].Text != "I will remember the number 5." || m.StopReason != "end_turn" {
+		b := (message{Content: m.Content}).blocks()
+		if err != nil || len(b) != 1 || b[0].Text != "I will remember the number 5." || m.StopReason != "end_turn" {
 			t.Errorf("message = %+v, %v", m, err)
 		}
 		if res.Header.Get("Request-Id") == "" {
@@ -190,7 +193,7 @@ func TestStreaming(t *testing.T) {
 
 func TestErrors(t *testing.T) {
 	t.Parallel()
-	good := body("hello")
+	good, key := body("hello"), []string{"X-Api-Key", Key}
 	for name, tt := range map[string]struct {
 		path, body string
 		header     []string
@@ -202,14 +205,18 @@ func TestErrors(t *testing.T) {
 		"another token":         {"/v1/messages", good, []string{"Authorization", "Bearer sk-ant-other"}, 401, "authentication_error", "invalid x-api-key"},
 		"no key":                {"/v1/messages", good, nil, 401, "authentication_error", "invalid x-api-key"},
 		"no key for a count":    {"/v1/messages/count_tokens", good, nil, 401, "authentication_error", "invalid x-api-key"},
-		"a body that is broken": {"/v1/messages", "{", []string{"X-Api-Key", Key}, 400, "invalid_request_error", "invalid JSON"},
-		"no model":              {"/v1/messages", `{"messages":[{"role":"user","content":"x"}]}`, []string{"X-Api-Key", Key}, 400, "invalid_request_error", "model"},
-		"no message":            {"/v1/messages", `{"model":"claude-x","messages":[]}`, []string{"X-Api-Key", Key}, 400, "invalid_request_error", "at least one message"},
-		"a body of 33 MiB":      {"/v1/messages", `{"model":"` + strings.Repeat("x", 33<<20), []string{"X-Api-Key", Key}, 413, "request_too_large", "maximum size"},
+		"a body that is broken": {"/v1/messages", "{", key, 400, "invalid_request_error", "invalid JSON"},
+		"no model":              {"/v1/messages", `{"messages":[{"role":"user","content":""}]}`, key, 400, "invalid_request_error", "model"},
+		"no message":            {"/v1/messages", `{"model":"claude-x","messages":[]}`, key, 400, "invalid_request_error", "at least one message"},
+		"a body of 33 MiB":      {"/v1/messages", `{"model":"` + strings.Repeat("x", 33<<20), key, 413, "request_too_large", "maximum size"},
 		"a path that is not there": {
-			"/v1/tomorrow", good, []string{"X-Api-Key", Key}, 404, "not_found_error", "/v1/tomorrow",
+			"/v1/tomorrow", good, key, 404, "not_found_error", "/v1/tomorrow",
 		},
-		"what was told to fail": {"/v1/messages", body("fail with 3"), []string{"X-Api-Key", Key}, 400, "invalid_request_error", "exit 3"},
+		"a use of a tool without its result": {
+			"/v1/messages", `{"model":"claude-x","messages":[{"role":"user","content":"x"},{"role":"assistant","content":[{"type":"tool_use","id":"toolu_7"}]},` +
+				`{"role":"user","content":"y"}]}`, key, 400, "invalid_request_error", "toolu_7",
+		},
+		"what was told to fail": {"/v1/messages", body("fail with 3"), key, 400, "invalid_request_error", "exit 3"},
 	} {
 		t.Run(name+" is refused in the API's form", func(t *testing.T) {
 			t.Parallel()
@@ -261,7 +268,8 @@ func TestErrors(t *testing.T) {
 		if err := json.NewDecoder(res.Body).Decode(&seen); err != nil {
 			t.Fatal(err)
 		}
-		if len(seen) != 2 || seen[0].Status != 401 || seen[0].Prompt != "" || seen[1].Status != 200 || seen[1].Prompt != "list files" {
+		if len(seen) != 2 || seen[0].Status != 401 || seen[0].Prompt != "" ||
+			seen[1].Status != 200 || seen[1].Prompt != "list files" {
 			t.Errorf("seen = %+v", seen)
 		}
 	})

@@ -73,7 +73,8 @@ func (a *agent) show(r *apiReply) (text string, uses []block) {
 		}
 		a.emit(a.event("assistant", map[string]any{
 			"message": map[string]any{
-				"id": r.ID, "type": "message", "role": "assistant", "model": r.Model, "content": []block{b}, "stop_reason": nil, "stop_sequence": nil, "usage": r.Usage,
+				"id": r.ID, "type": "message", "role": "assistant", "model": r.Model, "content": []block{b},
+				"stop_reason": nil, "stop_sequence": nil, "usage": r.Usage,
 			},
 			"parent_tool_use_id": nil, "request_id": r.request,
 		}))
