@@ -19,17 +19,19 @@ build: ## build bin/flaudebot
 	@CGO_ENABLED=0 $(GO) build -o bin/flaudebot ./cmd/flaudebot
 
 test: ## run all tests with the race detector, and say what was left out
-	@tools/test.sh
+	@$(GO) run ./tools/testall -race -timeout 15m ./...
 
-lint: ## gofmt, go vet, golangci-lint, go fix, go mod tidy
+lint: ## gofmt, go vet, go fix, golangci-lint, go mod tidy
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
+	$(GO) fix -diff ./...
 	$(GO) vet ./...
 	GOOS=darwin $(GO) vet ./...
 	$(LINT) run ./...
 	$(GO) mod tidy -diff
 
-fmt: ## format the code
-	gofmt -w .
+fmt: ## format the code and apply go fix
+	$(LINT) fmt ./...
+	$(GO) fix ./...
 
 images: ## build and push the session image (needs docker and flyctl)
 	@command -v docker >/dev/null || { echo "make images needs docker"; exit 1; }
