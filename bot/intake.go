@@ -212,6 +212,7 @@ func (b *Bot) accept(ctx context.Context, in incoming, begins bool) error {
 		b.aside(ctx, func(ctx context.Context) { b.heard(ctx, t, res.Ahead) })
 	case sessions.AcceptFull:
 		return b.sayOnce(ctx, in, "full", sayFull)
+	case sessions.AcceptDuplicate: // was heard before
 	}
 	return nil
 }

@@ -149,6 +149,7 @@ func failureSentence(o sessions.Outcome) string {
 		return "This message brought me down several times, so I gave it up. Try to say it differently." + detail
 	case sessions.FailEnded:
 		return "The session ended while this message waited. Mention me to begin a fresh one."
+	case runner.FailNone, runner.FailClaude: // told by what Claude Code said
 	}
 	return fmt.Sprintf("Claude ended with an error (exit %d). The conversation stays: press Retry, or reply to go on.", o.ExitCode) + detail
 }

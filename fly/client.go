@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -171,10 +172,8 @@ func (c *Client) send(ctx context.Context, r request, out any) error {
 		return &Error{Op: r.op, kind: ErrUnavailable, cause: withoutAddress(err)}
 	}
 	if res.StatusCode/100 != 2 {
-		for _, ok := range r.taken {
-			if res.StatusCode == ok {
-				return nil
-			}
+		if slices.Contains(r.taken, res.StatusCode) {
+			return nil
 		}
 		return newError(r.op, res, body)
 	}

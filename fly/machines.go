@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -143,10 +144,8 @@ func (c *Client) WaitMachine(ctx context.Context, app, id string, in WaitMachine
 			if m, err = c.Machine(ctx, app, id); err != nil {
 				return nil, err
 			}
-			for _, s := range in.States {
-				if m.State == s {
-					return m, nil
-				}
+			if slices.Contains(in.States, m.State) {
+				return m, nil
 			}
 			continue // it has gone on since
 		}

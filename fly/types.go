@@ -3,6 +3,7 @@ package fly
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"time"
 )
 
@@ -137,16 +138,12 @@ func (c MachineConfig) MarshalJSON() ([]byte, error) {
 		return b, err
 	}
 	all := map[string]json.RawMessage{}
-	for name, raw := range c.rest {
-		all[name] = raw
-	}
+	maps.Copy(all, c.rest)
 	var own map[string]json.RawMessage
 	if err := json.Unmarshal(b, &own); err != nil {
 		return nil, err
 	}
-	for name, raw := range own {
-		all[name] = raw
-	}
+	maps.Copy(all, own)
 	return json.Marshal(all)
 }
 

@@ -23,7 +23,8 @@ func (c Config) gitEnv() []string {
 	settings := [][2]string{
 		{"credential.helper", ""}, // drops inherited ones
 		{"credential.helper", "!'" + strings.ReplaceAll(self, "'", `'\''`) + "' runner git-credential"},
-		{"user.name", "Claude"}, {"user.email", "noreply@anthropic.com"},
+		{"user.name", "Claude"},
+		{"user.email", "noreply@anthropic.com"},
 	}
 	env := []string{"GIT_CONFIG_COUNT=" + strconv.Itoa(len(settings)), "FLAUDEBOT_RUN_DIR=" + c.RunDir}
 	for i, s := range settings {

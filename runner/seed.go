@@ -2,12 +2,11 @@ package runner
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
-
-	"crypto/rand"
 )
 
 // seed runs one prompt the seed system's way: everything comes with the environment, the answer and three markers go

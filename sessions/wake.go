@@ -110,8 +110,10 @@ func (a *attempt) replace(ctx context.Context) error {
 }
 
 func (a *attempt) loseSession(ctx context.Context) error {
-	fresh := a.m.Begin(Spec{Thread: a.s.Thread, Owner: a.s.Owner, Repos: a.s.Repos, VolumeGB: a.s.VolumeGB,
-		TTL: time.Duration(a.s.TTLSeconds) * time.Second}, time.Now())
+	fresh := a.m.Begin(Spec{
+		Thread: a.s.Thread, Owner: a.s.Owner, Repos: a.s.Repos, VolumeGB: a.s.VolumeGB,
+		TTL: time.Duration(a.s.TTLSeconds) * time.Second,
+	}, time.Now())
 	a.s.SessionID, a.s.MachineID, a.s.VolumeID, a.s.State = fresh.SessionID, "", "", nil
 	if err := a.save(ctx, *a.s); err != nil {
 		return err

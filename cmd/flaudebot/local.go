@@ -261,7 +261,8 @@ func makeRepo(dir string) error {
 		}
 	}
 	for _, args := range [][]string{
-		{"init", "--quiet", "--initial-branch=main"}, {"add", "."},
+		{"init", "--quiet", "--initial-branch=main"},
+		{"add", "."},
 		{"-c", "user.name=flaudebot", "-c", "user.email=flaudebot@localhost", "commit", "--quiet", "--message", "Begin"},
 	} {
 		cmd := exec.Command("git", args...)

@@ -249,8 +249,10 @@ func phraseTable() []said {
 			answer: "You asked me to remember the number 42.",
 		},
 		{name: "the last number counts", say: "remember the number 43.", answer: "I will remember the number 43."},
-		{name: "a command's output and exit code are told", say: "run: echo one; echo two >&2; exit 3",
-			answer: command(3, "one\ntwo"), ran: bash},
+		{
+			name: "a command's output and exit code are told", say: "run: echo one; echo two >&2; exit 3",
+			answer: command(3, "one\ntwo"), ran: bash,
+		},
 		{name: "a command that is well ends with 0", say: "RUN: printf 'a  b\\n\\n'", answer: command(0, "a  b"), ran: bash},
 		{
 			name: "output with a fence of its own gets a longer one", say: "run: echo '```'",
@@ -262,16 +264,22 @@ func phraseTable() []said {
 			answer: "I wrote new/notes.txt.", ran: []string{"Write"},
 		},
 		{name: "a file is read", say: "read new/notes.txt", answer: command(0, "first line"), ran: bash},
-		{name: "a file that is not there is said to be missing", say: "read gone.txt",
-			answer: command(1, "cat: gone.txt: No such file or directory"), ran: bash},
+		{
+			name: "a file that is not there is said to be missing", say: "read gone.txt",
+			answer: command(1, "cat: gone.txt: No such file or directory"), ran: bash,
+		},
 		{name: "a file that was there already is written over", say: "write old.txt: new text", answer: "I wrote old.txt."},
 		{name: "what was written over is new", say: "read old.txt", answer: command(0, "new text"), ran: bash},
 		{name: "files are listed", say: "list files", answer: command(0, "new\nold.txt"), ran: bash},
 		{name: "time is taken", say: "take 1 seconds", answer: "That took 1 seconds.", ran: bash},
-		{name: "a list is gone through item by item", say: "todo: plan; build ; test", answer: "Done:\n\n- [x] plan\n- [x] build\n- [x] test",
-			ran: []string{"TodoWrite", "TodoWrite", "TodoWrite", "TodoWrite"}},
-		{name: "a failure is a failure", say: "fail with 3", failed: true,
-			answer: "API Error: 400 this request was told to fail with exit 3"},
+		{
+			name: "a list is gone through item by item", say: "todo: plan; build ; test", answer: "Done:\n\n- [x] plan\n- [x] build\n- [x] test",
+			ran: []string{"TodoWrite", "TodoWrite", "TodoWrite", "TodoWrite"},
+		},
+		{
+			name: "a failure is a failure", say: "fail with 3", failed: true,
+			answer: "API Error: 400 this request was told to fail with exit 3",
+		},
 		{
 			name: "the conversation goes on after a failure", say: "what number did I ask you to remember?",
 			answer: "You asked me to remember the number 43.",
@@ -355,7 +363,7 @@ func TestRealClaude(t *testing.T) {
 	if err != nil {
 		t.Skip("left out: Claude Code is not installed")
 	}
-	real := func(t *testing.T) *desk {
+	genuine := func(t *testing.T) *desk {
 		t.Helper()
 		d := newDesk(t)
 		d.program = path
@@ -363,11 +371,11 @@ func TestRealClaude(t *testing.T) {
 	}
 	t.Run("it answers each phrase as the stand-in does", func(t *testing.T) {
 		t.Parallel()
-		converse(t, real(t))
+		converse(t, genuine(t))
 	})
 	t.Run("its exit code for a failure is 1, and the text the stand-in's", func(t *testing.T) {
 		t.Parallel()
-		d := real(t)
+		d := genuine(t)
 		got := d.run("fail with 7", "-p")
 		d.program = ""
 		if want := d.run("fail with 7", "-p"); got.code != 1 || want.code != 7 || got.out != want.out {
@@ -376,7 +384,7 @@ func TestRealClaude(t *testing.T) {
 	})
 	t.Run("a wrong key ends both alike", func(t *testing.T) {
 		t.Parallel()
-		d := real(t)
+		d := genuine(t)
 		d.key = "sk-ant-other"
 		got, gotEnd := d.say("list files")
 		d.program = ""
@@ -388,7 +396,7 @@ func TestRealClaude(t *testing.T) {
 	})
 	t.Run("it refuses flags and sessions with the stand-in's words", func(t *testing.T) {
 		t.Parallel()
-		d := real(t)
+		d := genuine(t)
 		const id = "11111111-1111-4111-8111-111111111111"
 		for _, args := range refusals(id) {
 			d.program = path

@@ -2,6 +2,7 @@ package slack
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"strings"
 )
@@ -142,17 +143,13 @@ func (s *Server) changeOriginal(to response, remove bool, body fields) {
 			return
 		}
 		delete(e.fields, "blocks")
-		for k, v := range body {
-			e.fields[k] = v
-		}
+		maps.Copy(e.fields, body)
 		return
 	}
 	for _, ch := range s.channels {
 		if m := ch.find(to.ts); m != nil && ch.id == to.channel {
 			m.deleted = remove
-			for k, v := range body {
-				m.fields[k] = v
-			}
+			maps.Copy(m.fields, body)
 		}
 	}
 }
@@ -356,9 +353,7 @@ type view struct {
 
 func (v *view) shown() fields {
 	out := fields{"id": v.id, "team_id": teamID, "app_id": appID, "state": fields{"values": fields{}}, "hash": v.id}
-	for k, f := range v.fields {
-		out[k] = f
-	}
+	maps.Copy(out, v.fields)
 	return out
 }
 

@@ -2,6 +2,7 @@ package slack
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -163,9 +164,7 @@ func (m *msg) inThread(ts string) bool { return m.str("thread_ts") == ts || m.st
 // shown is the message as a method returns it: metadata only where it was asked for.
 func (m *msg) shown(withMetadata bool) fields {
 	out := fields{}
-	for k, v := range m.fields {
-		out[k] = v
-	}
+	maps.Copy(out, m.fields)
 	if m.metadata != nil {
 		meta := fields{"event_type": m.metadata["event_type"]}
 		if withMetadata {
@@ -295,9 +294,7 @@ func content(c *call, most int) (body fields, meta map[string]any, err error) {
 // post adds a message and tells the app. s.mu must be held.
 func (s *Server) post(ch *channel, by person, thread string, body fields, meta map[string]any) *msg {
 	m := &msg{fields: fields{"type": "message", "user": by.id, "team": by.team, "ts": s.stamp()}, metadata: meta}
-	for k, v := range body {
-		m.fields[k] = v
-	}
+	maps.Copy(m.fields, body)
 	if thread != "" {
 		m.fields["thread_ts"] = thread
 	}
@@ -351,9 +348,7 @@ func (s *Server) announce(ch *channel, m *msg, by person) {
 	s.sendEvent(ch, event)
 	if ch.im == "" && !by.bot && strings.Contains(m.str("text"), "<@"+botUser+">") {
 		mention := fields{}
-		for k, v := range event {
-			mention[k] = v
-		}
+		maps.Copy(mention, event)
 		mention["type"] = "app_mention"
 		delete(mention, "channel_type")
 		delete(mention, "subtype")
@@ -379,9 +374,7 @@ func (s *Server) update(c *call) (fields, error) {
 	before := m.shown(true)
 	hadBlocks := m.fields["blocks"] != nil
 	delete(m.fields, "blocks")
-	for k, v := range body {
-		m.fields[k] = v
-	}
+	maps.Copy(m.fields, body)
 	if meta != nil {
 		m.metadata = meta
 	}
@@ -459,9 +452,7 @@ func (s *Server) postEphemeral(c *call) (fields, error) {
 // whisper shows a message to one person. s.mu must be held.
 func (s *Server) whisper(user, channel, thread string, body fields) string {
 	f := fields{"type": "message", "user": botUser, "bot_id": botID, "ts": s.stamp(), "is_ephemeral": true}
-	for k, v := range body {
-		f[k] = v
-	}
+	maps.Copy(f, body)
 	if thread != "" {
 		f["thread_ts"] = thread
 	}
