@@ -71,7 +71,8 @@ func TestSerial(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			src := "package p\nfunc TestX(t *testing.T) {" + tt.body + "}\nfunc TestMain(m *testing.M) {}\nfunc (s suite) TestY() {}\nfunc Test(t *testing.T)\n"
+			src := "package p\nfunc TestX(t *testing.T) {" + tt.body + "}\n" +
+				"func TestMain(m *testing.M) {}\nfunc (s suite) TestY() {}\nfunc Test(t *testing.T)\n"
 			file, err := parser.ParseFile(token.NewFileSet(), "p_test.go", src, parser.SkipObjectResolution)
 			if err != nil {
 				t.Fatal(err)

@@ -30,7 +30,17 @@ func TestRun(t *testing.T) {
 	t.Parallel()
 	head := "package a\n\nimport \"testing\"\n\n"
 	good := head + "func TestGood(t *testing.T) { t.Log(\"said in passing\") }\n"
-	skip := head + "func TestGood(t *testing.T) {}\nfunc TestSkip(t *testing.T) {\n\tt.Run(\"sub\", func(t *testing.T) { t.Skip(\"left out: no\\nmoon\") })\n}\n"
+	skip := head + `func TestGood(t *testing.T) {}
+func TestSkip(t *testing.T) { t.Run("sub", func(t *testing.T) { t.Skip("left out: no\nmoon") }) }
+`
+	bad := head + `func TestBad(t *testing.T) {
+	t.Run("is bad", func(t *testing.T) {
+		for i := range 900 { t.Log("line", i) }
+		t.Error("the end")
+	})
+}
+`
+	first, second := head+"func TestA(t *testing.T) { t.Fatal(\"first\") }\n", head+"func TestB(t *testing.T) { t.Fatal(\"second\") }\n"
 	for name, tt := range map[string]struct {
 		files    map[string]string
 		complete bool
@@ -39,7 +49,8 @@ func TestRun(t *testing.T) {
 		never    []string
 	}{
 		"what is well is said in a line": {
-			files: map[string]string{"a_test.go": good}, want: []string{"ok   example ", "1 passed\n", "1 tests in 1 packages, 0 failed", "Nothing was left out."},
+			files: map[string]string{"a_test.go": good},
+			want:  []string{"ok   example ", "1 passed\n", "1 tests in 1 packages, 0 failed", "Nothing was left out."},
 			never: []string{"said in passing", "FAIL"},
 		},
 		"what is left out is listed with its reason": {
@@ -50,24 +61,25 @@ func TestRun(t *testing.T) {
 		},
 		"where all is wanted and all is there it is well": {files: map[string]string{"a_test.go": good}, complete: true},
 		"a failure is shown whole, under its name": {
-			files: map[string]string{
-				"a_test.go": head + "func TestBad(t *testing.T) {\n\tt.Run(\"is bad\", func(t *testing.T) {\n\t\tfor i := range 900 { t.Log(\"line\", i) }\n\t\tt.Error(\"the end\")\n\t})\n}\n",
-			},
-			code: 1, want: []string{"── FAIL example TestBad/is_bad", "line 0\n", "line 899\n", "the end\n", "FAIL example ", "2 failed"},
+			files: map[string]string{"a_test.go": bad},
+			code:  1, want: []string{"── FAIL example TestBad/is_bad", "line 0\n", "line 899\n", "the end\n", "FAIL example ", "2 failed"},
 		},
 		"a failure in one package hides none in another": {
-			files: map[string]string{"a/a_test.go": head + "func TestA(t *testing.T) { t.Fatal(\"first\") }\n", "b/b_test.go": head + "func TestB(t *testing.T) { t.Fatal(\"second\") }\n"},
+			files: map[string]string{"a/a_test.go": first, "b/b_test.go": second},
 			code:  1, want: []string{"── FAIL example/a TestA", "first", "── FAIL example/b TestB", "second"},
 		},
 		"a panic is shown with the test that it ended": {
-			files: map[string]string{"a_test.go": head + "func TestBoom(t *testing.T) { panic(\"boom\") }\n"}, code: 1, want: []string{"example TestBoom", "panic: boom", "goroutine "},
+			files: map[string]string{"a_test.go": head + "func TestBoom(t *testing.T) { panic(\"boom\") }\n"}, code: 1,
+			want: []string{"example TestBoom", "panic: boom", "goroutine "},
 		},
 		"a process that ends by itself is a failure": {
-			files: map[string]string{"a_test.go": "package a\n\nimport (\n\t\"os\"\n\t\"testing\"\n)\n\nfunc TestExit(t *testing.T) { os.Exit(3) }\n"}, code: 1,
-			want: []string{"example TestExit", "FAIL example"},
+			files: map[string]string{"a_test.go": "package a\n\nimport (\n\t\"os\"\n\t\"testing\"\n)\n\nfunc TestExit(t *testing.T) { os.Exit(3) }\n"},
+			code:  1,
+			want:  []string{"example TestExit", "FAIL example"},
 		},
 		"a test package that cannot be built is a failure": {
-			files: map[string]string{"a_test.go": head + "func TestX(t *testing.T) { undefined() }\n"}, code: 1, want: []string{"cannot be built: example", "undefined: undefined"},
+			files: map[string]string{"a_test.go": head + "func TestX(t *testing.T) { undefined() }\n"}, code: 1,
+			want: []string{"cannot be built: example", "undefined: undefined"},
 		},
 		"no test at all is a failure": {files: map[string]string{"a.go": "package a\n"}, code: 1, want: []string{"no test was run"}},
 	} {
