@@ -67,6 +67,7 @@ func TestSkip(t *testing.T) { t.Run("sub", func(t *testing.T) { t.Skip("left out
 		"a failure in one package hides none in another": {
 			files: map[string]string{"a/a_test.go": first, "b/b_test.go": second},
 			code:  1, want: []string{"── FAIL example/a TestA", "first", "── FAIL example/b TestB", "second"},
+			never: []string{"DID NOT END"},
 		},
 		"a panic is shown with the test that it ended": {
 			files: map[string]string{"a_test.go": head + "func TestBoom(t *testing.T) { panic(\"boom\") }\n"}, code: 1,
@@ -76,6 +77,13 @@ func TestSkip(t *testing.T) { t.Run("sub", func(t *testing.T) { t.Skip("left out
 			files: map[string]string{"a_test.go": "package a\n\nimport (\n\t\"os\"\n\t\"testing\"\n)\n\nfunc TestExit(t *testing.T) { os.Exit(3) }\n"},
 			code:  1,
 			want:  []string{"example TestExit", "FAIL example"},
+		},
+		"a package that fails after its tests is a failure": {
+			files: map[string]string{
+				"a_test.go": "package a\n\nimport (\n\t\"os\"\n\t\"testing\"\n)\n\nfunc TestGood(t *testing.T) {}\n" +
+					"func TestMain(m *testing.M) {\n\tm.Run()\n\tprintln(\"leaked\")\n\tos.Exit(3)\n}\n",
+			},
+			code: 1, want: []string{"── FAIL example\n", "leaked", "1 tests in 1 packages, 1 failed"},
 		},
 		"a test package that cannot be built is a failure": {
 			files: map[string]string{"a_test.go": head + "func TestX(t *testing.T) { undefined() }\n"}, code: 1,
@@ -154,6 +162,18 @@ func TestReport(t *testing.T) {
 		}
 		if code := r.finish(true, false); code != 1 || !strings.Contains(out.String(), "DID NOT END p TestLost") {
 			t.Errorf("code %d: %s", code, out.String())
+		}
+	})
+	t.Run("go test's own verdict counts where nothing else is seen", func(t *testing.T) {
+		t.Parallel()
+		for _, good := range []bool{true, false} {
+			var out bytes.Buffer
+			r := newReport(&out)
+			r.line(`{"Action":"pass","Package":"p","Test":"TestGood"}` + "\n")
+			r.line(`{"Action":"pass","Package":"p"}` + "\n")
+			if code := r.finish(good, true); (code == 0) != good {
+				t.Errorf("code %d where go test is well: %v: %s", code, good, out.String())
+			}
 		}
 	})
 	t.Run("words that are no event are passed on", func(t *testing.T) {
