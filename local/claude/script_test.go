@@ -34,6 +34,11 @@ func TestScript(t *testing.T) {
 				`{"role":"user","content":"Continue from where you left off."},{"role":"assistant","content":"No response requested."},` + recall,
 			more: tools, text: "You asked me to remember the number 42.",
 		},
+		"a turn that is taken up again is the one before the interruption": {
+			messages: number + `,{"role":"user","content":[{"type":"text","text":"[Request interrupted by user for tool use]"}]},` +
+				`{"role":"user","content":"Continue from where you left off."}`,
+			more: tools, text: "I will remember the number 42.",
+		},
 		"a request without tools asks for a title": {messages: number, more: `"stream":false`, text: "A conversation"},
 		"a relative file is in the directory that the system prompt names": {
 			messages: write, more: tools + "," + system, tool: "Write", input: `{"content":"it's new\n","file_path":"/data/workspace/a.txt"}`,
