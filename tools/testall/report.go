@@ -38,6 +38,7 @@ type pkg struct {
 
 type test struct {
 	began  time.Time
+	paused bool // waits for its turn among parallel tests
 	output strings.Builder
 }
 
@@ -126,6 +127,10 @@ func (r *report) line(line string) {
 	switch e.Action {
 	case "output":
 		t.output.WriteString(e.Output)
+	case "pause":
+		t.paused = true
+	case "cont":
+		t.paused, t.began = false, time.Now()
 	case "pass", "fail", "skip":
 		delete(p.tests, e.Test)
 		if e.Test == "" {
@@ -220,7 +225,7 @@ func (r *report) tick(now time.Time) {
 			for other := range p.tests {
 				inner = inner || name == "" && other != "" || strings.HasPrefix(other, name+"/")
 			}
-			if age := now.Sub(t.began); !inner && age >= heartbeat {
+			if age := now.Sub(t.began); !inner && !t.paused && age >= heartbeat {
 				long = append(long, fmt.Sprintf("     still running after %.0f s: %s %s\n", age.Seconds(), path, name))
 			}
 		}

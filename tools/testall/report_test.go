@@ -114,13 +114,15 @@ func TestSkip(t *testing.T) { t.Run("sub", func(t *testing.T) { t.Skip("left out
 
 func TestReport(t *testing.T) {
 	t.Parallel()
-	t.Run("what still runs is named, the innermost of it", func(t *testing.T) {
+	t.Run("what still runs is named, the innermost of it, and nothing that waits for its turn", func(t *testing.T) {
 		t.Parallel()
 		var out bytes.Buffer
 		r := newReport(&out)
 		r.line(`{"Action":"start","Package":"p"}` + "\n")
 		r.line(`{"Action":"run","Package":"p","Test":"TestSlow"}` + "\n")
 		r.line(`{"Action":"run","Package":"p","Test":"TestSlow/inner"}` + "\n")
+		r.line(`{"Action":"run","Package":"p","Test":"TestLater"}` + "\n")
+		r.line(`{"Action":"pause","Package":"p","Test":"TestLater"}` + "\n")
 		r.tick(time.Now())
 		if out.Len() > 0 {
 			t.Errorf("said %q at once, want nothing", out.String())
@@ -128,6 +130,12 @@ func TestReport(t *testing.T) {
 		r.tick(time.Now().Add(31 * time.Second))
 		if got := out.String(); !strings.Contains(got, "p TestSlow/inner\n") || strings.Count(got, "\n") != 1 {
 			t.Errorf("said %q, want the innermost test alone", got)
+		}
+		out.Reset()
+		r.line(`{"Action":"pass","Package":"p","Test":"TestSlow/inner"}` + "\n")
+		r.line(`{"Action":"cont","Package":"p","Test":"TestLater"}` + "\n")
+		if r.tick(time.Now().Add(31 * time.Second)); !strings.Contains(out.String(), "p TestLater\n") {
+			t.Errorf("said %q, want the test whose turn has come", out.String())
 		}
 	})
 	t.Run("a test that never ended is a failure with what it said", func(t *testing.T) {
