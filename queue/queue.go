@@ -54,7 +54,7 @@ type Config struct {
 	Owner  string        // name of this replica; "": random, as it should be
 	Lease  time.Duration // life of a claim without a beat; 0: 15 s. Beats come at a third
 	Slots  int           // jobs that this replica runs at once; 0: 10
-	Poll   time.Duration // look without a doorbell after so long; 0: 5 s
+	Poll   time.Duration // look without a doorbell after so long, at least 1 s as BLPOP counts; 0: 5 s
 	Grace  time.Duration // time for handlers to end when the replica leaves; 0: 10 s
 	Limits Limits
 	Log    *slog.Logger
@@ -87,7 +87,7 @@ func New(rdb redis.UniversalClient, cfg Config) (*Queue, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	cfg.Lease, cfg.Poll, cfg.Grace = orDefault(cfg.Lease, 15*time.Second), orDefault(cfg.Poll, 5*time.Second), orDefault(cfg.Grace, 10*time.Second)
-	cfg.Slots = max(cfg.Slots, 1)
+	cfg.Slots, cfg.Poll = max(cfg.Slots, 1), max(cfg.Poll, time.Second)
 	q := &Queue{rdb: rdb, cfg: cfg, prefix: cfg.Prefix + "{queue}:", log: cfg.Log, script: map[string]*redis.Script{}, held: map[string]*Claim{}}
 	common, err := scripts.ReadFile("lua/common.lua")
 	if err != nil {

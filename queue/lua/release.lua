@@ -15,5 +15,6 @@ else
   place(key, 'delay', at + tonumber(ARGV[6]))
   running(f, -1)
   handOn(f)
+  if call('ZCARD', P .. 'ready') > 0 then ring() end -- what waited for a slot in all
 end
 return 'OK'
