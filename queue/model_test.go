@@ -42,7 +42,9 @@ const (
 	modelKeys  = "abcd"
 )
 
-var modelLimits = queue.Limits{PerKey: 4, PerUser: 7, Total: 12, Running: 3, RunningPerUser: 2, RunningPerGroup: 2}
+func modelLimit() queue.Limits {
+	return queue.Limits{PerKey: 4, PerUser: 7, Total: 12, Running: 3, RunningPerUser: 2, RunningPerGroup: 2}
+}
 
 // model is what should be so.
 type model struct {
@@ -96,7 +98,7 @@ func runModel(t *rapid.T, rdb *redis.Client, prefix string) {
 		m.key[string(r)] = &modelKey{}
 	}
 	for _, owner := range []string{"r1", "r2", "r3"} {
-		q, err := queue.New(rdb, queue.Config{Prefix: prefix, Owner: owner, Lease: modelLease, Limits: modelLimits})
+		q, err := queue.New(rdb, queue.Config{Prefix: prefix, Owner: owner, Lease: modelLease, Limits: modelLimit()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -160,11 +162,11 @@ func (m *model) enqueue() {
 		want = queue.Enqueued{Status: queue.Duplicate}
 	case idle && len(k.jobs) > 0:
 		refuse(queue.Busy)
-	case waiting >= modelLimits.PerKey:
+	case waiting >= modelLimit().PerKey:
 		refuse(queue.FullKey)
-	case user >= modelLimits.PerUser:
+	case user >= modelLimit().PerUser:
 		refuse(queue.FullUser)
-	case all >= modelLimits.Total:
+	case all >= modelLimit().Total:
 		refuse(queue.FullTotal)
 	}
 	if got != want {
@@ -218,7 +220,7 @@ func (m *model) claim() {
 	if len(claims) < n && len(m.places("orphan")) > 0 {
 		m.Fatalf("%d claims of %d, and orphans are left", len(claims), n)
 	}
-	if all, _, _ := m.running(nil); len(claims) < n && all < modelLimits.Running {
+	if all, _, _ := m.running(nil); len(claims) < n && all < modelLimit().Running {
 		for key, k := range m.key {
 			if k.place == "waits" && m.mayStart(k.jobs[0]) {
 				m.Fatalf("%d claims of %d, and %s may start", len(claims), n, key)
@@ -388,7 +390,7 @@ func (m *model) adopt() {
 }
 
 func (m *model) tick() {
-	if _, err := m.q["r1"].Script(m.ctx, "tick", 500, modelLimits.RunningPerUser, modelLimits.RunningPerGroup); err != nil {
+	if _, err := m.q["r1"].Script(m.ctx, "tick", 500, modelLimit().RunningPerUser, modelLimit().RunningPerGroup); err != nil {
 		m.Fatal(err)
 	}
 	for _, k := range m.key {
@@ -624,7 +626,7 @@ func (m *model) check(d dump) {
 	m.checkParked(d)
 	if n := len(d.list["wake"]); n > 4 {
 		m.Fatalf("%d tokens at the doorbell", n)
-	} else if n == 0 && (len(d.zset["orphan"]) > 0 || len(d.zset["ready"]) > 0 && run["all"] < modelLimits.Running) {
+	} else if n == 0 && (len(d.zset["orphan"]) > 0 || len(d.zset["ready"]) > 0 && run["all"] < modelLimit().Running) {
 		m.Fatalf("there is work and nobody is woken: ready %v, orphan %v", d.zset["ready"], d.zset["orphan"])
 	}
 }
@@ -670,12 +672,12 @@ func (m *model) sameCounts(name string, got map[string]string, want map[string]i
 
 func (m *model) checkLimits(run map[string]int) {
 	for name, n := range run {
-		limit := modelLimits.Running
+		limit := modelLimit().Running
 		switch name[:2] {
 		case "u:":
-			limit = modelLimits.RunningPerUser
+			limit = modelLimit().RunningPerUser
 		case "g:":
-			limit = modelLimits.RunningPerGroup
+			limit = modelLimit().RunningPerGroup
 		}
 		if n > limit {
 			m.Fatalf("%d jobs of %s run, at most %d may", n, name, limit)
@@ -711,9 +713,9 @@ func (m *model) checkParked(d dump) {
 			continue
 		}
 		names = append(names, name)
-		most := modelLimits.RunningPerUser
+		most := modelLimit().RunningPerUser
 		if limit[0] == 'g' {
-			most = modelLimits.RunningPerGroup
+			most = modelLimit().RunningPerGroup
 		}
 		n, _ := strconv.Atoi(d.hash["run"][limit])
 		if n >= most {
@@ -757,7 +759,7 @@ func (m *model) reply(want, script, owner string, args ...any) {
 }
 
 func (m *model) stepReply(owner string, n int, done ...any) []any {
-	l := modelLimits
+	l := modelLimit()
 	args := append([]any{owner, modelLease.Milliseconds(), n, l.Running, l.RunningPerUser, l.RunningPerGroup}, done...)
 	got, err := m.q[owner].Script(m.ctx, "step", args...)
 	if err != nil {
@@ -809,7 +811,7 @@ func (m *model) running(of *modelJob) (all, user, group int) {
 
 func (m *model) mayStart(j *modelJob) bool {
 	all, user, group := m.running(j)
-	return all < modelLimits.Running && user < modelLimits.RunningPerUser && group < modelLimits.RunningPerGroup
+	return all < modelLimit().Running && user < modelLimit().RunningPerUser && group < modelLimit().RunningPerGroup
 }
 
 func (m *model) places(place string) []string {
