@@ -2,6 +2,7 @@ package bot
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -34,6 +35,16 @@ type refusal struct {
 	sentence  string
 	transient bool
 }
+
+// again is the error with which an event is left to Slack, to be sent again when Slack says who somebody is.
+func (r refusal) again() error {
+	if r.transient {
+		return errWho
+	}
+	return nil
+}
+
+var errWho = errors.New("it is not known who this is: Slack does not answer")
 
 // mayUse returns nil if the person may start, follow up and stop turns in the channel.
 func (p *people) mayUse(ctx context.Context, user, channel string) *refusal {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,7 +20,7 @@ func (b *Bot) Finish(ctx context.Context, s sessions.Session, t sessions.Turn, l
 	posted := map[string]string{}
 	if look {
 		var err error
-		if posted, err = b.look(ctx, t); err != nil && !isGone(err) {
+		if posted, err = b.look(ctx, t, answerFile(o)); err != nil && !isGone(err) {
 			return err
 		}
 	}
@@ -42,13 +43,13 @@ func (b *Bot) postParts(ctx context.Context, s sessions.Session, t sessions.Turn
 		if posted[name] != "" {
 			continue
 		}
-		if p.file != "" && posted["file"] == "" {
-			if err := b.uploadAnswer(ctx, t, p.file); err != nil {
+		if p.file != "" && posted[partFile] == "" {
+			if err := b.uploadAnswer(ctx, t, answerFile(o), p.file); err != nil {
 				b.log.WarnContext(ctx, "answer not uploaded", "turn", t.ID, "err", err)
 				p.text += "\n\n" + "(The rest could not be uploaded as a file.)"
 			}
 		}
-		if err := b.postPart(ctx, s, t, name, p); err != nil {
+		if err := b.postPart(ctx, s, t, o, name, p); err != nil {
 			return err
 		}
 	}
@@ -76,7 +77,7 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome) []p
 	bodies := split(answer)
 	var out []part
 	if len(bodies) > maxParts {
-		out = append(out, part{markdown: bodies[0] + "\n\n_The whole answer is in the file answer.md._", file: answer})
+		out = append(out, part{markdown: bodies[0] + "\n\n_The whole answer is in the file " + answerFile(o) + "._", file: answer})
 	} else {
 		for _, body := range bodies {
 			out = append(out, part{markdown: body})
@@ -97,6 +98,13 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome) []p
 	}
 	return out
 }
+
+// answerFile is the name of the file that holds a long answer. Messages with files carry no metadata: the number
+// of the turn tells whose it is.
+func answerFile(o sessions.Outcome) string { return fmt.Sprintf("answer-%d.md", o.Number) }
+
+// partFile stands for that file among the parts of an answer.
+const partFile = "file"
 
 // blocks of a part: Slack renders Claude's own Markdown.
 func (p part) blocks() []slack.Block {
@@ -128,8 +136,8 @@ func (p part) fallback() string {
 }
 
 // postPart posts one part. What Slack refuses for its form is posted as plain text, and at last as a file.
-func (b *Bot) postPart(ctx context.Context, s sessions.Session, t sessions.Turn, name string, p part) error {
-	meta := metadata(s, t, name)
+func (b *Bot) postPart(ctx context.Context, s sessions.Session, t sessions.Turn, o sessions.Outcome, name string, p part) error {
+	meta := metadata(s.SessionID, t.ID, name)
 	text := slack.MsgOptionText(p.fallback(), false)
 	_, err := b.post(ctx, t.Thread, meta, text, slack.MsgOptionBlocks(p.blocks()...))
 	if !isCode(err, "invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long") {
@@ -139,7 +147,7 @@ func (b *Bot) postPart(ctx context.Context, s sessions.Session, t sessions.Turn,
 	if _, err = b.post(ctx, t.Thread, meta, text); !isCode(err, "msg_too_long", "no_text") {
 		return err
 	}
-	if err := b.uploadAnswer(ctx, t, p.markdown); err != nil {
+	if err := b.uploadAnswer(ctx, t, answerFile(o), p.markdown); err != nil {
 		return err
 	}
 	p.text = "The answer is in the file."
@@ -171,8 +179,8 @@ func (b *Bot) post(ctx context.Context, thread sessions.Thread, opts ...slack.Ms
 	return ts, nil
 }
 
-// look finds what of a turn stands in its thread already: part → ts.
-func (b *Bot) look(ctx context.Context, t sessions.Turn) (map[string]string, error) {
+// look finds what of a turn stands in its thread already: part → ts. file is the name of its answer's file, if it has one.
+func (b *Bot) look(ctx context.Context, t sessions.Turn, file string) (map[string]string, error) {
 	found := map[string]string{}
 	params := &slack.GetConversationRepliesParameters{ChannelID: t.Thread.Channel, Timestamp: t.Thread.TS, IncludeAllMetadata: true, Limit: 200}
 	if !strings.Contains(t.TS, "-") {
@@ -194,6 +202,9 @@ func (b *Bot) look(ctx context.Context, t sessions.Turn) (map[string]string, err
 				name, _ := m.Metadata.EventPayload["part"].(string)
 				found[name] = m.Timestamp
 			}
+			if m.User == b.self && file != "" && slices.ContainsFunc(m.Files, func(f slack.File) bool { return f.Name == file }) {
+				found[partFile] = m.Timestamp
+			}
 		}
 		if !more || cursor == "" {
 			return found, nil
@@ -202,10 +213,10 @@ func (b *Bot) look(ctx context.Context, t sessions.Turn) (map[string]string, err
 	}
 }
 
-func (b *Bot) uploadAnswer(ctx context.Context, t sessions.Turn, text string) error {
+func (b *Bot) uploadAnswer(ctx context.Context, t sessions.Turn, name, text string) error {
 	return b.patiently(ctx, func() error {
 		_, err := b.api.UploadFileContext(ctx, slack.UploadFileParameters{
-			Filename: "answer.md", Title: "Answer", FileSize: len(text), Content: text, Channel: t.Thread.Channel, ThreadTimestamp: t.Thread.TS,
+			Filename: name, Title: "Answer", FileSize: len(text), Content: text, Channel: t.Thread.Channel, ThreadTimestamp: t.Thread.TS,
 		})
 		return err
 	})
@@ -242,7 +253,7 @@ func (b *Bot) settle(ctx context.Context, t sessions.Turn, liveTS string, o sess
 // Notify implements [sessions.Front].
 func (b *Bot) Notify(ctx context.Context, n sessions.Notice) error {
 	text := sayEndsSoon(n.At)
-	_, err := b.post(ctx, n.Session.Thread, slack.MsgOptionText(text, false))
+	_, err := b.post(ctx, n.Session.Thread, metadata(n.Session.SessionID, "", partNote), slack.MsgOptionText(text, false))
 	if isGone(err) {
 		return nil
 	}

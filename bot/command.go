@@ -41,7 +41,7 @@ func (b *Bot) control(ctx context.Context, in incoming, word string) error {
 	r := b.act(ctx, word, in.thread, in.event.User, false)
 	b.aside(ctx, func(ctx context.Context) {
 		if word == "end" || word == "stop" {
-			b.say(ctx, in.thread, r.text, r.blocks...)
+			b.say(ctx, in.thread, in.id(), r.text, r.blocks...)
 			return
 		}
 		b.whisper(ctx, in.thread, in.event.User, r.text)
@@ -279,7 +279,7 @@ func (b *Bot) inThread(ctx context.Context, c slashCommand, word, link string) a
 	}
 	a := b.act(ctx, word, thread, c.UserID, false)
 	if a.tell != "" {
-		b.aside(ctx, func(ctx context.Context) { b.say(ctx, thread, a.tell) })
+		b.aside(ctx, func(ctx context.Context) { b.say(ctx, thread, "", a.tell) })
 	}
 	return a
 }
@@ -321,6 +321,11 @@ func (b *Bot) runOnce(ctx context.Context, c slashCommand, prompt string) answer
 		Thread: sessions.Thread{Team: c.TeamID, Channel: c.ChannelID, TS: ts}, Text: prompt, At: time.Now().UTC(), Mention: true,
 	}
 	res, err := b.sessions.Accept(ctx, t)
+	if err != nil || res.Status == sessions.AcceptFull { // nothing will come in its thread
+		if _, _, err := b.api.DeleteMessageContext(context.WithoutCancel(ctx), c.ChannelID, ts); err != nil {
+			b.log.WarnContext(ctx, "message of a refused run not removed", "err", err)
+		}
+	}
 	if err != nil {
 		return plainly(sayTrouble)
 	}
@@ -399,7 +404,7 @@ func (b *Bot) press(ctx context.Context, p interactionPayload) answer {
 	case "end":
 		a := b.act(ctx, "end", thread, p.User.ID, strings.HasSuffix(action.Value, "|sure"))
 		if a.tell != "" {
-			b.say(ctx, thread, a.tell)
+			b.say(ctx, thread, "", a.tell)
 		}
 		return a
 	case "retry":

@@ -2,7 +2,6 @@ package bot
 
 import (
 	"context"
-	"errors"
 	"regexp"
 	"slices"
 	"strings"
@@ -87,7 +86,7 @@ func (b *Bot) take(ctx context.Context, o outerEvent) error {
 	case "agent_session_stopped":
 		thread := sessions.Thread{Team: team, Channel: e.Channel, TS: e.ThreadTS}
 		if why := b.people.mayUse(ctx, e.User, e.Channel); why != nil {
-			return nil
+			return why.again()
 		}
 		_, err := b.sessions.Stop(ctx, thread)
 		return err
@@ -147,8 +146,8 @@ func (b *Bot) message(ctx context.Context, team string, e innerEvent) error {
 		}
 	}
 	if why := b.people.mayUse(ctx, e.User, e.Channel); why != nil {
-		if why.transient {
-			return errors.New("it is not known who this is: Slack does not answer")
+		if err := why.again(); err != nil {
+			return err
 		}
 		return b.tellOnce(ctx, in, "refused:"+e.User+":"+e.Channel, why.sentence)
 	}
@@ -319,13 +318,15 @@ func (b *Bot) sayOnce(ctx context.Context, in incoming, what, sentence string) e
 	if err != nil || !first {
 		return err
 	}
-	b.aside(ctx, func(ctx context.Context) { b.say(ctx, in.thread, sentence) })
+	b.aside(ctx, func(ctx context.Context) { b.say(ctx, in.thread, in.id(), sentence) })
 	return nil
 }
 
-// say posts a plain message in a thread.
-func (b *Bot) say(ctx context.Context, thread sessions.Thread, sentence string, blocks ...slack.Block) {
-	opts := []slack.MsgOption{slack.MsgOptionText(sentence, false), slack.MsgOptionTS(thread.TS), slack.MsgOptionDisableLinkUnfurl()}
+// say posts a plain message in a thread; asked is the message that asked for it, if one did.
+func (b *Bot) say(ctx context.Context, thread sessions.Thread, asked sessions.TurnID, sentence string, blocks ...slack.Block) {
+	opts := []slack.MsgOption{
+		slack.MsgOptionText(sentence, false), slack.MsgOptionTS(thread.TS), slack.MsgOptionDisableLinkUnfurl(), metadata("", asked, partNote),
+	}
 	if len(blocks) > 0 {
 		opts = append(opts, slack.MsgOptionBlocks(blocks...))
 	}
@@ -347,7 +348,7 @@ func (b *Bot) edited(ctx context.Context, team string, e innerEvent) error {
 	m.Channel, m.ChannelType = e.Channel, e.ChannelType
 	in := b.read(team, *m)
 	if why := b.people.mayUse(ctx, m.User, e.Channel); why != nil {
-		return nil
+		return why.again()
 	}
 	_, err := b.sessions.Edit(ctx, b.turn(in, in.mention || (in.dm && in.root)), m.Edited.TS)
 	return err

@@ -2,6 +2,7 @@ package bot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -16,11 +17,14 @@ import (
 // eventType of the metadata that every message of a turn carries: ids only, since others can read it.
 const eventType = "flaudebot_turn"
 
-func metadata(s sessions.Session, t sessions.Turn, part string) slack.MsgOption {
+func metadata(session string, turn sessions.TurnID, part string) slack.MsgOption {
 	return slack.MsgOptionMetadata(slack.SlackMetadata{
-		EventType: eventType, EventPayload: map[string]any{"session": s.SessionID, "turn": string(t.ID), "part": part},
+		EventType: eventType, EventPayload: map[string]any{"session": session, "turn": string(turn), "part": part},
 	})
 }
+
+// partNote marks what is said in a thread beside its turns; turn is then the message that asked for it, if one did.
+const partNote = "note"
 
 // live is the live message of a running turn. One goroutine edits it, to the newest progress only.
 type live struct {
@@ -41,7 +45,7 @@ func (b *Bot) Begin(ctx context.Context, s sessions.Session, t sessions.Turn, lo
 		return "", nil
 	}
 	if look {
-		posts, err := b.look(ctx, t)
+		posts, err := b.look(ctx, t, "")
 		if isGone(err) {
 			return "", nil
 		}
@@ -53,7 +57,7 @@ func (b *Bot) Begin(ctx context.Context, s sessions.Session, t sessions.Turn, lo
 		}
 	}
 	text, blocks := liveMessage(t, sessions.Progress{Step: sessions.StepClaimed, Since: time.Now()}, time.Now())
-	ts, err := b.post(ctx, t.Thread, metadata(s, t, "live"), slack.MsgOptionText(text, false), slack.MsgOptionBlocks(blocks...))
+	ts, err := b.post(ctx, t.Thread, metadata(s.SessionID, t.ID, "live"), slack.MsgOptionText(text, false), slack.MsgOptionBlocks(blocks...))
 	if isGone(err) {
 		return "", nil
 	}
@@ -62,14 +66,14 @@ func (b *Bot) Begin(ctx context.Context, s sessions.Session, t sessions.Turn, lo
 }
 
 // Progress implements [sessions.Front].
-func (b *Bot) Progress(_ sessions.Session, t sessions.Turn, liveTS string, p sessions.Progress) {
+func (b *Bot) Progress(ctx context.Context, _ sessions.Session, t sessions.Turn, liveTS string, p sessions.Progress) {
 	if liveTS == "" {
 		return
 	}
 	b.mu.Lock()
 	l := b.lives[string(t.ID)]
 	if l == nil {
-		ctx, stop := context.WithCancel(context.Background())
+		ctx, stop := context.WithCancel(ctx)
 		l = &live{thread: t.Thread, turn: t, ts: liveTS, wake: make(chan struct{}, 1), stop: stop, prog: p}
 		b.lives[string(t.ID)] = l
 		l.done.Go(func() { b.show(ctx, l) })
@@ -78,29 +82,25 @@ func (b *Bot) Progress(_ sessions.Session, t sessions.Turn, liveTS string, p ses
 	l.mu.Lock()
 	l.prog = p
 	l.mu.Unlock()
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
+	l.again()
 }
 
 // Pace of one live message: Slack wants no message edited more often than every second or so; without news the elapsed
-// time is brought up to date now and then, and the message is let go when nobody reports any more.
+// time is brought up to date now and then.
 const (
-	editPause  = 1200 * time.Millisecond
-	editRest   = 15 * time.Second
-	editForget = 2 * time.Hour
+	editPause = 1200 * time.Millisecond
+	editRest  = 15 * time.Second
 )
 
-// show edits a live message whenever there is news, within the limits.
+// show edits a live message whenever there is news, within the limits, until the turn is over or the claim is lost.
 func (b *Bot) show(ctx context.Context, l *live) {
-	shown, last := "", time.Now()
-	for time.Since(last) < editForget {
+	defer b.forget(l)
+	shown := ""
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-l.wake:
-			last = time.Now()
 		case <-time.After(editRest):
 		}
 		if b.edits.Wait(ctx) != nil {
@@ -113,16 +113,39 @@ func (b *Bot) show(ctx context.Context, l *live) {
 		if text == shown {
 			continue
 		}
-		shown = text
 		_, _, _, err := b.api.UpdateMessageContext(ctx, l.thread.Channel, l.ts, slack.MsgOptionText(text, false), slack.MsgOptionBlocks(blocks...))
-		if err != nil && ctx.Err() == nil {
+		pause := editPause
+		var limited *slack.RateLimitedError
+		switch {
+		case err == nil:
+			shown = text
+		case errors.As(err, &limited): // the newest state is shown after it, not this one
+			pause = max(pause, limited.RetryAfter)
+			l.again()
+		case ctx.Err() == nil:
 			b.log.DebugContext(ctx, "live message not changed", "turn", l.turn.ID, "err", err)
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(editPause):
+		case <-time.After(pause):
 		}
+	}
+}
+
+// again has the message edited once more.
+func (l *live) again() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (b *Bot) forget(l *live) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.lives[string(l.turn.ID)] == l {
+		delete(b.lives, string(l.turn.ID))
 	}
 }
 

@@ -158,8 +158,9 @@ type Front interface {
 	Prompt(ctx context.Context, t Turn, first bool) (Prompt, error)
 	// Begin shows the live message, and returns its ts.
 	Begin(ctx context.Context, s Session, t Turn, look bool) (liveTS string, err error)
-	// Progress changes the live message. It does not block and may drop all but the newest.
-	Progress(s Session, t Turn, liveTS string, p Progress)
+	// Progress changes the live message. It does not block and may drop all but the newest. ctx is the
+	// claim's: when it ends, the message is another owner's.
+	Progress(ctx context.Context, s Session, t Turn, liveTS string, p Progress)
 	// Finish posts what of the outcome is not in the thread yet and settles the live message. It
 	// returns nil only when every part stands in the thread, or when the thread can take none any more.
 	Finish(ctx context.Context, s Session, t Turn, liveTS string, o Outcome, look bool) error

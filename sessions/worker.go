@@ -221,7 +221,7 @@ func (w *work) attempt(ctx context.Context, s *Session) (Outcome, error) {
 		Started:  w.started(),
 		Stop:     w.claim.Cancelled(),
 		Stage:    func(ctx context.Context, st Stage) error { return w.write(ctx, st) },
-		Progress: func(p Progress) { w.sv.cfg.Front.Progress(*s, w.turn, w.note.Live, p) },
+		Progress: func(p Progress) { w.sv.cfg.Front.Progress(ctx, *s, w.turn, w.note.Live, p) },
 		Save:     w.save,
 		Nonce:    w.note.Nonce,
 		KeepNonce: func(ctx context.Context, nonce string) error {

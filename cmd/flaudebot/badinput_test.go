@@ -27,7 +27,7 @@ func TestBadInput(t *testing.T) {
 		{"a prompt that begins with a dash", "-h", nil, "I am a script, not Claude.", "0"},
 		{"a prompt that begins with a slash", "/clear", nil, "I am a script, not Claude.", "0"},
 		{"40,000 characters of four bytes", strings.Repeat("🦀", 39900) + "\n\nremember the number 5", nil, "I will remember the number 5.", "0"},
-		{"an answer of 1 MB on one line", "big 1000000", nil, "The whole answer is in the file answer.md.", "0"},
+		{"an answer of 1 MB on one line", "big 1000000", nil, "The whole answer is in the file answer-1.md.", "0"},
 		{"output that is no UTF-8", "garble", nil, "The command ended with exit code 0.", "0"},
 		{"Claude Code is killed", "crash", nil, "Claude Code was killed in mid-turn. The conversation stays: press Retry, or reply to go on.", "137"},
 		{"the machine is killed", "take 40 seconds", killMachine(false), "The machine ended in mid-turn. Files and conversation stay. It may have done part of the work: look before you press Retry.", "137"},

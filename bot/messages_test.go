@@ -1,0 +1,201 @@
+package bot
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/slack-go/slack"
+
+	"flaudebot/runner"
+	"flaudebot/sessions"
+)
+
+// shown is a message as Slack gets it.
+type shown struct {
+	Text   string        `json:"text"`
+	Blocks []slack.Block `json:"blocks,omitempty"`
+}
+
+// TestMessages shows every message of a turn, in every state that it can be in: testdata/messages.json is what people
+// see (FLAUDEBOT_TEST_UPDATE=1 writes it anew), and Slack's checker takes each of them.
+func TestMessages(t *testing.T) {
+	t.Parallel()
+	w := newWorkspace(t, nil)
+	got := map[string][]shown{}
+	for name, m := range liveStates() {
+		got["live, "+name] = []shown{m}
+	}
+	for name, parts := range outcomes(w.bot) {
+		for _, p := range parts {
+			got["answer, "+name] = append(got["answer, "+name], shown{p.fallback(), p.blocks()})
+		}
+	}
+	for name, s := range notes() {
+		got["note, "+name] = []shown{{Text: s}}
+	}
+	for name, messages := range got {
+		thread := sessions.Thread{Team: team, Channel: general, TS: w.say(member, general, "", name)}
+		for i, m := range messages {
+			opts := []slack.MsgOption{slack.MsgOptionText(m.Text, false)}
+			if len(m.Blocks) > 0 {
+				opts = append(opts, slack.MsgOptionBlocks(m.Blocks...))
+			}
+			if _, err := w.bot.post(t.Context(), thread, opts...); err != nil {
+				t.Errorf("%s, message %d: Slack refuses it: %v", name, i+1, err)
+			}
+			for _, bad := range []string{"<!here>", "<!channel>", "<@U0ADMIN>"} {
+				if strings.HasPrefix(name, "answer") && has(w.text(m), bad) {
+					t.Errorf("%s, message %d can ping: %s", name, i+1, bad)
+				}
+			}
+		}
+	}
+	golden(t, got)
+}
+
+func golden(t *testing.T, got map[string][]shown) {
+	t.Helper()
+	file := filepath.Join("testdata", "messages.json")
+	raw, err := json.Marshal(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := shorten(parse(t, raw))
+	if os.Getenv("FLAUDEBOT_TEST_UPDATE") != "" {
+		var b strings.Builder
+		enc := json.NewEncoder(&b)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(have); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	raw, err = os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(parse(t, raw), have); diff != "" {
+		t.Errorf("people see something else (-want +got):\n%s", diff)
+	}
+}
+
+func parse(t *testing.T, raw []byte) any {
+	t.Helper()
+	var out any
+	if err := json.Unmarshal(raw, &out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// shorten keeps the beginning and the length of long texts.
+func shorten(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for k, e := range v {
+			v[k] = shorten(e)
+		}
+	case []any:
+		for i, e := range v {
+			v[i] = shorten(e)
+		}
+	case string:
+		if n := utf8.RuneCountInString(v); n > 1000 {
+			return string([]rune(v)[:60]) + fmt.Sprintf(" … (%d characters) … ", n) + string([]rune(v)[n-60:])
+		}
+	}
+	return v
+}
+
+func liveStates() map[string]shown {
+	now := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
+	turn := sessions.Turn{ID: "T:C:1.2", Kind: sessions.KindTurn}
+	todos := func(n int) []runner.Todo {
+		var out []runner.Todo
+		for i := range n {
+			out = append(out, runner.Todo{Text: fmt.Sprint("step ", i+1), State: []string{"completed", "in_progress", "pending"}[min(i, 2)]})
+		}
+		return out
+	}
+	out := map[string]shown{}
+	for name, p := range map[string]sessions.Progress{
+		"claimed":                      {Step: sessions.StepClaimed, Since: now},
+		"a machine is made":            {Step: sessions.StepCreating, Since: now.Add(-7 * time.Second)},
+		"the machine wakes":            {Step: sessions.StepWaking, Since: now.Add(-12 * time.Second)},
+		"waiting":                      {Step: sessions.StepWaiting, Since: now.Add(-70 * time.Second), Note: "Fly has no room in <fra>; trying again"},
+		"cloning":                      {Step: sessions.StepCloning, Since: now},
+		"working":                      {Step: sessions.StepRunning, Since: now.Add(-59 * time.Second), Model: "claude-opus"},
+		"working with a tool":          {Step: sessions.StepRunning, Since: now.Add(-2 * time.Minute), Tool: "Bash", On: "echo `id` <!here> && sleep 1"},
+		"working and talking":          {Step: sessions.StepRunning, Since: now.Add(-2 * time.Hour), Said: "I ask <@U0ADMIN> & <!channel>"},
+		"working with a list":          {Step: sessions.StepRunning, Since: now, Todos: todos(3)},
+		"working with a long list":     {Step: sessions.StepRunning, Since: now, Todos: todos(15)},
+		"working on something long":    {Step: sessions.StepRunning, Since: now, Tool: "Write", On: strings.Repeat("very/long/", 100)},
+		"stopping, without its button": {Step: sessions.StepStopping, Since: now},
+		"answering":                    {Step: sessions.StepPosting, Since: now},
+	} {
+		text, blocks := liveMessage(turn, p, now)
+		out[name] = shown{text, blocks}
+	}
+	return out
+}
+
+func outcomes(b *Bot) map[string][]part {
+	at := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
+	turn := sessions.Turn{ID: "T:C:1.2", Kind: sessions.KindTurn}
+	make1 := func(answer string, code int, f sessions.Failure, err string) []part {
+		return b.parts(session("1.2"), turn, sessions.Outcome{
+			Outcome: runner.Outcome{ExitCode: code, Failure: f, Error: err, StartedAt: at, EndedAt: at.Add(61 * time.Second), CostUSD: 0.1234},
+			Answer:  answer, Number: 3,
+		})
+	}
+	out := map[string][]part{
+		"short":            make1("**Done**: see `main.go`", 0, runner.FailNone, ""),
+		"empty":            make1(" \n", 0, runner.FailNone, ""),
+		"that would ping":  make1("<!here> <!channel> <@U0ADMIN> <https://evil.example|bank>", 0, runner.FailNone, ""),
+		"in two messages":  make1(strings.Repeat("word ", 1500)+"\n\n"+strings.Repeat("more ", 1500), 0, runner.FailNone, ""),
+		"as a file":        make1(strings.Repeat("a paragraph\n\n", 8000), 0, runner.FailNone, ""),
+		"that is no UTF-8": make1("caf\xe9", 0, runner.FailNone, ""),
+		"half done":        make1("I began", 137, runner.FailKilled, "signal: killed"),
+	}
+	for _, f := range []sessions.Failure{
+		runner.FailClaude, runner.FailStopped, runner.FailTimeout, runner.FailCredentials, runner.FailLimit, runner.FailAPI, runner.FailClone,
+		runner.FailTranscript, runner.FailDisk, runner.FailStart, runner.FailKilled, runner.FailInterrupted, sessions.FailMachine, sessions.FailMemory,
+		sessions.FailCapacity, sessions.FailFly, sessions.FailFlyAccess, sessions.FailLost, sessions.FailNoPrompt, sessions.FailFile,
+		sessions.FailRepeated, sessions.FailEnded,
+	} {
+		out["failure "+string(f)] = make1("", 1, f, "what it said <!here>\nin two lines")
+	}
+	for name, reason := range map[string]sessions.EndReason{"person": sessions.EndByPerson, "ttl": sessions.EndByTTL, "idle": sessions.EndByIdle} {
+		s := session("1.2")
+		s.EndReason = reason
+		out["end by "+name] = b.parts(s, sessions.Turn{Kind: sessions.KindEnd}, sessions.Outcome{Destroyed: true})
+	}
+	out["end that is not through"] = b.parts(session("1.2"), sessions.Turn{Kind: sessions.KindEnd}, sessions.Outcome{
+		Outcome: runner.Outcome{Failure: sessions.FailFly, Error: "503"},
+	})
+	return out
+}
+
+func notes() map[string]string {
+	s := session("1.2")
+	s.State = []runner.RepoState{{Dir: "repo", Changed: 1}, {Dir: "other", Changed: 2, Unpushed: 3}}
+	return map[string]string{
+		"help": sayHelp, "empty": sayEmpty, "full": sayFull, "one ahead": sayPlace(1), "three ahead": sayPlace(3), "ended": sayEnded,
+		"not you": sayNotYou, "wrong channel": sayWrongChannel, "not there": sayNotThere, "try again": sayTryAgain, "no session": sayNoSession,
+		"nothing runs": sayNothingRuns, "stopping": sayStopping, "trouble": sayTrouble, "old button": sayOldButton, "retry gone": sayRetryGone,
+		"refused files": sayRefusedFiles([]string{"a<b>.bin", "film.mp4"}, 2<<20), "not yours": sayNotYours("U0ADMIN"), "unpushed": sayUnpushed(s),
+		"ending":           sayEnding(sessions.Ending{}),
+		"ending in a turn": sayEnding(sessions.Ending{Stopped: &sessions.Turn{}, Dropped: make([]sessions.Turn, 2)}),
+		"ends soon":        sayEndsSoon(time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)),
+	}
+}

@@ -1,0 +1,301 @@
+package bot
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"flaudebot/local/slack"
+	"flaudebot/sessions"
+)
+
+const (
+	team     = "T0LOCAL"
+	general  = "C0GENERAL"
+	admin    = "xoxp-local-admin"
+	member   = "xoxp-local-member"
+	guest    = "xoxp-local-guest"
+	mention  = "<@U0FLAUDE> "
+	patience = 20 * time.Second // nothing here takes so long unless it never comes
+)
+
+// workspace is the bot at a local Slack, over sessions that only note what they are asked.
+type workspace struct {
+	t        *testing.T
+	base     string
+	bot      *Bot
+	sessions *fakeSessions
+}
+
+func newWorkspace(t *testing.T, change func(*Config)) *workspace {
+	t.Helper()
+	server, err := slack.New(slack.Config{AckTimeout: 500 * time.Millisecond, RetryDelays: []time.Duration{0, 0, 0}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := httptest.NewServer(server.Handler())
+	cfg := Config{AppToken: "xapp-local", BotToken: "xoxb-local", APIURL: h.URL + "/api/", Connections: 1}
+	if change != nil {
+		change(&cfg)
+	}
+	b, err := New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &workspace{t: t, base: h.URL, bot: b, sessions: &fakeSessions{once: map[string]bool{}, seen: map[sessions.TurnID]bool{}}}
+	b.Use(w.sessions)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ready, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := b.Run(ctx, sync.OnceFunc(func() { close(ready) })); err != nil {
+			t.Errorf("Run = %v", err)
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		_ = server.Close()
+		<-done
+		h.Close()
+	})
+	select {
+	case <-ready:
+	case <-time.After(patience):
+		t.Fatal("Slack never said hello")
+	}
+	return w
+}
+
+// in is the workspace for a subtest.
+func (w *workspace) in(t *testing.T) *workspace {
+	sub := *w
+	sub.t = t
+	return &sub
+}
+
+func (w *workspace) call(token, path, contentType string, body []byte) map[string]any {
+	w.t.Helper()
+	req, err := http.NewRequestWithContext(w.t.Context(), http.MethodPost, w.base+path, bytes.NewReader(body))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", contentType)
+	req.Header.Set("Authorization", "Bearer "+token)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	raw, err := io.ReadAll(res.Body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	out := map[string]any{}
+	if err := json.Unmarshal(raw, &out); err != nil {
+		w.t.Fatalf("%s: %s", path, raw)
+	}
+	return out
+}
+
+func (w *workspace) api(token, method string, form url.Values) map[string]any {
+	w.t.Helper()
+	return w.call(token, "/api/"+method, "application/x-www-form-urlencoded", []byte(form.Encode()))
+}
+
+func (w *workspace) local(token, method string, body map[string]any) map[string]any {
+	w.t.Helper()
+	raw, err := json.Marshal(body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return w.call(token, "/local/"+method, "application/json", raw)
+}
+
+func (w *workspace) say(token, channel, thread, text string) string {
+	w.t.Helper()
+	res := w.api(token, "chat.postMessage", url.Values{"channel": {channel}, "thread_ts": {thread}, "text": {text}})
+	ts, _ := res["ts"].(string)
+	if ts == "" {
+		w.t.Fatalf("chat.postMessage = %v", res)
+	}
+	return ts
+}
+
+// thread is all that stands in a thread, as JSON.
+func (w *workspace) thread(channel, ts string) string {
+	w.t.Helper()
+	return w.text(w.api(admin, "conversations.replies", url.Values{"channel": {channel}, "ts": {ts}, "include_all_metadata": {"true"}})["messages"])
+}
+
+// whispered is all that only this person sees, as JSON.
+func (w *workspace) whispered(token, channel, thread string) string {
+	w.t.Helper()
+	return w.text(w.local(token, "seen", map[string]any{"channel": channel, "thread_ts": thread})["ephemeral"])
+}
+
+func (w *workspace) text(v any) string {
+	w.t.Helper()
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		w.t.Fatal(err)
+	}
+	return out.String()
+}
+
+func (w *workspace) until(what string, look func() bool) {
+	w.t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); !look(); <-tick.C {
+		if time.Now().After(end) {
+			w.t.Fatalf("%s: it never comes", what)
+		}
+	}
+}
+
+// settled waits until everything that was posted before was taken in: events of a thread come in order.
+func (w *workspace) settled(channel string) {
+	w.t.Helper()
+	ts := w.say(member, channel, "", mention+"a last word")
+	w.until("the last word", func() bool { return w.sessions.turn(ts) != nil })
+}
+
+// fakeSessions notes what it is asked, and answers as it was told.
+type fakeSessions struct {
+	mu       sync.Mutex
+	accepted []sessions.Turn
+	edits    []string // text@revision
+	cancels  []sessions.TurnID
+	stops    []sessions.Thread
+	ends     []sessions.Thread
+	once     map[string]bool
+	seen     map[sessions.TurnID]bool
+	fail     int // so many times Accept fails
+	full     bool
+	status   sessions.Status
+	live     []sessions.Session
+}
+
+func (f *fakeSessions) set(change func(*fakeSessions)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change(f)
+}
+
+// turn is the turn of a message, nil if there is none.
+func (f *fakeSessions) turn(ts string) *sessions.Turn {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, t := range f.accepted {
+		if t.TS == ts {
+			return &t
+		}
+	}
+	return nil
+}
+
+func (f *fakeSessions) count(what func(*fakeSessions) int) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return what(f)
+}
+
+func (f *fakeSessions) Accept(_ context.Context, t sessions.Turn) (sessions.Accepted, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.fail > 0:
+		f.fail--
+		return sessions.Accepted{}, errors.New("Redis is away")
+	case f.seen[t.ID]:
+		return sessions.Accepted{Status: sessions.AcceptDuplicate}, nil
+	case f.full:
+		return sessions.Accepted{Status: sessions.AcceptFull}, nil
+	}
+	f.seen[t.ID] = true
+	f.accepted = append(f.accepted, t)
+	return sessions.Accepted{Status: sessions.AcceptQueued, Ahead: len(f.status.Queued)}, nil
+}
+
+func (f *fakeSessions) Edit(_ context.Context, t sessions.Turn, revision string) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.edits = append(f.edits, t.Text+"@"+revision)
+	return true, nil
+}
+
+func (f *fakeSessions) Cancel(_ context.Context, _ sessions.Thread, id sessions.TurnID) (bool, bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.cancels = append(f.cancels, id)
+	return false, true, nil
+}
+
+func (f *fakeSessions) Stop(_ context.Context, thread sessions.Thread) (*sessions.Turn, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stops = append(f.stops, thread)
+	return f.status.Running, nil
+}
+
+func (f *fakeSessions) End(_ context.Context, thread sessions.Thread, _ string) (sessions.Ending, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ends = append(f.ends, thread)
+	return sessions.Ending{Stopped: f.status.Running, Dropped: f.status.Queued}, nil
+}
+
+func (f *fakeSessions) Status(context.Context, sessions.Thread) (sessions.Status, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.status, nil
+}
+
+func (f *fakeSessions) List(_ context.Context, _, channel string) ([]sessions.Session, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []sessions.Session
+	for _, s := range f.live {
+		if channel == "" || s.Thread.Channel == channel {
+			out = append(out, s)
+		}
+	}
+	return out, nil
+}
+
+func (f *fakeSessions) Once(_ context.Context, key string) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	first := !f.once[key]
+	f.once[key] = true
+	return first, nil
+}
+
+// session is a live one of the member, in a thread of general.
+func session(ts string) sessions.Session {
+	at := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
+	return sessions.Session{
+		SessionID: "5f0c1d2e-0000-4000-8000-000000000001", MachineID: "148e1", Region: "fra", CreatedAt: at, LastTurn: at, Turns: 3, CostUSD: 0.42,
+		Thread: sessions.Thread{Team: team, Channel: general, TS: ts}, Owner: "U0MEMBER",
+	}
+}
+
+func has(s string, all ...string) bool {
+	for _, sub := range all {
+		if !strings.Contains(s, sub) {
+			return false
+		}
+	}
+	return true
+}
