@@ -215,8 +215,8 @@ type Outcome struct {
 	EndedAt     time.Time   `json:"ended_at"`
 	CostUSD     float64     `json:"cost_usd"`
 	Model       string      `json:"model,omitempty"`
-	Resumed     bool        `json:"resumed"` // the conversation was resumed, rather than begun
-	Repos       []RepoState `json:"repos,omitempty"`
+	Resumed     bool        `json:"resumed"`        // the conversation was resumed, rather than begun
+	Repos       []RepoState `json:"repos,omitzero"` // nil: the turn did not come as far as Claude Code
 	// Files names what is in the workspace after the turn, at most 200 paths in order, .git left out.
 	Files []string `json:"files,omitempty"`
 }

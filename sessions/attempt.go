@@ -226,15 +226,18 @@ func (a *attempt) calmDown(ctx context.Context, status runner.Status) error {
 
 // hand puts what the turn needs and takes it.
 func (a *attempt) hand(ctx context.Context) (runner.TakeReply, error) {
-	prompt, err := a.r.Prompt(ctx, a.s.Turns == 0)
+	prompt, err := a.r.Prompt(ctx, !a.s.Begun())
 	if err != nil {
 		return runner.TakeReply{}, err
 	}
-	if a.s.Turns == 0 && prompt.Repos != nil {
+	if !a.s.Begun() && prompt.Repos != nil {
 		a.s.Repos = prompt.Repos
 		if err := a.save(ctx, *a.s); err != nil {
 			return runner.TakeReply{}, err
 		}
+	}
+	if a.s.Repos == nil {
+		a.s.Repos = a.m.defaultRepos() // saved with the turn's end, if it came as far as Claude Code
 	}
 	turn := runner.Turn{
 		ID: string(a.r.Turn), SessionID: a.s.SessionID, Prompt: prompt.Text,

@@ -110,20 +110,22 @@ func (m *Machines) EnsureApp(ctx context.Context) error {
 
 // Begin names a new session. Nothing exists on Fly yet.
 func (m *Machines) Begin(spec Spec, now time.Time) Session {
-	repos := spec.Repos
-	if repos == nil {
-		repos = m.cfg.Repos
-	}
 	return Session{
 		SessionID: uuid.NewString(), AppName: m.cfg.App, Region: m.cfg.Region,
 		CreatedAt: now.UTC().Truncate(time.Second), TTLSeconds: int64(orDefault(spec.TTL, m.cfg.TTL) / time.Second),
-		Thread: spec.Thread, Owner: spec.Owner, Repos: repos, LastTurn: now.UTC(), VolumeGB: max(spec.VolumeGB, 0),
+		Thread: spec.Thread, Owner: spec.Owner, Repos: spec.Repos, LastTurn: now.UTC(), VolumeGB: max(spec.VolumeGB, 0),
 	}
 }
+
+// defaultRepos are the repositories of the settings, never nil.
+func (m *Machines) defaultRepos() []runner.Repo { return append([]runner.Repo{}, m.cfg.Repos...) }
 
 // Create makes volume and machine for a session that Begin named, or what of them is missing: it may be
 // called again after a crash at any point. On a failure that leaves no machine the volume is removed.
 func (m *Machines) Create(ctx context.Context, s *Session, save Save) error {
+	if s.VolumeID == "" && s.MachineID == "" { // nothing binds it to where it was named: the settings may have been mended
+		s.AppName, s.Region = m.cfg.App, m.cfg.Region
+	}
 	if s.VolumeID == "" && !s.Ephemeral {
 		if err := m.createVolume(ctx, s, save); err != nil {
 			return err

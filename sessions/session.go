@@ -38,8 +38,8 @@ type Session struct {
 	TTLSeconds int64     `json:"ttl_seconds"` // since CreatedAt; 0 = none
 
 	Thread    Thread        `json:"thread"`
-	Owner     string        `json:"owner"` // Slack user who started it
-	Repos     []runner.Repo `json:"repos,omitempty"`
+	Owner     string        `json:"owner"`               // Slack user who started it
+	Repos     []runner.Repo `json:"repos,omitzero"`      // nil: those of the settings, until the conversation has begun
 	VolumeGB  int           `json:"volume_gb,omitempty"` // 0: the default
 	Turns     int           `json:"turns"`               // turns that ended
 	LastTurn  time.Time     `json:"last_turn"`           // when the last one ended, or CreatedAt
@@ -51,8 +51,12 @@ type Session struct {
 	// Ephemeral sessions have no volume, one turn, and no record in the store.
 	Ephemeral bool `json:"ephemeral,omitempty"`
 	// State is what the workspace held after the last turn that its remotes do not have.
-	State []runner.RepoState `json:"state,omitempty"`
+	// It is nil until a turn came as far as Claude Code.
+	State []runner.RepoState `json:"state,omitzero"`
 }
+
+// Begun reports whether there is a conversation: a turn has come as far as Claude Code.
+func (s Session) Begun() bool { return s.State != nil }
 
 // EndReason says why a session ended.
 type EndReason string

@@ -245,6 +245,8 @@ func (w *work) count(s *Session, out Outcome) int {
 	s.CostUSD += out.CostUSD
 	if out.Repos != nil {
 		s.State = out.Repos
+	} else if !s.Begun() {
+		s.Repos = nil // what could not be cloned must not stay: the settings may be mended
 	}
 	return s.Turns
 }

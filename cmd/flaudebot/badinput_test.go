@@ -2,8 +2,12 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -45,10 +49,7 @@ func TestBadInput(t *testing.T) {
 			if code != c.code || !strings.Contains(text, c.want) {
 				t.Errorf("answer = %.500q (exit %s), want %q (exit %s)", text, code, c.want, c.code)
 			}
-			next := w.say(member, general, root, "say: still here")
-			if text, code := w.answer(general, root, next); code != "0" || !strings.Contains(text, "still here") {
-				t.Errorf("the next reply = %.300q (exit %s), want it answered", text, code)
-			}
+			w.goesOn(t, general, root, "")
 		})
 	}
 	t.Run("an empty mention is told what to do", func(t *testing.T) {
@@ -56,6 +57,36 @@ func TestBadInput(t *testing.T) {
 		w.until("a sentence", func() bool {
 			return strings.Contains(toJSON(t, w.api(admin, "conversations.replies", url.Values{"channel": {general}, "ts": {root}})), "Mention me together with what you would like done")
 		})
+		w.goesOn(t, general, root, mention)
+	})
+	t.Run("an unknown command gets help", func(t *testing.T) {
+		res := w.local(member, "command", map[string]any{"channel": general, "command": "/flaude", "text": "frobnicate"})
+		if got := toJSON(t, res); !strings.Contains(got, "Mention me in a channel to start a session") {
+			t.Errorf("/flaude frobnicate = %s, want help", got)
+		}
+	})
+	t.Run("a binary attachment reaches the workspace byte by byte", func(t *testing.T) {
+		data := make([]byte, 70_000)
+		for i := range data {
+			data[i] = byte(i * 7)
+		}
+		root := w.attach(t, general, "blob.bin", data, mention+"run: sha256sum attachments/blob.bin")
+		text, code := w.answer(general, root, root)
+		if want := fmt.Sprintf("%x", sha256.Sum256(data)); code != "0" || !strings.Contains(text, want) {
+			t.Errorf("answer = %.500q (exit %s), want %s", text, code, want)
+		}
+		w.goesOn(t, general, root, "")
+	})
+	t.Run("an attachment over the limit is refused by name, and the prompt runs", func(t *testing.T) {
+		root := w.attach(t, general, "film.mp4", make([]byte, 2<<20+1), mention+"say: seen")
+		if text, code := w.answer(general, root, root); code != "0" || !strings.Contains(text, "seen") {
+			t.Errorf("answer = %.500q (exit %s), want the prompt answered", text, code)
+		}
+		w.until("a private sentence", func() bool {
+			seen := w.local(member, "seen", map[string]any{"channel": general, "thread_ts": root})
+			return strings.Contains(toJSON(t, seen["ephemeral"]), "I can take attachments up to 2048 KB that are kept at Slack, so these stay behind: film.mp4.")
+		})
+		w.goesOn(t, general, root, "")
 	})
 	t.Run("Fly has no room", func(t *testing.T) {
 		w.flyFault(t, `{"method":"machine.create","status":422}`)
@@ -65,10 +96,7 @@ func TestBadInput(t *testing.T) {
 			t.Errorf("answer = %q (exit %s)", text, code)
 		}
 		w.flyFault(t, `{}`)
-		next := w.say(member, general, root, "say: still here")
-		if text, code := w.answer(general, root, next); code != "0" || !strings.Contains(text, "still here") {
-			t.Errorf("the next reply = %q (exit %s), want it answered", text, code)
-		}
+		w.goesOn(t, general, root, "")
 	})
 	t.Run("guests and strangers are told so once, privately", func(t *testing.T) {
 		for _, who := range []string{guest, stranger} {
@@ -83,6 +111,45 @@ func TestBadInput(t *testing.T) {
 			}
 		}
 	})
+}
+
+// goesOn proves that the thread is not bricked: the next reply is answered.
+func (w *slackWorld) goesOn(t *testing.T, channel, root, before string) {
+	t.Helper()
+	next := w.say(member, channel, root, before+"say: still here")
+	if text, code := w.answer(channel, root, next); code != "0" || !strings.Contains(text, "still here") {
+		t.Errorf("the next reply = %.300q (exit %s), want it answered", text, code)
+	}
+}
+
+// attach posts a message with a file, as Slack's clients do, and returns its ts.
+func (w *slackWorld) attach(t *testing.T, channel, name string, data []byte, text string) string {
+	t.Helper()
+	begin := w.api(member, "files.getUploadURLExternal", url.Values{"filename": {name}, "length": {strconv.Itoa(len(data))}})
+	to, _ := begin["upload_url"].(string)
+	id, _ := begin["file_id"].(string)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, to, bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	w.api(member, "files.completeUploadExternal", url.Values{
+		"files": {`[{"id":"` + id + `","title":"` + name + `"}]`}, "channel_id": {channel}, "initial_comment": {text},
+	})
+	ts := ""
+	w.until("the message with "+name, func() bool {
+		for _, m := range items(w.api(admin, "conversations.history", url.Values{"channel": {channel}})["messages"]) {
+			if strings.Contains(toJSON(t, m["files"]), `"`+id+`"`) {
+				ts, _ = m["ts"].(string)
+			}
+		}
+		return ts != ""
+	})
+	return ts
 }
 
 // killMachine ends the machine of a thread from outside, as its host would.
@@ -122,24 +189,31 @@ func TestBadSettings(t *testing.T) {
 	for _, c := range []struct{ name, env, say, want string }{
 		{"a wrong Claude credential", "ANTHROPIC_API_KEY=sk-ant-wrong", "say: hi", "Claude refuses my credential. Whoever runs me must renew CLAUDE_CODE_OAUTH_TOKEN or ANTHROPIC_API_KEY; then press Retry."},
 		{"a repository that does not exist", "FLAUDEBOT_REPOS=/nowhere/at/all", "say: hi", "I could not clone a repository, so nothing was run. Check its address and my access to it, then press Retry."},
+		{"a wrong Git token", "GITHUB_TOKEN=ghp_wrong FLAUDEBOT_REPOS=" + privateRepo(t), "say: hi", "I could not clone a repository, so nothing was run. Check its address and my access to it, then press Retry."},
 		{"a Fly token that may not create the app", "FLAUDEBOT_FLY_APP=other-app FLY_API_TOKEN=fly-local-deploy", "say: hi", "Fly refuses my token. Whoever runs me must check FLY_API_TOKEN and FLAUDEBOT_FLY_APP; then press Retry."},
 		{"a wrong Fly token", "FLY_API_TOKEN=nonsense", "say: hi", "Fly refuses my token."},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			env := append(append([]string{}, w.env...), strings.Fields(c.env)...)
-			p := start(t, append(env, "FLAUDEBOT_PREFIX="+strings.ReplaceAll(c.name, " ", "-")+":"), "serve")
+			prefix := "FLAUDEBOT_PREFIX=" + strings.ReplaceAll(c.name, " ", "-") + ":"
+			p := start(t, append(env, prefix), "serve")
 			general := w.channel("general")
 			root := w.say(member, general, "", mention+c.say)
 			if text, code := w.answer(general, root, root); code != "1" || !strings.Contains(text, c.want) {
 				t.Errorf("answer = %q (exit %s), want %q", text, code, c.want)
 			}
 			p.stop()
-			if strings.Contains(p.logs(), "sk-ant-wrong") || strings.Contains(p.logs(), "nonsense") {
+			if strings.Contains(p.logs(), "sk-ant-wrong") || strings.Contains(p.logs(), "nonsense") || strings.Contains(p.logs(), "ghp_wrong") {
 				t.Error("the log shows a token")
 			}
+			mended := start(t, append(append([]string{}, w.env...), prefix), "serve")
+			w.goesOn(t, general, root, mention)
+			mended.stop()
 		})
 	}
+	locked := redisServer(t, "--requirepass", "right")
 	for _, c := range []struct{ name, env, want string }{
+		{"a wrong Redis password", "REDIS_URL=" + strings.Replace(locked, "redis://", "redis://:pass-wrong@", 1), "refuses the user or password of REDIS_URL: correct it"},
 		{"a wrong Slack bot token", "SLACK_BOT_TOKEN=xoxb-wrong", "SLACK_BOT_TOKEN: Slack refuses the token"},
 		{"a wrong Slack app token", "SLACK_APP_TOKEN=xapp-wrong", "SLACK_APP_TOKEN: Slack refuses the token"},
 		{"a missing setting", "FLAUDEBOT_FLY_APP=", "FLAUDEBOT_FLY_APP is not set"},
@@ -155,4 +229,60 @@ func TestBadSettings(t *testing.T) {
 			}
 		})
 	}
+}
+
+// privateRepo answers as a Git host does to who may not read.
+func privateRepo(t *testing.T) string {
+	t.Helper()
+	h := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("WWW-Authenticate", `Basic realm="private"`)
+		http.Error(rw, "no", http.StatusUnauthorized)
+	}))
+	t.Cleanup(h.Close)
+	return h.URL + "/private.git"
+}
+
+// TestRedisAway: without Redis nothing is accepted and nothing is lost.
+func TestRedisAway(t *testing.T) {
+	t.Parallel()
+	w := splitWorld(t)
+	general := w.channel("general")
+
+	t.Run("away at start: it waits and is not ready", func(t *testing.T) {
+		addr := freeAddr(t)
+		p := launch(t, append(append([]string{}, w.env...), "REDIS_URL=redis://"+addr), "serve")
+		w.until("it says what it waits for", func() bool { return strings.Contains(p.logs(), "waiting for Redis") })
+		select {
+		case <-p.ready:
+			t.Fatal("it says that it is ready")
+		default:
+		}
+		startRedis(t, addr, t.TempDir())
+		p.awaitReady()
+		root := w.say(member, general, "", mention+"say: hello")
+		if text, code := w.answer(general, root, root); code != "0" || !strings.Contains(text, "hello") {
+			t.Errorf("answer = %q (exit %s)", text, code)
+		}
+		p.stop()
+	})
+	t.Run("going away in mid-turn: the turn ends, what was said meanwhile is answered", func(t *testing.T) {
+		addr, dir := freeAddr(t), t.TempDir()
+		kill := startRedis(t, addr, dir)
+		start(t, append(append([]string{}, w.env...), "REDIS_URL=redis://"+addr), "serve")
+		root := w.say(member, general, "", mention+"take 2 seconds")
+		w.until("the command runs", func() bool { return strings.Contains(toJSON(t, w.thread(general, root)), "sleep 2") })
+		kill()
+		reply := w.say(member, general, root, "say: kept")
+		startRedis(t, addr, dir)
+		if _, code := w.answer(general, root, root); code != "0" {
+			t.Errorf("the turn ended with exit %s, want 0", code)
+		}
+		if text, code := w.answer(general, root, reply); code != "0" || !strings.Contains(text, "kept") {
+			t.Errorf("the reply = %q (exit %s), want it answered", text, code)
+		}
+		if n := w.answers(general, root, root); n != 1 {
+			t.Errorf("%d answers, want one", n)
+		}
+		w.goesOn(t, general, root, "")
+	})
 }

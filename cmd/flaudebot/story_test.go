@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,31 +33,42 @@ func freeAddr(t *testing.T) string {
 }
 
 // redisServer starts a real redis-server and returns its URL.
-func redisServer(t *testing.T) string {
+func redisServer(t *testing.T, args ...string) string {
+	t.Helper()
+	addr := freeAddr(t)
+	startRedis(t, addr, t.TempDir(), args...)
+	return "redis://" + addr
+}
+
+// startRedis starts a real redis-server on an address, with what is in its folder; kill ends it as a crash does.
+func startRedis(t *testing.T, addr, dir string, args ...string) (kill func()) {
 	t.Helper()
 	bin, err := exec.LookPath("redis-server")
 	if err != nil {
 		t.Skip("left out: redis-server is not installed")
 	}
-	addr := freeAddr(t)
 	_, port, _ := net.SplitHostPort(addr)
-	cmd := exec.Command(bin, "--port", port, "--bind", "127.0.0.1", "--dir", t.TempDir(), "--appendonly", "yes", "--save", "")
+	cmd := exec.Command(bin, append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", dir, "--appendonly", "yes", "--save", ""}, args...)...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	kill = sync.OnceFunc(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
+	t.Cleanup(kill)
 	rdb := goredis.NewClient(&goredis.Options{Addr: addr})
 	defer func() { _ = rdb.Close() }()
 	deadline := time.Now().Add(testPatience)
-	for rdb.Ping(t.Context()).Err() != nil {
+	for {
+		err := rdb.Ping(t.Context()).Err()
+		if err == nil || strings.Contains(err.Error(), "NOAUTH") {
+			return kill
+		}
 		if time.Now().After(deadline) {
-			t.Fatal("redis-server does not answer")
+			t.Fatalf("redis-server does not answer: %v", err)
 		}
 	}
-	return "redis://" + addr
 }
 
 // splitWorld starts local and redis-server; serve is up to the test.

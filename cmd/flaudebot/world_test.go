@@ -33,10 +33,12 @@ const testPatience = 90 * time.Second
 
 // proc is a running flaudebot.
 type proc struct {
-	t    *testing.T
-	cmd  *exec.Cmd
-	url  string // what it printed after ready
-	done chan struct{}
+	t     *testing.T
+	name  string
+	cmd   *exec.Cmd
+	ready chan string // gets what it prints after ready
+	url   string      // the same, once it was awaited
+	done  chan struct{}
 
 	mu  sync.Mutex
 	log bytes.Buffer // standard error; guarded by mu
@@ -64,7 +66,15 @@ func self(ctx context.Context, env []string, args ...string) *exec.Cmd {
 // start starts flaudebot and returns when it says that it is ready.
 func start(t *testing.T, env []string, args ...string) *proc {
 	t.Helper()
-	p := &proc{t: t, cmd: self(context.Background(), env, args...), done: make(chan struct{})}
+	p := launch(t, env, args...)
+	p.awaitReady()
+	return p
+}
+
+// launch starts flaudebot.
+func launch(t *testing.T, env []string, args ...string) *proc {
+	t.Helper()
+	p := &proc{t: t, name: args[0], cmd: self(context.Background(), env, args...), done: make(chan struct{}), ready: make(chan string, 1)}
 	p.cmd.Stderr = p
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -79,25 +89,29 @@ func start(t *testing.T, env []string, args ...string) *proc {
 			t.Logf("flaudebot %s logged:\n%s", args[0], tail(p.logs(), 12000))
 		}
 	})
-	ready := make(chan string, 1)
 	go func() {
 		defer close(p.done)
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
 			if rest, ok := strings.CutPrefix(lines.Text(), "ready"); ok {
-				ready <- strings.TrimSpace(rest)
+				p.ready <- strings.TrimSpace(rest)
 			}
 		}
 		_ = p.cmd.Wait()
 	}()
-	select {
-	case p.url = <-ready:
-	case <-p.done:
-		t.Fatalf("flaudebot %s ended before it was ready:\n%s", args[0], p.logs())
-	case <-time.After(testPatience):
-		t.Fatalf("flaudebot %s is not ready:\n%s", args[0], p.logs())
-	}
 	return p
+}
+
+// awaitReady returns when it says that it is ready.
+func (p *proc) awaitReady() {
+	p.t.Helper()
+	select {
+	case p.url = <-p.ready:
+	case <-p.done:
+		p.t.Fatalf("flaudebot %s ended before it was ready:\n%s", p.name, p.logs())
+	case <-time.After(testPatience):
+		p.t.Fatalf("flaudebot %s is not ready:\n%s", p.name, p.logs())
+	}
 }
 
 func tail(s string, n int) string {
