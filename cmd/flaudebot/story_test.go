@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -201,4 +202,60 @@ func TestRunOnce(t *testing.T) {
 	if left := flyList(t, "http://"+w.fly, "test-app", "machines"); len(left) != 0 {
 		t.Errorf("machines left: %v", left)
 	}
+}
+
+// TestLeave: a signal ends all of the local world, in mid-turn too.
+func TestLeave(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, sleep string // a command of its own, to find it by
+		sig         os.Signal
+	}{{"SIGINT", "3001", os.Interrupt}, {"SIGTERM", "3002", syscall.SIGTERM}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			temp, fly := t.TempDir(), freeAddr(t)
+			p := start(t, []string{"TMPDIR=" + temp}, "demo", "--slack", "127.0.0.1:0", "--fly", fly, "--claude", "127.0.0.1:0")
+			w := newSlackWorld(t, p)
+			general := w.channel("general")
+			root := w.say(member, general, "", mention+"take "+c.sleep+" seconds")
+			w.until("the command runs", func() bool { return strings.Contains(toJSON(t, w.thread(general, root)), "sleep "+c.sleep) })
+			machines := flyList(t, "http://"+fly, "flaudebot-demo", "machines")
+			if len(machines) != 1 {
+				t.Fatalf("%d machines, want one", len(machines))
+			}
+			id, _ := machines[0]["id"].(string)
+			if ran := processesOf(t, id, "sleep "+c.sleep); len(ran) < 2 {
+				t.Fatalf("the machine runs %q: want its runner and the command", ran)
+			}
+			p.end(c.sig)
+			if code := p.cmd.ProcessState.ExitCode(); code != 0 {
+				t.Errorf("it exited %d, want 0", code)
+			}
+			if left := processesOf(t, id, "sleep "+c.sleep); len(left) > 0 {
+				t.Errorf("left running: %q", left)
+			}
+			if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
+				t.Errorf("the temporary folder holds %v, %v; want nothing", left, err)
+			}
+		})
+	}
+}
+
+// processesOf names the processes of a machine, by what is in their environment, and those that run a command.
+func processesOf(t *testing.T, machine, command string) []string {
+	t.Helper()
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	if len(dirs) == 0 {
+		t.Skip("left out: there is no /proc to look for processes in")
+	}
+	var out []string
+	for _, dir := range dirs {
+		env, err := os.ReadFile(filepath.Join(dir, "environ")) // it may have ended, or be somebody else's
+		line, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
+		shown := strings.TrimSpace(strings.ReplaceAll(string(line), "\x00", " "))
+		if (err == nil && strings.Contains(string(env), "FLY_MACHINE_ID="+machine)) || strings.HasSuffix(shown, command) {
+			out = append(out, shown)
+		}
+	}
+	return out
 }

@@ -122,14 +122,17 @@ func tail(s string, n int) string {
 }
 
 // stop ends it politely and waits.
-func (p *proc) stop() {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+func (p *proc) stop() { p.end(syscall.SIGTERM) }
+
+// end sends it a signal and waits for its end.
+func (p *proc) end(sig os.Signal) {
+	_ = p.cmd.Process.Signal(sig)
 	select {
 	case <-p.done:
 	case <-time.After(30 * time.Second):
 		_ = p.cmd.Process.Kill()
 		<-p.done
-		p.t.Errorf("flaudebot did not end within 30 s of SIGTERM")
+		p.t.Errorf("flaudebot %s did not end within 30 s of %s", p.name, sig)
 	}
 }
 
