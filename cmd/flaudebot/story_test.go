@@ -91,7 +91,7 @@ func splitWorld(t *testing.T, args ...string) *split {
 func TestMainPath(t *testing.T) {
 	t.Parallel()
 	w := splitWorld(t)
-	start(t, w.env, "serve")
+	bot := start(t, w.env, "serve")
 	general := w.channel("general")
 	root := w.say(member, general, "", mention+"remember the number 42")
 
@@ -147,6 +147,17 @@ func TestMainPath(t *testing.T) {
 			return len(flyList(t, "http://"+w.fly, "test-app", "machines")) == 0 &&
 				len(flyList(t, "http://"+w.fly, "test-app", "volumes")) == 0
 		})
+	})
+	t.Run("the log holds no prompt, no answer and no secret, at its most talkative", func(t *testing.T) {
+		log := bot.logs()
+		if !strings.Contains(log, "turn finished") {
+			t.Fatalf("the log tells nothing: %.2000s", log)
+		}
+		for _, word := range []string{"remember", "notes.txt", "kept", "xapp-local", "xoxb-local", "fly-local", "sk-ant-local"} {
+			if strings.Contains(log, word) {
+				t.Errorf("the log holds %q", word)
+			}
+		}
 	})
 }
 
