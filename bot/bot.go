@@ -42,6 +42,7 @@ type Bot struct {
 	people   people
 	edits    *rate.Limiter // chat.update, over all threads of the workspace
 	native   nativeStatus
+	asides   sync.WaitGroup // what is done beside events and turns
 
 	mu    sync.Mutex
 	lives map[string]*live // guarded by mu; :: turn → its live message
@@ -101,6 +102,10 @@ func isTokenError(err error) bool {
 		"invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired", "not_allowed_token_type", "no_permission",
 	}, err.Error())
 }
+
+// Close waits until all that was said beside has been said, at most for [asideTimeout]. It must be called after Run has
+// returned and no turn is worked on any more.
+func (b *Bot) Close() { b.asides.Wait() }
 
 // Use gives the bot its sessions. It must be called before Run.
 func (b *Bot) Use(s Sessions) { b.sessions = s }

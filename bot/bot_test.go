@@ -265,6 +265,30 @@ func TestCommands(t *testing.T) {
 	})
 }
 
+// TestLeave: a click that came is acted on though the bot is told to leave: Slack sends it once.
+func TestLeave(t *testing.T) {
+	t.Parallel()
+	w := newWorkspace(t, nil)
+	root := w.say(member, general, "", mention+"go")
+	turn := sessions.Turn{ID: turnID(team, general, root), Kind: sessions.KindTurn, Thread: sessions.Thread{Team: team, Channel: general, TS: root}, TS: root}
+	live, err := w.bot.Begin(t.Context(), session(root), turn, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.sessions.asked, w.sessions.answer = make(chan struct{}, 1), make(chan struct{})
+	w.local(member, "click", map[string]any{"channel": general, "ts": live, "action_id": "stop"})
+	<-w.sessions.asked
+	w.leave()
+	close(w.sessions.answer)
+	w.bot.Close()
+	if n := w.sessions.count(func(f *fakeSessions) int { return len(f.cancels) }); n != 1 {
+		t.Errorf("%d turns were stopped, want the one that was clicked", n)
+	}
+	if !has(w.whispered(member, general, root), sayStopping) {
+		t.Error("whoever clicked was not told")
+	}
+}
+
 func TestFront(t *testing.T) {
 	t.Parallel()
 	w := newWorkspace(t, nil)

@@ -241,14 +241,17 @@ func attachments(files []slackFile) []sessions.Attachment {
 	return out
 }
 
-// aside runs what is not to hold up the ack.
+// aside runs what is not to hold up the ack. [Bot.Close] waits for it.
 func (b *Bot) aside(ctx context.Context, do func(context.Context)) {
-	go func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	b.asides.Go(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), asideTimeout)
 		defer cancel()
 		do(ctx)
-	}()
+	})
 }
+
+// asideTimeout bounds what is done beside.
+const asideTimeout = 30 * time.Second
 
 // heard shows at once that a message was taken in, and its place if others are ahead.
 func (b *Bot) heard(ctx context.Context, t sessions.Turn, ahead int) {

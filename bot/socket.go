@@ -139,9 +139,10 @@ func (c *connection) take(ctx context.Context, kind, id string, payload json.Raw
 	}
 	switch kind {
 	case "slash_commands":
-		go func() { ack(c.bot.command(ctx, payload)) }()
+		// Slack sends neither of them again: they are acted on also when the bot is told to leave meanwhile.
+		c.bot.aside(ctx, func(ctx context.Context) { ack(c.bot.command(ctx, payload)) })
 	case "interactive":
-		go func() { c.bot.interaction(ctx, payload, ack) }()
+		c.bot.aside(ctx, func(ctx context.Context) { c.bot.interaction(ctx, payload, ack) })
 	case "events_api":
 		var outer outerEvent
 		if err := json.Unmarshal(payload, &outer); err != nil {

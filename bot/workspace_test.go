@@ -34,6 +34,7 @@ type workspace struct {
 	base     string
 	bot      *Bot
 	sessions *fakeSessions
+	leave    func() // ends Run, and waits for it
 }
 
 func newWorkspace(t *testing.T, change func(*Config)) *workspace {
@@ -61,10 +62,10 @@ func newWorkspace(t *testing.T, change func(*Config)) *workspace {
 			t.Errorf("Run = %v", err)
 		}
 	}()
+	w.leave = func() { cancel(); <-done }
 	t.Cleanup(func() {
-		cancel()
+		w.leave()
 		_ = server.Close()
-		<-done
 		h.Close()
 	})
 	select {
@@ -185,6 +186,8 @@ type fakeSessions struct {
 	full     bool
 	status   sessions.Status
 	live     []sessions.Session
+	asked    chan struct{} // if not nil, Cancel tells that it was called
+	answer   chan struct{} // and waits for this
 }
 
 func (f *fakeSessions) set(change func(*fakeSessions)) {
@@ -235,7 +238,14 @@ func (f *fakeSessions) Edit(_ context.Context, t sessions.Turn, revision string)
 	return true, nil
 }
 
-func (f *fakeSessions) Cancel(_ context.Context, _ sessions.Thread, id sessions.TurnID) (bool, bool, error) {
+func (f *fakeSessions) Cancel(ctx context.Context, _ sessions.Thread, id sessions.TurnID) (bool, bool, error) {
+	if f.asked != nil {
+		f.asked <- struct{}{}
+		<-f.answer
+	}
+	if err := ctx.Err(); err != nil {
+		return false, false, err
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.cancels = append(f.cancels, id)

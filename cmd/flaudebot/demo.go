@@ -17,11 +17,10 @@ import (
 func demo(ctx context.Context, c cli) error {
 	var f worldFlags
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
-	flags.SetOutput(c.stderr)
 	f.register(flags)
 	flags.StringVar(&f.redis, "redis", "", "`URL` of a Redis to use instead of the embedded one")
-	if err := flags.Parse(c.args); err != nil {
-		return errUsage
+	if err := c.parse(flags); err != nil {
+		return err
 	}
 	log := slog.New(slog.NewTextHandler(c.stderr, nil))
 	w, err := openWorld(f, log)

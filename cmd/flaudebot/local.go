@@ -60,10 +60,9 @@ func (f *worldFlags) check() error {
 func local(ctx context.Context, c cli) error {
 	var f worldFlags
 	flags := flag.NewFlagSet("local", flag.ContinueOnError)
-	flags.SetOutput(c.stderr)
 	f.register(flags)
-	if err := flags.Parse(c.args); err != nil {
-		return errUsage
+	if err := c.parse(flags); err != nil {
+		return err
 	}
 	log := slog.New(slog.NewTextHandler(c.stderr, nil))
 	w, err := openWorld(f, log)

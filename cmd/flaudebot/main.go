@@ -6,12 +6,14 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -23,6 +25,11 @@ func main() {
 type command struct {
 	name, args, about string
 	run               func(context.Context, cli) error
+	plain             bool // it has no flags, and so no help of its own
+}
+
+func (c command) usage(w io.Writer) {
+	fmt.Fprintf(w, "Usage: flaudebot %s %s\n\n%s.\n", c.name, c.args, strings.ToUpper(c.about[:1])+c.about[1:])
 }
 
 // cli is what a subcommand has of the outside.
@@ -38,19 +45,36 @@ type exitCode int
 
 func (e exitCode) Error() string { return fmt.Sprintf("exit %d", int(e)) }
 
-// errUsage says that the command line makes no sense; the usage was printed.
-var errUsage = errors.New("usage")
+var (
+	// errUsage says that the command line makes no sense; the usage was printed.
+	errUsage = errors.New("usage")
+	// errHelp says that help was asked for, and printed.
+	errHelp = errors.New("help")
+)
+
+// parse reads a subcommand's flags.
+func (c cli) parse(flags *flag.FlagSet) error {
+	flags.SetOutput(c.stderr)
+	err := flags.Parse(c.args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return errHelp
+	case err != nil:
+		return errUsage
+	}
+	return nil
+}
 
 func commands() []command {
 	return []command{
-		{"serve", "", "run the bot (--help lists every setting)", serve},
-		{"demo", "[--data DIR] [--agent scripted|cli|auto] [--redis URL]", "run the bot in a local world, with a page to talk to it", demo},
-		{"local", "[--data DIR] [--agent scripted|cli|auto]", "run the local world alone: Slack, Fly and the Messages API", local},
-		{"run", "[--repo url[#branch]] PROMPT", "run one prompt on a machine of its own and print the answer", runOnce},
-		{"sessions", "list | end THREAD", "list the live sessions, or end one", sessionsCommand},
-		{"runner", "[VERB]", "process 1 of a session machine, and its verbs", runnerCommand},
-		{"manifest", "", "print the manifest of the Slack app", manifest},
-		{"version", "", "print the version", version},
+		{"serve", "", "run the bot (--help lists every setting)", serve, false},
+		{"demo", "[--data DIR] [--agent scripted|cli|auto] [--redis URL]", "run the bot in a local world, with a page to talk to it", demo, false},
+		{"local", "[--data DIR] [--agent scripted|cli|auto]", "run the local world alone: Slack, Fly and the Messages API", local, false},
+		{"run", "[--repo url[#branch]] PROMPT", "run one prompt on a machine of its own and print the answer", runOnce, false},
+		{"sessions", "list | end THREAD", "list the live sessions, or end one", sessionsCommand, true},
+		{"runner", "[VERB]", "process 1 of a session machine, and its verbs", runnerCommand, true},
+		{"manifest", "", "print the manifest of the Slack app", manifest, true},
+		{"version", "", "print the version", version, true},
 	}
 }
 
@@ -68,6 +92,10 @@ func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}
 	for _, c := range commands() {
 		if c.name == argv[1] {
+			if c.plain && len(argv) > 2 && oneOf(argv[2], "-h", "--help") {
+				c.usage(stdout)
+				return 0
+			}
 			return exitOf(c.run(ctx, cli{args: argv[2:], stdin: stdin, stdout: stdout, stderr: stderr}), stderr)
 		}
 	}
@@ -79,7 +107,7 @@ func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 func exitOf(err error, stderr io.Writer) int {
 	var code exitCode
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, errHelp):
 		return 0
 	case errors.As(err, &code):
 		return int(code)

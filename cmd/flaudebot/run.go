@@ -15,10 +15,9 @@ import (
 // turn's exit code is the command's.
 func runOnce(ctx context.Context, c cli) error {
 	flags := flag.NewFlagSet("run", flag.ContinueOnError)
-	flags.SetOutput(c.stderr)
 	repo := flags.String("repo", "", "repositories to clone instead of FLAUDEBOT_REPOS: `url[#branch][=dir],…`")
-	if err := flags.Parse(c.args); err != nil {
-		return errUsage
+	if err := c.parse(flags); err != nil {
+		return err
 	}
 	prompt := strings.TrimSpace(strings.Join(flags.Args(), " "))
 	if prompt == "" {

@@ -68,6 +68,7 @@ func serveWith(ctx context.Context, cfg config, log *slog.Logger, ready func()) 
 	g.Go(func() error { return front.Run(ctx, sync.OnceFunc(ready)) })
 	g.Go(func() error { checkFly(ctx, machines, log); return nil })
 	err = g.Wait()
+	front.Close()
 	log.Info("left", "cause", context.Cause(ctx))
 	if errors.Is(err, context.Canceled) {
 		return nil

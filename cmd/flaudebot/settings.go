@@ -320,10 +320,9 @@ func parseRepos(value string) ([]runner.Repo, error) {
 		if hasDir && (dir == "" || strings.HasPrefix(dir, "/") || strings.Contains(dir, "..")) {
 			return nil, errors.New("a folder must be a plain name below the workspace")
 		}
-		if u, err := url.Parse(r.URL); err == nil && u.User != nil {
-			if _, has := u.User.Password(); has {
-				return nil, errors.New("leave the token out of the address and set GITHUB_TOKEN")
-			}
+		// A token goes as a user name as well.
+		if u, err := url.Parse(r.URL); err == nil && u.User != nil && (u.Scheme == "https" || u.Scheme == "http") {
+			return nil, errors.New("leave user and token out of the address and set GITHUB_USERNAME and GITHUB_TOKEN")
 		}
 		if r.URL == "" || strings.ContainsAny(r.URL, " \t") || strings.HasPrefix(r.URL, "-") {
 			return nil, errors.New("want url[#branch][=dir], separated by commas")

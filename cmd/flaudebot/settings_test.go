@@ -70,7 +70,8 @@ func TestSettings(t *testing.T) {
 		{"a user's name instead of an id", func(s *settings) { s.AllowedUsers = "ada" }, "FLAUDEBOT_ALLOWED_USERS: ada is no Slack id"},
 		{"two Claude credentials", func(s *settings) { s.ClaudeOAuthToken = "oauth-secret" }, "leave one out"},
 		{"no Claude credential", func(s *settings) { s.AnthropicAPIKey = "" }, "set CLAUDE_CODE_OAUTH_TOKEN"},
-		{"a token inside of a repository's address", func(s *settings) { s.Repos = "https://u:secret@github.com/a/b" }, "set GITHUB_TOKEN"},
+		{"a token inside of a repository's address", func(s *settings) { s.Repos = "https://u:secret@github.com/a/b" }, "set GITHUB_USERNAME and GITHUB_TOKEN"},
+		{"a token as the user of a repository's address", func(s *settings) { s.Repos = "https://secret@github.com/a/b" }, "set GITHUB_USERNAME and GITHUB_TOKEN"},
 		{"a repository outside of the workspace", func(s *settings) { s.Repos = "https://github.com/a/b=../x" }, "a plain name below the workspace"},
 		{"an unknown log format", func(s *settings) { s.LogFormat = "xml" }, "want text or json"},
 	} {
@@ -118,7 +119,14 @@ func TestSettings(t *testing.T) {
 			t.Fatal(err)
 		}
 		for f := range reflect.TypeFor[settings]().Fields() {
-			row := "| `" + f.Tag.Get("envconfig") + "` |"
+			def := f.Tag.Get("default")
+			switch {
+			case f.Tag.Get("needs") != "":
+				def = "required"
+			case def == "":
+				def = "-"
+			}
+			row := "| `" + f.Tag.Get("envconfig") + "` | " + def + " | " + f.Tag.Get("desc") + " |"
 			if !strings.Contains(string(page), row) {
 				t.Errorf("docs/configuration.md has no row %s", row)
 			}
