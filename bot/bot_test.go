@@ -215,11 +215,15 @@ func TestCommands(t *testing.T) {
 	for range 2 {
 		all = append(all, session(w.say(member, general, "", "root")))
 	}
+	for len(all) < 60 { // more than an ack may list
+		all = append(all, all[1])
+	}
 	for _, s := range []step{
 		{"help", "help", 0, []string{"Mention me in a channel"}},
 		{"an unknown word gets help", "frobnicate", 0, []string{"Mention me in a channel"}},
 		{"list without sessions", "list", 0, []string{"There are no live sessions in this channel."}},
 		{"list", "list", 2, []string{"1. session of", "2. session of", "3 turns"}},
+		{"list of more than an ack may hold", "list", 60, []string{"20. session of", "… and 40 sessions that were used before these."}},
 		{"end without sessions", "end", 0, []string{sayNoSession}},
 		{"end of the only one", "end", 1, []string{"Ending the session."}},
 		{"end with two shows a picker", "end", 2, []string{"Which one?", `"action_id":"end"`}},
@@ -240,8 +244,12 @@ func TestCommands(t *testing.T) {
 				}
 			})
 			res := w.local(member, "command", map[string]any{"channel": general, "command": "/flaude", "text": s.text})
-			if got := w.text(res["response"]); !has(got, s.want...) {
+			got := w.text(res["response"])
+			if !has(got, s.want...) {
 				t.Errorf("/flaude %s = %s, want %q", s.text, got, s.want)
+			}
+			if len(got) > 20<<10 {
+				t.Errorf("the answer has %d bytes: Slack ignores an ack of more than 20 KB", len(got))
 			}
 		})
 	}

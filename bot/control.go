@@ -1,0 +1,226 @@
+package bot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/slack-go/slack"
+	"golang.org/x/sync/errgroup"
+
+	"flaudebot/sessions"
+)
+
+// controlWord is a word that steers the bot instead of being a prompt. It is matched whole: "stop the server" is a prompt.
+func controlWord(in incoming) string {
+	words := strings.ToLower(strings.TrimSpace(in.words))
+	bang := strings.HasPrefix(words, "!")
+	word := strings.TrimRight(strings.TrimPrefix(words, "!"), ".!")
+	switch word {
+	case "end", "stop":
+		if bang || in.mention {
+			return word
+		}
+	case "status", "help", "list":
+		if in.mention {
+			return word
+		}
+	}
+	return ""
+}
+
+// control acts on a control word, once however often its message is delivered.
+func (b *Bot) control(ctx context.Context, in incoming, word string) error {
+	first, err := b.sessions.Once(ctx, "control:"+string(in.id()))
+	if err != nil || !first {
+		return err
+	}
+	r := b.act(ctx, word, in.thread, in.event.User, false)
+	b.aside(ctx, func(ctx context.Context) {
+		if word == "end" || word == "stop" {
+			b.say(ctx, in.thread, in.id(), r.text, r.blocks...)
+			return
+		}
+		b.whisper(ctx, in.thread, in.event.User, r.text)
+	})
+	return nil
+}
+
+// answer is what a person is told.
+type answer struct {
+	text   string
+	blocks []slack.Block
+	tell   string // what the thread is told besides
+}
+
+func plainly(text string) answer { return answer{text: text} }
+
+// act does what a control word asks for in a thread.
+func (b *Bot) act(ctx context.Context, word string, thread sessions.Thread, user string, sure bool) answer {
+	var a answer
+	var err error
+	switch word {
+	case "stop":
+		a, err = b.stop(ctx, thread)
+	case "end":
+		a, err = b.end(ctx, thread, user, sure)
+	case "status":
+		a, err = b.status(ctx, thread)
+	case "list":
+		a, err = b.list(ctx, thread.Team, thread.Channel, "")
+	default:
+		return plainly(sayHelp)
+	}
+	if err != nil {
+		b.log.WarnContext(ctx, "nothing done", "word", word, "thread", thread.Key(), "err", err)
+		return plainly(sayTrouble)
+	}
+	return a
+}
+
+func (b *Bot) stop(ctx context.Context, thread sessions.Thread) (answer, error) {
+	t, err := b.sessions.Stop(ctx, thread)
+	if err != nil || t == nil {
+		return plainly(sayNothingRuns), err
+	}
+	return plainly(sayStopping), nil
+}
+
+// end ends a thread's session. Work that is nowhere else is named first.
+func (b *Bot) end(ctx context.Context, thread sessions.Thread, user string, sure bool) (answer, error) {
+	st, err := b.sessions.Status(ctx, thread)
+	if err != nil {
+		return answer{}, err
+	}
+	s := st.Session
+	if (s == nil || s.Ended()) && st.Running == nil && len(st.Queued) == 0 {
+		return plainly(sayNoSession), nil
+	}
+	if s == nil {
+		s = &sessions.Session{Thread: thread, Owner: owner(st)}
+	}
+	if why := b.people.mayEnd(ctx, user, *s); why != nil {
+		return plainly(why.sentence), nil
+	}
+	if len(s.Unpushed()) > 0 && !sure {
+		text := sayUnpushed(*s)
+		return answer{text: text, blocks: []slack.Block{
+			slack.NewSectionBlock(slack.NewTextBlockObject(slack.MarkdownType, text, false, false), nil, nil),
+			slack.NewActionBlock("", button("end", "End it anyway", thread.Key()+"|sure", "danger")),
+		}}, nil
+	}
+	e, err := b.sessions.End(ctx, thread, user)
+	if errors.Is(err, sessions.ErrNoSession) {
+		return plainly(sayNoSession), nil
+	}
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{text: sayEnding(e), tell: sayEnding(e)}, nil
+}
+
+func owner(st sessions.Status) string {
+	if st.Running != nil {
+		return st.Running.User
+	}
+	return st.Queued[0].User
+}
+
+func (b *Bot) status(ctx context.Context, thread sessions.Thread) (answer, error) {
+	st, err := b.sessions.Status(ctx, thread)
+	if err != nil {
+		return answer{}, err
+	}
+	var lines []string
+	switch s := st.Session; {
+	case s != nil && !s.Ended():
+		lines = append(lines, fmt.Sprintf("Session of <@%s>: %s, $%.2f, machine `%s` in %s.", s.Owner, plural(s.Turns, "turn"), s.CostUSD, orDash(s.MachineID), orDash(s.Region)))
+	case st.Running == nil && len(st.Queued) == 0:
+		return plainly(sayNoSession), nil
+	}
+	if st.Running != nil {
+		lines = append(lines, "Running: "+about(*st.Running))
+	} else {
+		lines = append(lines, sayNothingRuns)
+	}
+	for i, t := range st.Queued {
+		lines = append(lines, fmt.Sprintf("%d. waiting: %s", i+1, about(t)))
+	}
+	return plainly(strings.Join(lines, "\n")), nil
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func about(t sessions.Turn) string {
+	if t.Kind == sessions.KindEnd {
+		return "the session's end"
+	}
+	text, _, _ := strings.Cut(t.Text, "\n")
+	return "“" + escape(clip(unescape(text), 60)) + "” by <@" + t.User + ">"
+}
+
+// maxListed is how many sessions are listed, the ones used last: an ack holds 20 KB, and each costs a call for its link.
+const maxListed = 20
+
+// list shows the live sessions of a channel; with an action, a button for each.
+func (b *Bot) list(ctx context.Context, team, channel, action string) (answer, error) {
+	all, err := b.sessions.List(ctx, team, channel)
+	if err != nil {
+		return answer{}, err
+	}
+	if len(all) == 0 {
+		return plainly("There are no live sessions in this channel."), nil
+	}
+	shown := all[:min(len(all), maxListed)]
+	links := b.permalinks(ctx, shown)
+	var lines []string
+	var blocks []slack.Block
+	for i, s := range shown {
+		line := fmt.Sprintf("%d. session of <@%s>, %s, last used <!date^%d^{date_short_pretty} {time}|%s>", i+1, s.Owner, plural(s.Turns, "turn"),
+			s.LastTurn.Unix(), s.LastTurn.UTC().Format(time.DateTime))
+		if links[i] != "" {
+			line += " · <" + links[i] + "|open>"
+		}
+		lines = append(lines, line)
+		row := slack.NewSectionBlock(slack.NewTextBlockObject(slack.MarkdownType, line, false, false), nil, nil)
+		if action != "" {
+			row.Accessory = slack.NewAccessory(button(action, "End", s.Thread.Key(), "danger"))
+		}
+		blocks = append(blocks, row)
+	}
+	if more := len(all) - len(shown); more > 0 {
+		line := fmt.Sprintf("… and %s that were used before these.", plural(more, "session"))
+		lines, blocks = append(lines, line), append(blocks, section(line))
+	}
+	return answer{text: strings.Join(lines, "\n"), blocks: blocks}, nil
+}
+
+// permalinks are the links to the threads of sessions, empty where Slack gives none.
+func (b *Bot) permalinks(ctx context.Context, all []sessions.Session) []string {
+	out := make([]string, len(all))
+	var g errgroup.Group
+	g.SetLimit(5)
+	for i, s := range all {
+		g.Go(func() error {
+			out[i] = b.permalink(ctx, s.Thread)
+			return nil
+		})
+	}
+	_ = g.Wait() // none fails
+	return out
+}
+
+func (b *Bot) permalink(ctx context.Context, t sessions.Thread) string {
+	link, err := b.api.GetPermalinkContext(ctx, &slack.PermalinkParameters{Channel: t.Channel, Ts: t.TS})
+	if err != nil {
+		return ""
+	}
+	return link
+}

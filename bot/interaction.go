@@ -1,0 +1,220 @@
+package bot
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+
+	"github.com/slack-go/slack"
+
+	"flaudebot/sessions"
+)
+
+// interactionPayload are the fields of a click, a shortcut or a modal.
+type interactionPayload struct {
+	Type string `json:"type"`
+	Team struct {
+		ID string `json:"id"`
+	} `json:"team"`
+	User struct {
+		ID     string `json:"id"`
+		TeamID string `json:"team_id"`
+	} `json:"user"`
+	Channel struct {
+		ID string `json:"id"`
+	} `json:"channel"`
+	Container struct {
+		MessageTS string `json:"message_ts"`
+		ThreadTS  string `json:"thread_ts"`
+	} `json:"container"`
+	Message *innerEvent `json:"message"`
+	View    struct {
+		ID string `json:"id"`
+	} `json:"view"`
+	MessageTS   string `json:"message_ts"`
+	TriggerID   string `json:"trigger_id"`
+	CallbackID  string `json:"callback_id"`
+	ResponseURL string `json:"response_url"`
+	Actions     []struct {
+		ActionID string `json:"action_id"`
+		Value    string `json:"value"`
+	} `json:"actions"`
+}
+
+// interaction acts on a click or a shortcut. Whoever sees a button can press it: each press is checked.
+func (b *Bot) interaction(ctx context.Context, payload json.RawMessage, ack func(any)) {
+	var p interactionPayload
+	if err := json.Unmarshal(payload, &p); err != nil {
+		ack(nil)
+		return
+	}
+	switch {
+	case p.Type == "message_action" && p.CallbackID == "manage_session":
+		ack(nil)
+		b.manage(ctx, p)
+	case p.Type == "block_actions" && len(p.Actions) > 0:
+		ack(nil) // Slack waits 3 s, and shows no answer here: what comes of it is said below
+		a := b.press(ctx, p)
+		if a.text != "" {
+			b.answerPress(ctx, p, a)
+		}
+	default:
+		ack(nil)
+	}
+}
+
+// press acts on a button and returns what its presser is told.
+func (b *Bot) press(ctx context.Context, p interactionPayload) answer {
+	action := p.Actions[0]
+	thread, turn := target(p, action.ActionID, action.Value)
+	if thread.TS == "" {
+		return plainly(sayOldButton)
+	}
+	if why := b.people.mayUse(ctx, p.User.ID, thread.Channel); why != nil {
+		return plainly(why.sentence)
+	}
+	switch action.ActionID {
+	case "stop":
+		return b.pressStop(ctx, thread, turn)
+	case "end":
+		a := b.act(ctx, "end", thread, p.User.ID, strings.HasSuffix(action.Value, "|sure"))
+		if a.tell != "" {
+			b.say(ctx, thread, "", a.tell)
+		}
+		return a
+	case "retry":
+		return b.pressRetry(ctx, p, thread, turn)
+	}
+	return answer{}
+}
+
+// target is what a button is about: stop and retry carry a turn, end a thread.
+func target(p interactionPayload, action, value string) (sessions.Thread, sessions.TurnID) {
+	value = strings.TrimSuffix(value, "|sure")
+	if action == "end" || p.View.ID != "" {
+		thread, _ := sessions.ParseThread(value)
+		return thread, ""
+	}
+	thread := sessions.Thread{Team: p.Team.ID, Channel: p.Channel.ID, TS: p.Container.ThreadTS}
+	if thread.TS == "" && p.Message != nil {
+		thread.TS = p.Message.thread()
+	}
+	return thread, sessions.TurnID(value)
+}
+
+func (b *Bot) pressStop(ctx context.Context, thread sessions.Thread, turn sessions.TurnID) answer {
+	if turn == "" {
+		return b.act(ctx, "stop", thread, "", false)
+	}
+	waiting, running, err := b.sessions.Cancel(ctx, thread, turn)
+	switch {
+	case err != nil:
+		return plainly(sayTrouble)
+	case waiting || running:
+		return plainly(sayStopping)
+	}
+	return plainly(sayNothingRuns)
+}
+
+// pressRetry runs the prompt of a turn again, as a turn of its own: one for each message that offers it.
+func (b *Bot) pressRetry(ctx context.Context, p interactionPayload, thread sessions.Thread, turn sessions.TurnID) answer {
+	parts := strings.SplitN(string(turn), ":", 3)
+	if len(parts) != 3 || p.Container.MessageTS == "" {
+		return plainly(sayOldButton)
+	}
+	ts, _, _ := strings.Cut(parts[2], "-retry-")
+	if strings.HasPrefix(ts, "cmd") {
+		return plainly(sayRetryGone)
+	}
+	old := sessions.Turn{ID: turn, Thread: thread, TS: ts}
+	m, err := b.messageAt(ctx, old)
+	if err != nil {
+		return plainly(sayRetryGone)
+	}
+	e := innerEvent{User: p.User.ID, Text: m.Text, TS: ts, ThreadTS: thread.TS, Channel: thread.Channel}
+	for _, f := range m.Files {
+		e.Files = append(e.Files, slackFile{ID: f.ID, Name: f.Name, Size: int64(f.Size), URL: f.URLPrivateDownload, External: f.IsExternal})
+	}
+	t := b.turn(b.read(thread.Team, e), true)
+	t.ID = turnID(thread.Team, thread.Channel, ts+"-retry-"+p.Container.MessageTS)
+	res, err := b.sessions.Accept(ctx, t)
+	switch {
+	case err != nil:
+		return plainly(sayTrouble)
+	case res.Status == sessions.AcceptFull:
+		return plainly(sayFull)
+	case res.Status == sessions.AcceptDuplicate:
+		return plainly("It is being run again already.")
+	case res.Ahead > 0:
+		return plainly(sayPlace(res.Ahead))
+	}
+	return plainly("Running it again.")
+}
+
+// answerPress tells the presser what happened; a picker that was used is replaced.
+func (b *Bot) answerPress(ctx context.Context, p interactionPayload, a answer) {
+	thread := p.Container.ThreadTS
+	if thread == "" && p.Message != nil {
+		thread = p.Message.thread()
+	}
+	if p.View.ID != "" {
+		b.showInModal(ctx, p.View.ID, a)
+		return
+	}
+	if p.Channel.ID == "" {
+		return
+	}
+	opts := []slack.MsgOption{slack.MsgOptionText(a.text, false)}
+	if len(a.blocks) > 0 {
+		opts = append(opts, slack.MsgOptionBlocks(a.blocks...))
+	}
+	if thread != "" {
+		opts = append(opts, slack.MsgOptionTS(thread))
+	}
+	err := b.patiently(ctx, func() error {
+		_, err := b.api.PostEphemeralContext(ctx, p.Channel.ID, p.User.ID, opts...)
+		return err
+	})
+	if err != nil {
+		b.log.DebugContext(ctx, "press not answered", "err", err)
+	}
+}
+
+// manage shows a session in a modal, from the menu of any message of its thread.
+func (b *Bot) manage(ctx context.Context, p interactionPayload) {
+	if p.Message == nil {
+		return
+	}
+	thread := sessions.Thread{Team: p.Team.ID, Channel: p.Channel.ID, TS: p.Message.thread()}
+	a := answer{}
+	if why := b.people.mayUse(ctx, p.User.ID, thread.Channel); why != nil {
+		a = plainly(why.sentence)
+	} else if a = b.act(ctx, "status", thread, p.User.ID, false); a.text != sayNoSession && a.text != sayTrouble {
+		a.blocks = []slack.Block{section(a.text), slack.NewActionBlock("",
+			button("stop", "Stop the turn", thread.Key(), ""), button("end", "End session", thread.Key(), "danger"))}
+	}
+	if _, err := b.api.OpenViewContext(ctx, p.TriggerID, modal(a)); err != nil {
+		b.log.WarnContext(ctx, "modal not opened", "err", err)
+	}
+}
+
+func (b *Bot) showInModal(ctx context.Context, view string, a answer) {
+	if _, err := b.api.UpdateViewContext(ctx, modal(a), "", "", view); err != nil {
+		b.log.WarnContext(ctx, "modal not changed", "err", err)
+	}
+}
+
+func section(text string) slack.Block {
+	return slack.NewSectionBlock(slack.NewTextBlockObject(slack.MarkdownType, clip(text, 2900), false, false), nil, nil)
+}
+
+func modal(a answer) slack.ModalViewRequest {
+	blocks := a.blocks
+	if len(blocks) == 0 {
+		blocks = []slack.Block{section(a.text)}
+	}
+	return slack.ModalViewRequest{
+		Type: slack.VTModal, Title: slack.NewTextBlockObject(slack.PlainTextType, "Session", false, false),
+		Close: slack.NewTextBlockObject(slack.PlainTextType, "Close", false, false), Blocks: slack.Blocks{BlockSet: blocks},
+	}
+}
