@@ -16,7 +16,7 @@ import (
 
 // Finish implements [sessions.Front]: the answer is a message of its own, or several, since an edit notifies nobody.
 func (b *Bot) Finish(ctx context.Context, s sessions.Session, t sessions.Turn, liveTS string, o sessions.Outcome, look bool) error {
-	b.quiet(t)
+	quiet := b.quiet(t) // the answer does not wait for an edit
 	posted := map[string]string{}
 	if look {
 		var err error
@@ -25,6 +25,7 @@ func (b *Bot) Finish(ctx context.Context, s sessions.Session, t sessions.Turn, l
 		}
 	}
 	err := b.postParts(ctx, s, t, o, posted)
+	quiet()
 	if isGone(err) {
 		b.log.WarnContext(ctx, "the thread takes no messages any more", "turn", t.ID, "err", err)
 		return nil

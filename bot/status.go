@@ -113,7 +113,7 @@ func (b *Bot) show(ctx context.Context, l *live) {
 		if text == shown {
 			continue
 		}
-		_, _, _, err := b.api.UpdateMessageContext(ctx, l.thread.Channel, l.ts, slack.MsgOptionText(text, false), slack.MsgOptionBlocks(blocks...))
+		err := b.edit(ctx, l, text, blocks)
 		pause := editPause
 		var limited *slack.RateLimitedError
 		switch {
@@ -133,6 +133,18 @@ func (b *Bot) show(ctx context.Context, l *live) {
 	}
 }
 
+// editTimeout bounds one edit.
+const editTimeout = 10 * time.Second
+
+// edit edits a live message. An edit that was sent is waited for also when the turn is over: left alone, it could take effect
+// after the one that settles the message.
+func (b *Bot) edit(ctx context.Context, l *live, text string, blocks []slack.Block) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), editTimeout)
+	defer cancel()
+	_, _, _, err := b.api.UpdateMessageContext(ctx, l.thread.Channel, l.ts, slack.MsgOptionText(text, false), slack.MsgOptionBlocks(blocks...))
+	return err
+}
+
 // again has the message edited once more.
 func (l *live) again() {
 	select {
@@ -149,16 +161,17 @@ func (b *Bot) forget(l *live) {
 	}
 }
 
-// quiet ends the editing of a turn's live message, so that nothing comes after what is written next.
-func (b *Bot) quiet(t sessions.Turn) {
+// quiet ends the editing of a turn's live message. wait returns when nothing comes any more.
+func (b *Bot) quiet(t sessions.Turn) (wait func()) {
 	b.mu.Lock()
 	l := b.lives[string(t.ID)]
 	delete(b.lives, string(t.ID))
 	b.mu.Unlock()
-	if l != nil {
-		l.stop()
-		l.done.Wait()
+	if l == nil {
+		return func() {}
 	}
+	l.stop()
+	return l.done.Wait
 }
 
 // liveMessage shows a running turn.
