@@ -87,15 +87,16 @@ func (c *Client) Volumes(ctx context.Context, app string) ([]Volume, error) {
 	err := c.do(ctx, request{op: "list volumes of " + app, method: http.MethodGet, path: "/apps/" + url.PathEscape(app) + "/volumes", action: "volume-list", subject: app}, &all)
 	out := all[:0]
 	for _, v := range all {
-		if !dying(v.State) {
+		if !v.Dying() {
 			out = append(out, v)
 		}
 	}
 	return out, err
 }
 
-func dying(state string) bool {
-	switch state {
+// Dying reports whether the volume is on its way out, or gone: nothing can be mounted from it any more.
+func (v Volume) Dying() bool {
+	switch v.State {
 	case "scheduling_destroy", "fork_cleanup", "waiting_for_detach", "pending_destroy", "destroying", "destroyed":
 		return true
 	}
