@@ -41,6 +41,7 @@ type Bot struct {
 	team     string
 	people   people
 	edits    *rate.Limiter // chat.update, over all threads of the workspace
+	looks    *rate.Limiter // conversations.replies, for replies that came before what they answer
 	native   nativeStatus
 	asides   sync.WaitGroup // what is done beside events and turns
 
@@ -50,6 +51,10 @@ type Bot struct {
 
 // editsPerMinute is Slack's limit of chat.update (Tier 3: 50), with room for what must not wait.
 const editsPerMinute = 40
+
+// looksPerMinute leaves most of the limit of conversations.replies (Tier 3: 50) to reading threads for a prompt, and to looking
+// for what was posted before a takeover.
+const looksPerMinute = 20
 
 // New introduces the bot to Slack. [ErrToken] if the bot token is refused; other trouble is waited out until ctx ends.
 func New(ctx context.Context, cfg Config) (*Bot, error) {
@@ -72,6 +77,7 @@ func New(ctx context.Context, cfg Config) (*Bot, error) {
 	b := &Bot{
 		cfg: cfg, log: cfg.Log, api: slack.New(cfg.BotToken, opts...), lives: map[string]*live{},
 		edits: rate.NewLimiter(rate.Every(time.Minute/editsPerMinute), 8),
+		looks: rate.NewLimiter(rate.Every(time.Minute/looksPerMinute), 10),
 	}
 	b.people.bot = b
 	return b, b.introduce(ctx)

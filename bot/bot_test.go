@@ -56,6 +56,31 @@ func TestIntake(t *testing.T) {
 		ts := w.say(member, general, "", mention+"do not lose me")
 		w.until("a turn", func() bool { return w.sessions.turn(ts) != nil })
 	})
+	t.Run("replies that came before the mention, which had to come again, are turns behind it, in order", func(t *testing.T) {
+		w := w.in(t)
+		w.sessions.set(func(f *fakeSessions) { f.fail, f.busy = 2, true })
+		defer w.sessions.set(func(f *fakeSessions) { f.busy, f.status.Queued = false, nil })
+		root := w.say(member, general, "", mention+"begin")
+		want := []string{root, w.say(member, general, root, "and then"), w.say(admin, general, root, "and last")}
+		aside := w.say(member, general, root, "!aside what a day")
+		inThread := func() []string {
+			var got []string
+			w.sessions.count(func(f *fakeSessions) int {
+				for _, turn := range f.accepted {
+					if turn.Thread.TS == root {
+						got = append(got, turn.TS)
+					}
+				}
+				return 0
+			})
+			return got
+		}
+		w.until("three turns", func() bool { return len(inThread()) >= 3 })
+		w.settled(general)
+		if got := inThread(); !slices.Equal(got, want) {
+			t.Errorf("turns = %v, want %v without the aside %s", got, want, aside)
+		}
+	})
 	t.Run("an empty mention is told what to do", func(t *testing.T) {
 		w := w.in(t)
 		ts := w.say(member, general, "", mention)

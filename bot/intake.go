@@ -17,6 +17,7 @@ type outerEvent struct {
 	TeamID string     `json:"team_id"`
 	Type   string     `json:"type"`
 	Event  innerEvent `json:"event"`
+	again  bool       // Slack sends it once more
 }
 
 // innerEvent are the fields of all events that the bot acts on.
@@ -43,6 +44,7 @@ type innerEvent struct {
 		Channel string `json:"channel"`
 		TS      string `json:"ts"`
 	} `json:"item"`
+	again bool // Slack sends it once more
 }
 
 type slackFile struct {
@@ -71,6 +73,7 @@ func (e innerEvent) thread() string {
 func (b *Bot) take(ctx context.Context, o outerEvent) error {
 	e := o.Event
 	team := o.TeamID
+	e.again = o.again
 	switch e.Type {
 	case "app_mention":
 		return b.message(ctx, team, e)
@@ -213,7 +216,46 @@ func (b *Bot) accept(ctx context.Context, in incoming, begins bool) error {
 		return b.sayOnce(ctx, in, "full", sayFull)
 	case sessions.AcceptDuplicate: // was heard before
 	}
+	if begins && (res.Status == sessions.AcceptQueued || in.event.again) {
+		return b.overtaken(ctx, in)
+	}
 	return nil
+}
+
+// overtaken takes in the replies that came before the message that they answer, as happens when Slack has to send that one
+// again: to the bot they were people talking. All of them stand in the thread by now. It is done before the next event of the
+// thread is taken, so that they stay in order; above a rate it is left out rather than holding up events.
+func (b *Bot) overtaken(ctx context.Context, in incoming) error {
+	if !b.looks.Allow() {
+		return nil
+	}
+	page, _, _, err := b.api.GetConversationRepliesContext(ctx, &slack.GetConversationRepliesParameters{
+		ChannelID: in.thread.Channel, Timestamp: in.thread.TS, Oldest: in.event.TS, Limit: 50,
+	})
+	if err != nil {
+		b.log.WarnContext(ctx, "not looked for replies that came first", "thread", in.thread.Key(), "err", err)
+		return nil
+	}
+	for _, m := range page {
+		if m.Timestamp <= in.event.TS { // Slack gives a thread's first message always
+			continue
+		}
+		if err := b.message(ctx, in.team, eventOf(in.thread, m)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eventOf is the event that told of a message.
+func eventOf(thread sessions.Thread, m slack.Message) innerEvent {
+	e := innerEvent{
+		Type: "message", Subtype: m.SubType, User: m.User, BotID: m.BotID, Text: m.Text, TS: m.Timestamp, ThreadTS: thread.TS, Channel: thread.Channel,
+	}
+	for _, f := range m.Files {
+		e.Files = append(e.Files, slackFile{ID: f.ID, Name: f.Name, Size: int64(f.Size), URL: f.URLPrivateDownload, External: f.IsExternal, Mode: f.Mode})
+	}
+	return e
 }
 
 // maxStored is the longest text that goes into the queue, in bytes; longer ones stay at Slack.

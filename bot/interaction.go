@@ -131,10 +131,8 @@ func (b *Bot) pressRetry(ctx context.Context, p interactionPayload, thread sessi
 	if err != nil {
 		return plainly(sayRetryGone)
 	}
-	e := innerEvent{User: p.User.ID, Text: m.Text, TS: ts, ThreadTS: thread.TS, Channel: thread.Channel}
-	for _, f := range m.Files {
-		e.Files = append(e.Files, slackFile{ID: f.ID, Name: f.Name, Size: int64(f.Size), URL: f.URLPrivateDownload, External: f.IsExternal})
-	}
+	e := eventOf(thread, *m)
+	e.User = p.User.ID
 	t := b.turn(b.read(thread.Team, e), true)
 	t.ID = turnID(thread.Team, thread.Channel, ts+"-retry-"+p.Container.MessageTS)
 	res, err := b.sessions.Accept(ctx, t)

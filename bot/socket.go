@@ -109,18 +109,14 @@ func (c *connection) event(ctx context.Context, e socketmode.Event) {
 		c.ready()
 	case socketmode.EventTypeEventsAPI, socketmode.EventTypeSlashCommand, socketmode.EventTypeInteractive:
 		if e.Request != nil {
-			c.take(ctx, e.Request.Type, e.Request.EnvelopeID, e.Request.Payload)
+			c.take(ctx, envelope{e.Request.Type, e.Request.EnvelopeID, e.Request.RetryAttempt, e.Request.Payload})
 		}
 	case socketmode.EventTypeErrorBadMessage:
 		// The library could not decode it; perhaps we can. Unacked, it would come again three times.
 		if bad, ok := e.Data.(*socketmode.ErrorBadMessage); ok {
-			var frame struct {
-				Type    string          `json:"type"`
-				ID      string          `json:"envelope_id"`
-				Payload json.RawMessage `json:"payload"`
-			}
+			var frame envelope
 			if json.Unmarshal(bad.Message, &frame) == nil && frame.ID != "" {
-				c.take(ctx, frame.Type, frame.ID, frame.Payload)
+				c.take(ctx, frame)
 			}
 		}
 	case socketmode.EventTypeConnectionError, socketmode.EventTypeIncomingError, socketmode.EventTypeErrorWriteFailed:
@@ -128,28 +124,37 @@ func (c *connection) event(ctx context.Context, e socketmode.Event) {
 	}
 }
 
+// envelope is what Slack wraps everything in.
+type envelope struct {
+	Type    string          `json:"type"`
+	ID      string          `json:"envelope_id"`
+	Retry   int             `json:"retry_attempt"` // 0: the first delivery, as far as Slack knows
+	Payload json.RawMessage `json:"payload"`
+}
+
 // take stores what came and then acks it. What could not be stored is not acked, so that Slack sends it again.
-func (c *connection) take(ctx context.Context, kind, id string, payload json.RawMessage) {
+func (c *connection) take(ctx context.Context, e envelope) {
 	ack := func(body any) {
 		actx, cancel := context.WithTimeout(ctx, ackTimeout)
 		defer cancel()
-		if err := c.client.AckCtx(actx, id, body); err != nil {
+		if err := c.client.AckCtx(actx, e.ID, body); err != nil {
 			c.bot.log.WarnContext(ctx, "ack not sent", "err", err)
 		}
 	}
-	switch kind {
+	switch e.Type {
 	case "slash_commands":
 		// Slack sends neither of them again: they are acted on also when the bot is told to leave meanwhile.
-		c.bot.aside(ctx, func(ctx context.Context) { ack(c.bot.command(ctx, payload)) })
+		c.bot.aside(ctx, func(ctx context.Context) { ack(c.bot.command(ctx, e.Payload)) })
 	case "interactive":
-		c.bot.aside(ctx, func(ctx context.Context) { c.bot.interaction(ctx, payload, ack) })
+		c.bot.aside(ctx, func(ctx context.Context) { c.bot.interaction(ctx, e.Payload, ack) })
 	case "events_api":
 		var outer outerEvent
-		if err := json.Unmarshal(payload, &outer); err != nil {
+		if err := json.Unmarshal(e.Payload, &outer); err != nil {
 			c.bot.log.WarnContext(ctx, "event not understood", "err", err)
 			ack(nil)
 			return
 		}
+		outer.again = e.Retry > 0
 		do := func() {
 			if err := c.bot.take(ctx, outer); err != nil {
 				c.bot.log.WarnContext(ctx, "event not stored, and so not acked", "err", err)

@@ -184,6 +184,7 @@ type fakeSessions struct {
 	seen     map[sessions.TurnID]bool
 	fail     int // so many times Accept fails
 	full     bool
+	busy     bool // what was accepted waits
 	status   sessions.Status
 	live     []sessions.Session
 	asked    chan struct{} // if not nil, Cancel tells that it was called
@@ -228,6 +229,9 @@ func (f *fakeSessions) Accept(_ context.Context, t sessions.Turn) (sessions.Acce
 	}
 	f.seen[t.ID] = true
 	f.accepted = append(f.accepted, t)
+	if f.busy {
+		f.status.Queued = append(f.status.Queued, t)
+	}
 	return sessions.Accepted{Status: sessions.AcceptQueued, Ahead: len(f.status.Queued)}, nil
 }
 
