@@ -1,80 +1,140 @@
 package slack
 
 import (
+	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
+	"strings"
 	"unicode/utf8"
 )
 
 // problem is why Slack would refuse a message: its error code, and what is wrong where.
 type problem struct{ code, text string }
 
-// limits of Block Kit, in characters or pieces, as Slack documents them.
+// surface is where blocks are shown.
+type surface int
+
+const (
+	message surface = iota
+	modal
+)
+
+// limits of Block Kit, in characters or pieces.
 const (
 	maxBlocks, maxModalBlocks = 50, 100
 	maxSection                = 3000
+	maxFields, maxField       = 10, 2000
 	maxHeader                 = 150
 	maxContextElements        = 10
 	maxActions                = 25
+	maxContextActions         = 5
 	maxButtonText             = 75
 	maxButtonValue            = 2000
+	maxURL                    = 3000
 	maxID                     = 255
+	maxLabel, maxAlt          = 2000, 2000
+	maxOptions, maxOption     = 100, 75
 	maxMarkdown               = 12000
 	maxAllText                = 13200 // of all blocks of a message, measured
 	maxTableRows              = 100
 	maxTableColumns           = 20
+	maxTasks                  = 50
 	maxExpanded               = 50 // blocks that Slack makes of markdown count as well
+	maxViewTitle              = 24
+	maxPrivateMetadata        = 3000
+	maxMetadata               = 4000 // bytes; measured by others
 )
 
 // checker collects the problems of a message.
 type checker struct {
+	on       surface
 	problems []problem
 	actions  map[string]bool
 	blockIDs map[string]bool
 	text     int
 	expanded int
+	plans    int
+	tasks    int
 }
 
-func (c *checker) bad(format string, args ...any) {
-	c.problems = append(c.problems, problem{"invalid_blocks", fmt.Sprintf(format, args...)})
+func (c *checker) bad(where, format string, args ...any) {
+	c.problems = append(c.problems, problem{"invalid_blocks", fmt.Sprintf(format, args...) + " [json-pointer:" + where + "]"})
 }
 
 // checkBlocks tells what Slack would refuse in the blocks of a message or of a modal.
-func checkBlocks(blocks []any, modal bool) []problem {
-	c := &checker{actions: map[string]bool{}, blockIDs: map[string]bool{}}
+func checkBlocks(blocks []any, on surface) []problem {
+	c := &checker{on: on, actions: map[string]bool{}, blockIDs: map[string]bool{}}
 	most := maxBlocks
-	if modal {
+	if on == modal {
 		most = maxModalBlocks
 	}
 	if len(blocks) > most {
-		c.bad("no more than %d items allowed [json-pointer:/blocks]", most)
+		c.bad("/blocks", "no more than %d items allowed", most)
 	}
 	for i, b := range blocks {
 		where := fmt.Sprintf("/blocks/%d", i)
 		m, ok := b.(map[string]any)
 		if !ok {
-			c.bad("must be an object [json-pointer:%s]", where)
+			c.bad(where, "must be an object")
 			continue
 		}
-		c.block(m, where, modal)
+		c.block(m, where)
+	}
+	if on == modal {
+		return c.problems
+	}
+	if c.plans > 0 && c.tasks > 0 {
+		c.bad("/blocks", "plan and task_card are not allowed in the same message")
 	}
 	if c.text > maxAllText {
 		c.problems = append(c.problems, problem{"msg_blocks_too_long", fmt.Sprintf("the blocks hold %d characters", c.text)})
 	}
-	if c.expanded > maxExpanded {
-		c.bad("no more than %d items allowed once markdown is expanded: %d", maxExpanded, c.expanded)
+	if len(blocks) <= most && c.expanded > maxExpanded {
+		c.bad("/blocks", "no more than %d items allowed: markdown makes %d of them", maxExpanded, c.expanded)
 	}
 	return c.problems
 }
 
-func (c *checker) block(b map[string]any, where string, modal bool) {
+// checkView tells what Slack would refuse in a modal.
+func checkView(v fields) []problem {
+	c := &checker{on: modal}
+	if v["type"] != "modal" {
+		c.bad("/view/type", "must be modal")
+	}
+	c.object(v["title"], "/view/title", maxViewTitle, "plain_text")
+	for _, name := range []string{"submit", "close"} {
+		if v[name] != nil {
+			c.object(v[name], "/view/"+name, maxViewTitle, "plain_text")
+		}
+	}
+	for name, most := range map[string]int{"private_metadata": maxPrivateMetadata, "callback_id": maxID, "external_id": maxID} {
+		text, _ := v[name].(string)
+		c.length(text, 0, most, "/view/"+name)
+	}
+	blocks, ok := v["blocks"].([]any)
+	if !ok {
+		c.bad("/view", "missing required field: blocks")
+	}
+	if v["submit"] == nil && slices.ContainsFunc(blocks, func(b any) bool { m, _ := b.(map[string]any); return m["type"] == "input" }) {
+		c.bad("/view", "missing required field: submit, since there is an input block")
+	}
+	return append(c.problems, checkBlocks(blocks, modal)...)
+}
+
+func (c *checker) block(b map[string]any, where string) {
 	kind, _ := b["type"].(string)
 	c.expanded++
 	if id, ok := b["block_id"].(string); ok && id != "" {
-		if c.blockIDs[id] || utf8.RuneCountInString(id) > maxID {
-			c.bad("block_id %q is taken or too long [json-pointer:%s]", id, where)
+		if c.blockIDs[id] {
+			c.bad(where+"/block_id", "block_id %q already exists", id)
 		}
 		c.blockIDs[id] = true
+		c.longest(id, maxID, where+"/block_id")
+	}
+	if c.on == modal && slices.Contains([]string{"markdown", "plan", "task_card", "context_actions", "table"}, kind) {
+		c.bad(where+"/type", "unsupported type: %s", kind)
+		return
 	}
 	switch kind {
 	case "section":
@@ -83,9 +143,7 @@ func (c *checker) block(b map[string]any, where string, modal bool) {
 		c.object(b["text"], where+"/text", maxHeader, "plain_text")
 	case "divider":
 	case "context":
-		elements, _ := b["elements"].([]any)
-		c.between(len(elements), 1, maxContextElements, where+"/elements")
-		for i, e := range elements {
+		for i, e := range c.list(b, "elements", 1, maxContextElements, where) {
 			at := fmt.Sprintf("%s/elements/%d", where, i)
 			if m, _ := e.(map[string]any); m["type"] == "image" {
 				c.image(m, at)
@@ -94,118 +152,235 @@ func (c *checker) block(b map[string]any, where string, modal bool) {
 			}
 		}
 	case "actions":
-		elements, _ := b["elements"].([]any)
-		c.between(len(elements), 1, maxActions, where+"/elements")
-		for i, e := range elements {
-			c.element(e, fmt.Sprintf("%s/elements/%d", where, i))
+		for i, e := range c.list(b, "elements", 1, maxActions, where) {
+			c.element(e, fmt.Sprintf("%s/elements/%d", where, i), pressable())
+		}
+	case "context_actions":
+		for i, e := range c.list(b, "elements", 1, maxContextActions, where) {
+			c.element(e, fmt.Sprintf("%s/elements/%d", where, i), []string{"feedback_buttons", "icon_button"})
 		}
 	case "markdown":
 		text, _ := b["text"].(string)
 		c.length(text, 1, maxMarkdown, where+"/text")
-		if modal {
-			c.bad("markdown is for messages only [json-pointer:%s]", where)
-		}
 		c.expanded += expands(text) - 1
 	case "image":
 		c.image(b, where)
 	case "table":
 		c.table(b, where)
 	case "input":
-		if !modal {
-			c.bad("input is for modals only [json-pointer:%s]", where)
-		}
-		c.object(b["label"], where+"/label", 2000, "plain_text")
-		c.element(b["element"], where+"/element")
-	case "rich_text", "video", "file", "plan", "task_card", "context_actions", "container", "data_table":
+		c.input(b, where)
+	case "plan":
+		c.plan(b, where)
+	case "task_card":
+		c.tasks++
+		c.task(b, where)
+	case "rich_text":
+		c.list(b, "elements", 1, 1<<10, where)
+	case "video", "file", "container", "data_table":
 	default:
-		c.bad("unsupported type: %s [json-pointer:%s/type]", kind, where)
+		c.bad(where+"/type", "unsupported type: %s", kind)
 	}
 }
 
 func (c *checker) section(b map[string]any, where string) {
-	fieldList, _ := b["fields"].([]any)
-	if b["text"] == nil && len(fieldList) == 0 {
-		c.bad("missing required field: text [json-pointer:%s]", where)
+	if b["text"] == nil && b["fields"] == nil {
+		c.bad(where, "missing required field: text")
 	}
 	if b["text"] != nil {
 		c.object(b["text"], where+"/text", maxSection, "mrkdwn", "plain_text")
 	}
-	if len(fieldList) > 10 {
-		c.bad("no more than 10 items allowed [json-pointer:%s/fields]", where)
+	if b["fields"] != nil {
+		for i, f := range c.list(b, "fields", 1, maxFields, where) {
+			c.object(f, fmt.Sprintf("%s/fields/%d", where, i), maxField, "mrkdwn", "plain_text")
+		}
 	}
-	for i, f := range fieldList {
-		c.object(f, fmt.Sprintf("%s/fields/%d", where, i), 2000, "mrkdwn", "plain_text")
+	if b["accessory"] == nil {
+		return
 	}
-	if b["accessory"] != nil {
-		c.element(b["accessory"], where+"/accessory")
+	if m, _ := b["accessory"].(map[string]any); m["type"] == "image" {
+		c.image(m, where+"/accessory")
+		return
 	}
+	c.element(b["accessory"], where+"/accessory", pressable())
+}
+
+func (c *checker) input(b map[string]any, where string) {
+	if c.on == message {
+		c.bad(where+"/type", "unsupported type: input")
+		return
+	}
+	c.object(b["label"], where+"/label", maxLabel, "plain_text")
+	if b["hint"] != nil {
+		c.object(b["hint"], where+"/hint", maxLabel, "plain_text")
+	}
+	c.element(b["element"], where+"/element", fillable())
 }
 
 func (c *checker) image(b map[string]any, where string) {
 	if b["image_url"] == nil && b["slack_file"] == nil {
-		c.bad("missing required field: image_url [json-pointer:%s]", where)
+		c.bad(where, "missing required field: image_url")
 	}
-	alt, _ := b["alt_text"].(string)
-	c.length(alt, 1, 2000, where+"/alt_text")
+	if link, _ := b["image_url"].(string); b["image_url"] != nil {
+		c.longest(link, maxURL, where+"/image_url")
+	}
+	alt, ok := b["alt_text"].(string)
+	if !ok {
+		c.bad(where, "missing required field: alt_text")
+		return
+	}
+	c.length(alt, 0, maxAlt, where+"/alt_text")
 }
 
 func (c *checker) table(b map[string]any, where string) {
-	rows, _ := b["rows"].([]any)
-	c.between(len(rows), 1, maxTableRows, where+"/rows")
-	for i, r := range rows {
-		cells, _ := r.([]any)
-		c.between(len(cells), 1, maxTableColumns, fmt.Sprintf("%s/rows/%d", where, i))
+	for i, r := range c.list(b, "rows", 1, maxTableRows, where) {
+		row, _ := r.([]any)
+		at := fmt.Sprintf("%s/rows/%d", where, i)
+		if len(row) < 1 {
+			c.bad(at, "no fewer than 1 items allowed")
+		}
+		if len(row) > maxTableColumns {
+			c.bad(at, "no more than %d items allowed", maxTableColumns)
+		}
 	}
+}
+
+func (c *checker) plan(b map[string]any, where string) {
+	c.plans++
+	title, _ := b["title"].(string)
+	c.length(title, 1, maxSection, where+"/title")
+	if b["tasks"] == nil {
+		return
+	}
+	seen := map[any]bool{}
+	for i, t := range c.list(b, "tasks", 1, maxTasks, where) {
+		at := fmt.Sprintf("%s/tasks/%d", where, i)
+		m, _ := t.(map[string]any)
+		c.task(m, at)
+		if id := m["task_id"]; id != nil {
+			if seen[id] {
+				c.bad(at+"/task_id", "task_id %q already exists", id)
+			}
+			seen[id] = true
+		}
+	}
+}
+
+func (c *checker) task(b map[string]any, where string) {
+	for _, name := range []string{"task_id", "title"} {
+		if text, _ := b[name].(string); text == "" {
+			c.bad(where, "missing required field: %s", name)
+		}
+	}
+	status, _ := b["status"].(string)
+	if b["status"] != nil && !slices.Contains([]string{"pending", "in_progress", "complete", "error"}, status) {
+		c.bad(where+"/status", "must be a valid enum value")
+	}
+}
+
+// list is a list of a block, of allowed length.
+func (c *checker) list(b map[string]any, name string, low, high int, where string) []any {
+	list, ok := b[name].([]any)
+	if !ok {
+		c.bad(where, "missing required field: %s", name)
+		return nil
+	}
+	if len(list) < low {
+		c.bad(where+"/"+name, "no fewer than %d items allowed", low)
+	}
+	if len(list) > high {
+		c.bad(where+"/"+name, "no more than %d items allowed", high)
+	}
+	return list
 }
 
 // object is a text object.
 func (c *checker) object(v any, where string, most int, kinds ...string) {
-	m, _ := v.(map[string]any)
-	kind, _ := m["type"].(string)
-	ok := false
-	for _, k := range kinds {
-		ok = ok || k == kind
-	}
+	m, ok := v.(map[string]any)
 	if !ok {
-		c.bad("must be a text object of type %v [json-pointer:%s]", kinds, where)
+		at := strings.LastIndexByte(where, '/')
+		c.bad(where[:at], "missing required field: %s", where[at+1:])
 		return
 	}
-	text, _ := m["text"].(string)
+	kind, _ := m["type"].(string)
+	if !slices.Contains(kinds, kind) {
+		c.bad(where+"/type", "must be one of: %s", strings.Join(kinds, ", "))
+		return
+	}
+	text, ok := m["text"].(string)
+	if !ok {
+		c.bad(where, "missing required field: text")
+		return
+	}
+	before := len(c.problems)
 	c.length(text, 1, most, where+"/text")
+	if len(c.problems) > before { // Slack says this of the object first
+		c.problems = slices.Insert(c.problems, before, problem{"invalid_blocks", "failed to match all allowed schemas [json-pointer:" + where + "]"})
+	}
 }
 
-// element is something to click or to fill in.
-func (c *checker) element(v any, where string) {
+// pressable are the elements of actions, and those beside the text of a section.
+func pressable() []string {
+	return strings.Fields(`button static_select external_select users_select conversations_select channels_select multi_static_select
+		multi_external_select multi_users_select multi_conversations_select multi_channels_select overflow datepicker timepicker datetimepicker
+		checkboxes radio_buttons workflow_button`)
+}
+
+// fillable are the elements of an input.
+func fillable() []string {
+	return append(strings.Fields(`plain_text_input rich_text_input email_text_input url_text_input number_input file_input`), pressable()[1:]...)
+}
+
+// blockOf is the place of a block in that of an element.
+var blockOf = regexp.MustCompile(`^/blocks/\d+`)
+
+// element is something to press or to fill in.
+func (c *checker) element(v any, where string, kinds []string) {
 	m, _ := v.(map[string]any)
 	kind, _ := m["type"].(string)
 	id, _ := m["action_id"].(string)
 	if kind == "" {
-		c.bad("missing required field: type [json-pointer:%s]", where)
+		c.bad(where, "missing required field: type")
 		return
 	}
-	if utf8.RuneCountInString(id) > maxID {
-		c.bad("action_id is longer than %d [json-pointer:%s]", maxID, where)
+	if !slices.Contains(kinds, kind) {
+		c.bad(where+"/type", "unsupported type: %s", kind)
+		return
 	}
-	// Slack wants action ids unique within a block; the block's place is in where.
-	if id != "" {
-		block := blockOf.FindString(where)
-		if c.actions[block+" "+id] {
-			c.bad("action_id %q already exists [json-pointer:%s]", id, where)
+	c.longest(id, maxID, where+"/action_id")
+	if id != "" { // unique within a block
+		key := blockOf.FindString(where) + " " + id
+		if c.actions[key] {
+			c.bad(where+"/action_id", "action_id %q already exists", id)
 		}
-		c.actions[block+" "+id] = true
+		c.actions[key] = true
 	}
-	if kind != "button" {
-		return
+	switch kind {
+	case "button":
+		c.button(m, where)
+	case "static_select":
+		if m["option_groups"] != nil {
+			return
+		}
+		for i, o := range c.list(m, "options", 1, maxOptions, where) {
+			o, _ := o.(map[string]any)
+			c.object(o["text"], fmt.Sprintf("%s/options/%d/text", where, i), maxOption, "plain_text", "mrkdwn")
+		}
 	}
+}
+
+func (c *checker) button(m map[string]any, where string) {
 	c.object(m["text"], where+"/text", maxButtonText, "plain_text")
-	value, _ := m["value"].(string)
-	if utf8.RuneCountInString(value) > maxButtonValue {
-		c.bad("value is longer than %d [json-pointer:%s]", maxButtonValue, where)
+	if value, _ := m["value"].(string); utf8.RuneCountInString(value) > maxButtonValue {
+		c.problems = append(c.problems, problem{
+			"msg_too_large", fmt.Sprintf("must be less than %d characters [json-pointer:%s/value]", maxButtonValue+1, where),
+		})
 	}
+	link, _ := m["url"].(string)
+	c.longest(link, maxURL, where+"/url")
 	switch m["style"] {
 	case nil, "primary", "danger":
 	default:
-		c.bad("style must be primary or danger [json-pointer:%s]", where)
+		c.bad(where+"/style", "must be a valid enum value")
 	}
 	if confirm, ok := m["confirm"].(map[string]any); ok {
 		c.object(confirm["title"], where+"/confirm/title", 100, "plain_text")
@@ -215,23 +390,23 @@ func (c *checker) element(v any, where string) {
 	}
 }
 
-var blockOf = regexp.MustCompile(`^/blocks/\d+`)
-
-func (c *checker) between(n, low, high int, where string) {
-	if n < low || n > high {
-		c.bad("must have %d to %d items, has %d [json-pointer:%s]", low, high, n, where)
-	}
-}
-
+// length is that of text that is shown: it counts for the whole message as well.
 func (c *checker) length(text string, low, high int, where string) {
 	n := utf8.RuneCountInString(text)
 	c.text += n
-	if n < low || n > high {
-		c.bad("must be %d to %d characters, is %d [json-pointer:%s]", low, high, n, where)
+	if n < low {
+		c.bad(where, "must be more than %d characters", low-1)
+	}
+	c.longest(text, high, where)
+}
+
+func (c *checker) longest(text string, high int, where string) {
+	if utf8.RuneCountInString(text) > high {
+		c.bad(where, "must be less than %d characters", high+1)
 	}
 }
 
-// newBlock begins a heading, a list, a fence or a paragraph after a blank line.
+// newBlock begins a heading, a fence or a paragraph after a blank line.
 var newBlock = regexp.MustCompile("(?m)^(#{1,6} |```|~~~)|\n\n+")
 
 // fenced is a code block, which is one block whatever is in it.
@@ -239,14 +414,30 @@ var fenced = regexp.MustCompile("(?s)```.*?```")
 
 // expands estimates how many blocks Slack makes of markdown.
 func expands(text string) int {
-	return 1 + len(newBlock.FindAllStringIndex(fenced.ReplaceAllString(text, "```"), -1))
+	return 1 + len(newBlock.FindAllStringIndex(fenced.ReplaceAllString(strings.TrimSpace(text), "```"), -1))
 }
 
 var eventType = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
-// metadataFits tells whether Slack would keep metadata; what does not fit it silently ignores.
-func metadataFits(m map[string]any) bool {
+// metadataWarning tells why Slack would ignore metadata, "" if it would not. Messages are posted all the same.
+func metadataWarning(m map[string]any) string {
 	kind, _ := m["event_type"].(string)
 	payload, ok := m["event_payload"].(map[string]any)
-	return eventType.MatchString(kind) && ok && len(fmt.Sprint(payload)) < 4000
+	raw, err := json.Marshal(payload)
+	switch {
+	case !eventType.MatchString(kind), !ok, err != nil:
+		return "invalid_metadata_schema"
+	case len(raw) > maxMetadata:
+		return "metadata_too_large"
+	}
+	return ""
+}
+
+// texts of problems, for response_metadata.
+func texts(problems []problem) []string {
+	var out []string
+	for _, p := range problems {
+		out = append(out, "[ERROR] "+p.text)
+	}
+	return out
 }

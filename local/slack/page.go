@@ -9,8 +9,8 @@ import (
 //go:embed page
 var pageFiles embed.FS
 
-// page is the workspace in a browser: plain files, embedded.
-func page() http.Handler {
+// pageHandler serves the workspace in a browser: plain files, embedded.
+func pageHandler() http.Handler {
 	sub, err := fs.Sub(pageFiles, "page")
 	if err != nil {
 		return http.NotFoundHandler() // unreachable: the folder is embedded
