@@ -84,10 +84,14 @@ func (c *Client) StartMachine(ctx context.Context, app, id, nonce string) error 
 		if err == nil || !errors.Is(err, ErrPrecondition) {
 			return err
 		}
-		if m, getErr := c.Machine(ctx, app, id); getErr == nil && (m.State == "started" || m.State == "starting") {
-			return nil
+		gone := false
+		if m, getErr := c.Machine(ctx, app, id); getErr == nil {
+			if m.State == "started" || m.State == "starting" {
+				return nil
+			}
+			gone = m.State == "destroyed" || m.State == "destroying"
 		}
-		if time.Now().After(deadline) {
+		if gone || time.Now().After(deadline) {
 			return err
 		}
 		select {
