@@ -2,15 +2,15 @@ package fly
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
-	"net/http"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,65 +19,39 @@ import (
 
 // process is the process tree of a started machine.
 type process struct {
-	cmd       *exec.Cmd
-	env       []string
-	done      chan struct{} // closed when all of it has ended
-	runDir    string        // its own, when it is not isolated
-	requested bool          // guarded by Server.mu; the API asked for its end
-	again     bool          // guarded by Server.mu; and for another start
-	oom       bool          // guarded by Server.mu
+	cmd    *exec.Cmd   // the first process: in namespaces it is their process 1
+	main   *os.Process // what the machine is there for; nil: it has ended at once
+	env    []string
+	runDir string          // its own, when it is not isolated
+	over   context.Context // ends when all of it has ended
+	end    context.CancelFunc
+
+	note   exitNote // guarded by Server.mu
+	again  bool     // guarded by Server.mu; its end is followed by another start
+	frozen bool     // guarded by Server.mu; it is suspended
 }
 
 // exit is how a main process ended.
 type exit struct{ code, signal int }
 
+// exitNote is what else an exit event tells.
+type exitNote struct {
+	requested  bool // the API asked for it
+	oom        bool
+	restarting bool // the restart policy starts it again
+	restarts   int  // by the policy, this one included
+}
+
 // exitRequest is what an exit event carries.
-func exitRequest(e exit, requested, oom bool) map[string]any {
+func exitRequest(e exit, n exitNote) map[string]any {
 	signal := -1
 	if e.signal > 0 {
 		signal = e.signal
 	}
-	return map[string]any{"restart_count": 0, "exit_event": map[string]any{
-		"exit_code": e.code, "guest_exit_code": e.code, "guest_signal": signal, "signal": signal, "oom_killed": oom,
-		"requested_stop": requested, "restarting": false, "exited_at": stamp(), "guest_error": "", "error": "",
+	return map[string]any{"restart_count": n.restarts, "exit_event": map[string]any{
+		"exit_code": e.code, "guest_exit_code": e.code, "guest_signal": signal, "signal": signal, "oom_killed": n.oom,
+		"requested_stop": n.requested, "restarting": n.restarting, "exited_at": stamp(), "guest_error": "", "error": "",
 	}}
-}
-
-// boot starts the machine's process after the boot delay. s.mu must be held.
-func (s *Server) boot(m *machine) {
-	m.State = "starting"
-	m.add("start", "starting", "user", nil)
-	s.boots[m.ID]++
-	boot := s.boots[m.ID]
-	s.live.Go(func() {
-		for { // an update kills the old process first
-			select {
-			case <-s.ctx.Done():
-				return
-			case <-time.After(s.cfg.BootDelay):
-			}
-			s.mu.Lock()
-			p := s.procs[m.ID]
-			if p == nil {
-				break
-			}
-			s.mu.Unlock()
-			<-p.done
-		}
-		defer s.mu.Unlock()
-		if s.closed || m.State != "starting" || s.boots[m.ID] != boot {
-			return
-		}
-		if err := s.launch(m); err != nil {
-			m.State = "failed"
-			s.log.Error("machine not started", "machine", m.ID, "err", err)
-			s.touch()
-			return
-		}
-		m.State = "started"
-		m.add("start", "started", "flyd", nil)
-		s.touch()
-	})
 }
 
 // launch starts the machine's main process. s.mu must be held.
@@ -87,7 +61,7 @@ func (s *Server) launch(m *machine) error {
 		return err
 	}
 	argv := s.cfg.Runner
-	if custom := append(append(append([]string{}, cfg.Init.Exec...), cfg.Init.Entrypoint...), cfg.Init.Cmd...); len(custom) > 0 {
+	if custom := slices.Concat(cfg.Init.Exec, cfg.Init.Entrypoint, cfg.Init.Cmd); len(custom) > 0 {
 		argv = custom
 	}
 	if len(argv) == 0 {
@@ -97,50 +71,70 @@ func (s *Server) launch(m *machine) error {
 	if len(cfg.Mounts) > 0 {
 		data, mount = s.volumeDir(cfg.Mounts[0].Volume), cfg.Mounts[0].Path
 	}
-	p := &process{done: make(chan struct{})}
+	p := &process{}
 	if err := s.prepare(p, m, cfg, argv, data, mount); err != nil {
 		return err
 	}
-	out, in, err := os.Pipe()
+	out, err := p.run()
 	if err != nil {
+		p.sweep()
 		return err
 	}
-	p.cmd.Stdout, p.cmd.Stderr = in, in
-	ready, up, err := os.Pipe()
-	if err != nil {
-		return errors.Join(err, in.Close(), out.Close())
-	}
-	p.cmd.ExtraFiles = []*os.File{up}
-	err = p.cmd.Start()
-	_, _ = in.Close(), up.Close() // the child has them
-	if err != nil {
-		return errors.Join(err, out.Close(), ready.Close())
-	}
-	// A machine whose mounts are not in place yet has not booted. The pipe ends with the set-up.
-	if p.runDir == "" {
-		_, _ = io.ReadAll(ready)
-	}
-	_ = ready.Close()
+	p.over, p.end = context.WithCancel(context.Background())
 	s.procs[m.ID] = p
 	s.live.Go(func() { s.collect(m.ID, m.Region, out) })
 	s.live.Go(func() { s.await(m, p, cfg) })
 	return nil
 }
 
+// run starts the process and returns its output. A machine whose mounts are not in place has not booted: that is awaited.
+func (p *process) run() (*os.File, error) {
+	out, in, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	p.cmd.Stdout, p.cmd.Stderr = in, in
+	ready, up, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, in.Close(), out.Close())
+	}
+	defer func() { _ = ready.Close() }()
+	p.cmd.ExtraFiles = []*os.File{up}
+	err = p.cmd.Start()
+	_, _ = in.Close(), up.Close() // the child has them
+	if err != nil {
+		return nil, errors.Join(err, out.Close())
+	}
+	if p.runDir != "" {
+		p.main = p.cmd.Process
+		return out, nil
+	}
+	if said, _ := bufio.NewReader(ready).ReadString('\n'); said != "ok\n" { // the pipe ends with process 1
+		p.kill()
+		_ = p.cmd.Wait()
+		why, _ := io.ReadAll(io.LimitReader(out, 4096))
+		return nil, errors.Join(fmt.Errorf("its mounts could not be made: %s", strings.TrimSpace(string(why))), out.Close())
+	}
+	p.main = p.findMain()
+	return out, nil
+}
+
 // environment is what a machine's processes see: nothing of the stand-in's own.
-func (s *Server) environment(m *machine, cfg config, path, data, run string) []string {
-	env := []string{
-		"PATH=" + path, "HOME=/root", "LANG=C.UTF-8", "FLAUDEBOT_DATA=" + data, "FLAUDEBOT_RUN_DIR=" + run,
-		"FLY_APP_NAME=" + m.OwnedBy, "FLY_MACHINE_ID=" + m.ID, "FLY_ALLOC_ID=" + m.ID, "FLY_REGION=" + m.Region,
-		"FLY_MACHINE_VERSION=" + m.InstanceID, "FLY_IMAGE_REF=" + cfg.Image, "FLY_PRIVATE_IP=" + m.PrivateIP,
+func (s *Server) environment(m *machine, cfg config, own map[string]string) []string {
+	env := map[string]string{
+		"HOME": "/root", "LANG": "C.UTF-8",
+		"FLY_APP_NAME": m.OwnedBy, "FLY_MACHINE_ID": m.ID, "FLY_ALLOC_ID": m.ID, "FLY_REGION": m.Region, "PRIMARY_REGION": m.Region,
+		"FLY_MACHINE_VERSION": m.InstanceID, "FLY_IMAGE_REF": cfg.Image, "FLY_PRIVATE_IP": m.PrivateIP,
+		"FLY_VM_MEMORY_MB": strconv.Itoa(cfg.memory()), "FLY_PROCESS_GROUP": m.metadata()["fly_process_group"],
 	}
-	for k, v := range cfg.Env {
-		env = append(env, k+"="+v)
+	for _, more := range []map[string]string{own, cfg.Env, s.cfg.Env} {
+		maps.Copy(env, more)
 	}
-	for k, v := range s.cfg.Env {
-		env = append(env, k+"="+v)
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(env)) {
+		out = append(out, k+"="+env[k])
 	}
-	return env
+	return out
 }
 
 const systemPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -152,25 +146,38 @@ func (s *Server) await(m *machine, p *process, cfg config) {
 	e := exitOf(err, p.cmd.ProcessState)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	close(p.done)
+	p.end()
 	delete(s.procs, m.ID)
 	m.ExitedAt = time.Now().UnixMilli()
-	m.add("exit", "stopped", "flyd", exitRequest(e, p.requested, p.oom))
+	kept := m.State == "destroying" || m.State == "replacing" || s.closed // what comes next is settled
+	gone := cfg.AutoDestroy && !p.again && !kept
+	p.note.restarting = !kept && !gone && !p.note.requested && m.restarts(cfg, e)
+	p.note.restarts = len(m.Restarts)
+	s.add(m, "exit", "stopped", "flyd", exitRequest(e, p.note))
 	switch {
-	case m.State == "destroying" || (cfg.AutoDestroy && !p.again && !s.closed):
+	case m.State == "destroying":
+		if !s.trouble[m.ID].unreachable() {
+			s.destroyed(m)
+		}
+	case m.State == "replacing":
+	case gone:
 		s.destroyed(m)
-	case m.State == "starting": // an update is under way
-	case !s.closed && (p.again || (!p.requested && s.restarts(m, cfg, e))):
-		m.Restarts++
-		s.boot(m)
+	case p.again && !s.closed:
+		s.boot(m, s.cfg.BootDelay)
+	case p.note.restarting:
+		s.add(m, "restart", "starting", "flyd", nil)
+		s.boot(m, s.cfg.BootDelay)
 	default:
-		m.State = "stopped"
+		m.enter("stopped")
 	}
 	s.touch()
 }
 
-// restarts follows the policy; Fly's default is on-failure, up to 10 times.
-func (s *Server) restarts(m *machine, cfg config, e exit) bool {
+// restartWindow is the time in which the restarts are counted.
+const restartWindow = 5 * time.Minute
+
+// restarts follows the policy, and counts; Fly's default is on-failure, up to 10 times in a window.
+func (m *machine) restarts(cfg config, e exit) bool {
 	policy, most := "on-failure", 10
 	if cfg.Restart != nil && cfg.Restart.Policy != "" {
 		policy = cfg.Restart.Policy
@@ -178,7 +185,13 @@ func (s *Server) restarts(m *machine, cfg config, e exit) bool {
 			most = cfg.Restart.MaxRetries
 		}
 	}
-	return m.Restarts < most && (policy == "always" || (policy == "on-failure" && e.code != 0))
+	now := time.Now()
+	m.Restarts = slices.DeleteFunc(m.Restarts, func(at int64) bool { return now.Sub(time.UnixMilli(at)) > restartWindow })
+	if len(m.Restarts) >= most || policy != "always" && (policy != "on-failure" || e.code == 0) {
+		return false
+	}
+	m.Restarts = append(m.Restarts, now.UnixMilli())
+	return true
 }
 
 func exitOf(err error, st *os.ProcessState) exit {
@@ -195,181 +208,67 @@ func exitOf(err error, st *os.ProcessState) exit {
 	return exit{code: ee.ExitCode()}
 }
 
-func signalOf(name string) syscall.Signal {
-	switch name {
-	case "SIGTERM":
-		return syscall.SIGTERM
-	case "SIGKILL":
-		return syscall.SIGKILL
-	case "SIGHUP":
-		return syscall.SIGHUP
-	case "SIGQUIT":
-		return syscall.SIGQUIT
-	case "SIGUSR1":
-		return syscall.SIGUSR1
-	case "SIGUSR2":
-		return syscall.SIGUSR2
-	default:
-		return syscall.SIGINT // Fly's default
+// signals are those that Fly sends.
+func signals() map[string]syscall.Signal {
+	return map[string]syscall.Signal{
+		"SIGHUP": syscall.SIGHUP, "SIGINT": syscall.SIGINT, "SIGQUIT": syscall.SIGQUIT, "SIGKILL": syscall.SIGKILL,
+		"SIGUSR1": syscall.SIGUSR1, "SIGUSR2": syscall.SIGUSR2, "SIGTERM": syscall.SIGTERM,
 	}
 }
 
-// exec runs a command in a started machine. A command that takes too long is ended and answered with 408.
-func (s *Server) exec(r *http.Request) (any, error) {
-	var in struct {
-		Command []string `json:"command"`
-		Cmd     string   `json:"cmd"` // as older clients send it
-		Stdin   string   `json:"stdin"`
-		Timeout int      `json:"timeout"` // seconds
-	}
-	if err := decode(r, &in); err != nil {
-		return nil, err
-	}
-	if len(in.Command) == 0 && in.Cmd != "" {
-		in.Command = strings.Fields(in.Cmd)
-	}
-	if len(in.Command) == 0 {
-		return nil, fail(400, "invalid_argument: command is required")
-	}
-	if in.Timeout <= 0 || in.Timeout > 60 {
-		in.Timeout = 30
-	}
-	s.mu.Lock()
-	m, err := s.machineOf(r)
-	var p *process
-	if err == nil {
-		if err = m.mayChange(r); err == nil {
-			if p = s.procs[m.ID]; p == nil || m.State != "started" {
-				err = fail(412, "failed_precondition: machine not running, current state: '%s'", m.State)
-			}
+func signalOf(name string) (syscall.Signal, bool) {
+	sig, ok := signals()[name]
+	return sig, ok
+}
+
+func numbered(n int) (syscall.Signal, bool) {
+	for _, sig := range signals() {
+		if int(sig) == n {
+			return sig, true
 		}
 	}
-	s.mu.Unlock()
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), time.Duration(in.Timeout)*time.Second)
-	defer cancel()
-	cmd := p.inside(ctx, in.Command)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(in.Stdin), &stdout, &stderr
-	cmd.WaitDelay = time.Second
-	err = cmd.Run()
-	if ctx.Err() != nil {
-		return nil, fail(408, "deadline_exceeded: the command took longer than %d s", in.Timeout)
-	}
-	code := exitOf(err, cmd.ProcessState).code
-	if cmd.ProcessState == nil {
-		code = 127
-		stderr.WriteString(err.Error())
-	}
-	return map[string]any{"exit_code": code, "stdout": stdout.String(), "stderr": stderr.String()}, nil
+	return 0, false
 }
 
-// logLine is a line of a machine's output.
-type logLine struct {
-	id, at, text, region string
-}
-
-// keptLines bounds the log of a machine.
-const keptLines = 1000
-
-// collect keeps a machine's output.
-func (s *Server) collect(id, region string, out io.ReadCloser) {
-	defer func() { _ = out.Close() }()
-	lines := bufio.NewReader(out)
-	for {
-		text, err := lines.ReadString('\n')
-		if text != "" {
-			s.mu.Lock()
-			kept := append(s.logs[id], logLine{id: newULID(), at: stamp(), text: strings.TrimRight(text, "\n"), region: region})
-			s.logs[id] = kept[max(0, len(kept)-keptLines):]
-			s.mu.Unlock()
-			s.log.Debug("machine says", "machine", id, "text", strings.TrimSpace(text))
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
-// readLogs answers as Fly's log API does; next_token is the id of the last line.
-func (s *Server) readLogs(r *http.Request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, err := s.appOf(r); err != nil {
-		return nil, err
-	}
-	q := r.URL.Query()
-	token, data := q.Get("next_token"), []any{}
-	for _, m := range s.state.sorted() {
-		if m.OwnedBy != r.PathValue("app") || (q.Get("instance") != "" && q.Get("instance") != m.ID) {
-			continue
-		}
-		for _, l := range s.logs[m.ID] {
-			if l.id <= q.Get("next_token") {
-				continue
-			}
-			token = max(token, l.id)
-			data = append(data, map[string]any{"id": l.id, "type": "log", "attributes": map[string]any{
-				"timestamp": l.at, "message": l.text, "level": "info", "instance": m.ID, "region": l.region, "meta": map[string]any{"instance": m.ID},
-			}})
-		}
-	}
-	return map[string]any{"data": data, "meta": map[string]any{"next_token": token}}, nil
-}
-
-// killFromOutside ends a machine as a host would: {"machine": id, "oom_killed": true}.
-func (s *Server) killFromOutside(w http.ResponseWriter, r *http.Request) {
-	var in struct {
-		Machine string `json:"machine"`
-		OOM     bool   `json:"oom_killed"`
-	}
-	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
-		answer(w, 200, map[string]any{"ok": false, "error": "invalid_json"})
-		return
-	}
-	s.mu.Lock()
-	p := s.procs[in.Machine]
-	if p != nil {
-		p.oom = in.OOM
-	}
-	s.mu.Unlock()
-	if p == nil {
-		answer(w, 200, map[string]any{"ok": false, "error": "not_running"})
-		return
-	}
-	p.kill()
-	answer(w, 200, map[string]any{"ok": true})
-}
-
-// plain prepares a machine without namespaces: a process group that is told where its folders are.
-func (s *Server) plain(p *process, m *machine, cfg config, argv []string, data string) error {
+// prepareGroup prepares a machine without namespaces: a process group that is told where its folders are.
+func (s *Server) prepareGroup(p *process, m *machine, cfg config, argv []string, data string) error {
 	run, err := os.MkdirTemp("", "fb-run-")
 	if err != nil {
 		return err
 	}
 	p.runDir = run
+	temp := filepath.Join(run, "tmp")
+	if err := errors.Join(os.Chmod(run, 0o711), os.Mkdir(temp, 0o700), os.Chmod(temp, 0o777|os.ModeSticky)); err != nil { //nolint:gosec // other users' too
+		return err
+	}
 	if data == "" {
 		data = filepath.Join(run, "data")
+		if err := os.Mkdir(data, 0o755); err != nil { //nolint:gosec // a file system's root
+			return err
+		}
 	}
-	p.env = s.environment(m, cfg, s.cfg.BinDir+":"+systemPath, data, run)
+	p.env = s.environment(m, cfg, map[string]string{
+		"PATH": s.cfg.BinDir + ":" + systemPath, "FLAUDEBOT_DATA": data, "FLAUDEBOT_RUN_DIR": run, "TMPDIR": temp,
+	})
 	p.cmd = exec.Command(lookIn(s.cfg.BinDir, argv[0]), argv[1:]...)
 	p.cmd.Env = p.env
 	return nil
 }
 
+// besides is a command of a machine without namespaces.
+func (p *process) besides(ctx context.Context, argv []string) *exec.Cmd {
+	return exec.CommandContext(ctx, lookIn(binDirOf(p.env), argv[0]), argv[1:]...)
+}
+
 // lookIn finds a program in the folder that a machine's PATH has first.
 func lookIn(dir, name string) string {
-	if path := filepath.Join(dir, name); !strings.Contains(name, "/") {
+	if path := filepath.Join(dir, name); dir != "" && !strings.Contains(name, "/") {
 		if _, err := os.Stat(path); err == nil {
 			return path
 		}
 	}
 	return name
 }
-
-func itoa(n int) string { return strconv.Itoa(n) }
 
 // binDirOf is the first folder of the PATH in an environment.
 func binDirOf(env []string) string {
@@ -382,10 +281,31 @@ func binDirOf(env []string) string {
 	return ""
 }
 
+// signal goes to the main process alone, as on Fly.
+func (p *process) signal(sig syscall.Signal) {
+	if p.main != nil {
+		_ = p.main.Signal(sig) // over already
+	}
+}
+
+// kill ends all of the machine: in a PID namespace everything ends with process 1.
+func (p *process) kill() {
+	if p.runDir != "" {
+		p.eachMember(syscall.SIGKILL)
+	}
+	_ = p.cmd.Process.Kill() // over already
+}
+
+// freeze and thaw stop all of the machine, and let it go on.
+func (p *process) freeze() { p.eachMember(syscall.SIGSTOP) }
+func (p *process) thaw()   { p.eachMember(syscall.SIGCONT) }
+
 // sweep removes what a process without namespaces leaves.
 func (p *process) sweep() {
 	if p.runDir != "" {
-		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+		if p.cmd.Process != nil {
+			p.eachMember(syscall.SIGKILL)
+		}
 		_ = os.RemoveAll(p.runDir)
 	}
 }

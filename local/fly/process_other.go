@@ -4,15 +4,17 @@ package fly
 
 import (
 	"context"
+	"errors"
+	"os"
 	"os/exec"
 	"syscall"
 )
 
-// Isolated says whether machines have mounts and processes of their own.
-func (s *Server) Isolated() bool { return false }
+// isolation returns why machines have no mounts and processes of their own.
+func isolation(context.Context) error { return errors.New("this is not Linux") }
 
 func (s *Server) prepare(p *process, m *machine, cfg config, argv []string, data, _ string) error {
-	if err := s.plain(p, m, cfg, argv, data); err != nil {
+	if err := s.prepareGroup(p, m, cfg, argv, data); err != nil {
 		return err
 	}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -21,14 +23,14 @@ func (s *Server) prepare(p *process, m *machine, cfg config, argv []string, data
 
 // inside is a command that runs beside the machine's main process, with its environment.
 func (p *process) inside(ctx context.Context, argv []string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, lookIn(binDirOf(p.env), argv[0]), argv[1:]...)
+	cmd := p.besides(ctx, argv)
 	cmd.Env = p.env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	return cmd
 }
 
-func (p *process) signal(sig syscall.Signal) { _ = syscall.Kill(p.cmd.Process.Pid, sig) }
+func (p *process) findMain() *os.Process { return p.cmd.Process }
 
-// kill ends the machine's process group.
-func (p *process) kill() { _ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) }
+// eachMember sends a signal to the machine's process group; what left it is not found here.
+func (p *process) eachMember(sig syscall.Signal) { _ = syscall.Kill(-p.cmd.Process.Pid, sig) }

@@ -2,19 +2,25 @@
 // for a volume.
 //
 // Wire forms, states, error texts and limits follow Fly's API closely enough that other clients of it work
-// unchanged. Any image runs Config.Runner unless the machine's init says otherwise. As root on Linux a machine
-// has mount and PID namespaces of its own, so that its volume is where it says and everything ends with it;
-// elsewhere it is a plain process group that is told its folders by FLAUDEBOT_DATA and FLAUDEBOT_RUN_DIR.
+// unchanged; on what is not known of Fly see [Unsettled]. Any image runs Config.Runner unless the machine's init
+// says otherwise. As root on Linux, where the kernel lets it, a machine has mount and PID namespaces of its own, so
+// that its volume is where it says, /tmp and /run are its own and everything ends with it; elsewhere it is a plain
+// process group that is told its folders by FLAUDEBOT_DATA, FLAUDEBOT_RUN_DIR and TMPDIR. Beyond that the host's
+// files are the machine's. Services, checks, files, secrets, snapshots and placement are not emulated.
 //
-// Faults are named by call: app.get app.create app.list app.delete volume.create volume.get volume.list
-// volume.delete machine.create machine.get machine.list machine.update machine.start machine.stop machine.delete
-// machine.wait machine.lease machine.exec machine.signal machine.restart machine.metadata machine.events logs.
+// # Trouble on demand
+//
+// POST /local/faults makes calls fail, see [edge.Fault]. They are named: app.get app.create app.list app.delete
+// volume.create volume.get volume.list volume.update volume.delete volume.extend machine.create machine.get
+// machine.list machine.update machine.start machine.stop machine.suspend machine.delete machine.wait machine.lease
+// machine.exec machine.signal machine.restart machine.metadata machine.events machine.versions logs.
+//
+// POST /local/trouble gives one machine a [Trouble], such as a host that cannot be reached or a boot that never ends;
+// POST /local/kill {"machine": id, "oom_killed": true} ends one as its host would.
 package fly
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,14 +37,19 @@ import (
 	"flaudebot/local/edge"
 )
 
-// Config says where the stand-in keeps its things and how it behaves.
+// Config says where the stand-in keeps its things and how it behaves. Zero values mean what each comment says.
 type Config struct {
 	Dir        string            // its own: state.json, volumes/<id>/
-	Runner     []string          // what any image runs
+	Runner     []string          // what any image runs; found in BinDir or on the system's PATH
 	BinDir     string            // seen first in a machine's PATH
+	Share      []string          // what of the host's /tmp machines see at the same place
 	Env        map[string]string // of every machine
+	Region     string            // of who names none; "": fra
 	BootDelay  time.Duration     // from created or stopped to started
+	Remembered time.Duration     // how long a destroyed machine answers, before 404; 0: 5 minutes
 	RateLimits bool              // Fly's own
+	Plain      bool              // process groups, also where more is possible
+	Unsettled  Unsettled
 	Log        *slog.Logger
 }
 
@@ -46,7 +57,9 @@ type Config struct {
 type Server struct {
 	cfg    Config
 	log    *slog.Logger
+	plain  error // why machines are plain process groups; nil: they are not
 	faults edge.Faults
+	ids    ids
 	ctx    context.Context // ends with Close: what outlives a request
 	cancel context.CancelFunc
 	live   sync.WaitGroup // machines' processes and boots
@@ -56,8 +69,10 @@ type Server struct {
 	changed chan struct{}            // guarded by mu; closed and replaced at every change of a machine
 	procs   map[string]*process      // guarded by mu; :: machine → its running process
 	logs    map[string][]logLine     // guarded by mu; :: machine → its output
+	logged  int64                    // guarded by mu; token of the newest line
 	buckets map[string]*rate.Limiter // guarded by mu
 	boots   map[string]int           // guarded by mu; :: machine → its newest boot: an older one gives up
+	trouble map[string]Trouble       // guarded by mu; :: machine, or "" for the lists → what is wrong with it
 	closed  bool                     // guarded by mu
 }
 
@@ -66,6 +81,13 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Remembered == 0 {
+		cfg.Remembered = 5 * time.Minute
+	}
+	if cfg.Region == "" {
+		cfg.Region = "fra"
+	}
+	cfg.Unsettled = cfg.Unsettled.withDefaults()
 	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil { //nolint:gosec // passed through by machines' users
 		return nil, fmt.Errorf("make %s: %w", cfg.Dir, err)
 	}
@@ -73,7 +95,13 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, log: cfg.Log, ctx: ctx, cancel: cancel, changed: make(chan struct{}),
 		procs: map[string]*process{}, logs: map[string][]logLine{}, buckets: map[string]*rate.Limiter{},
-		boots: map[string]int{},
+		boots: map[string]int{}, trouble: map[string]Trouble{},
+	}
+	if s.plain = errors.New("it was asked for"); !cfg.Plain {
+		s.plain = isolation(ctx)
+	}
+	if s.plain != nil {
+		s.log.Warn("machines are plain process groups here: as root on Linux each would have its own mounts and processes", "why", s.plain)
 	}
 	if err := s.load(); err != nil {
 		cancel()
@@ -81,6 +109,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	return s, nil
 }
+
+// Isolated says whether machines have mounts and processes of their own.
+func (s *Server) Isolated() bool { return s.plain == nil }
 
 // Close ends every machine's processes and keeps the state.
 func (s *Server) Close() error {
@@ -105,54 +136,142 @@ func (s *Server) Close() error {
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	s.routeApps(mux)
+	s.routeVolumes(mux)
 	s.routeMachines(mux)
+	mux.HandleFunc("GET /api/v1/apps/{app}/logs", handle(200, s.readLogs))
 	mux.HandleFunc("GET /{$}", s.page)
 	mux.Handle("POST /local/faults", &s.faults)
+	mux.HandleFunc("POST /local/trouble", s.takeTrouble)
 	mux.HandleFunc("POST /local/kill", s.killFromOutside)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		refuse(w, http.StatusNotFound, "not_found: no such route")
 	})
-	faulty := s.faults.Wrap(mux, s.callOf(mux), func(w http.ResponseWriter, status int) { refuse(w, status, faultText(status)) })
-	return edge.Guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Fly-Request-Id", newULID()+"-local")
-		if strings.HasPrefix(r.URL.Path, "/v1/") || strings.HasPrefix(r.URL.Path, "/api/") {
-			if !s.mayCall(w, r) {
-				return
-			}
+	call := s.callOf(mux)
+	faulty := s.faults.Wrap(mux, call, func(w http.ResponseWriter, status int) {
+		name := ""
+		if n, ok := w.(named); ok {
+			name = n.call
 		}
-		faulty.ServeHTTP(w, r)
+		answerError(w, faultOf(name, status))
+	})
+	guarded := edge.Guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch api := strings.HasPrefix(r.URL.Path, "/v1/") || strings.HasPrefix(r.URL.Path, "/api/"); {
+		case !api: // faults can be cleared, whatever they are
+			mux.ServeHTTP(w, r)
+		case s.mayCall(w, r):
+			faulty.ServeHTTP(named{w, call(r)}, r)
+		}
 	}), nil)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Fly-Request-Id", s.ids.next()+"-local")
+		w.Header().Set("Fly-Span-Id", newHex(16))
+		guarded.ServeHTTP(w, r)
+	})
 }
 
-// faultText is what Fly says with a status when it is in trouble.
-func faultText(status int) string {
+// named is an answer that knows its call.
+type named struct {
+	http.ResponseWriter
+	call string
+}
+
+// handle makes a handler of a function that answers with a value or a refusal.
+func handle(status int, do func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v, err := do(r)
+		switch {
+		case err != nil:
+			answerError(w, err)
+		case v == nil:
+			w.WriteHeader(status)
+		default:
+			answer(w, status, v)
+		}
+	}
+}
+
+// limited is handle within Fly's rate limits: each action on its own, by machine, volume or app.
+func (s *Server) limited(action string, status int, do func(*http.Request) (any, error)) http.HandlerFunc {
+	next := handle(status, do)
+	return func(w http.ResponseWriter, r *http.Request) {
+		subject := r.PathValue("id")
+		if subject == "" {
+			subject = r.PathValue("app")
+		}
+		if s.within(action, subject) {
+			next(w, r)
+			return
+		}
+		if s.cfg.Unsettled.RetryAfter {
+			w.Header().Set("Retry-After", "1")
+		}
+		refuse(w, http.StatusTooManyRequests, "rate limit exceeded")
+	}
+}
+
+// within counts a call, and reports whether it is within the rate limit.
+func (s *Server) within(action, subject string) bool {
+	if !s.cfg.RateLimits {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := action + " " + subject
+	b := s.buckets[key]
+	if b == nil {
+		b = rate.NewLimiter(1, 3)
+		switch action {
+		case "get":
+			b = rate.NewLimiter(5, 10)
+		case "app-delete":
+			b = rate.NewLimiter(100.0/60, 100)
+		}
+		s.buckets[key] = b
+	}
+	return b.Allow()
+}
+
+// faultOf is what Fly says to a call with a status when it is in trouble.
+func faultOf(call string, status int) error {
 	switch status {
 	case http.StatusConflict:
-		return "aborted: could not reserve resource for machine: insufficient memory available to fulfill request"
+		return fail(status, "aborted: could not reserve resource for machine: insufficient memory available to fulfill request")
 	case http.StatusPreconditionFailed:
-		return "insufficient resources to create new machine with existing volume"
+		if call == "machine.start" {
+			return fail(status, "failed_precondition: machine still active, refusing to start")
+		}
+		return &apiError{
+			status: status, code: "volume_placement_capacity",
+			text: "insufficient resources to create new machine with existing volume",
+		}
 	case http.StatusUnprocessableEntity:
-		return "insufficient capacity: no capacity available in this region"
+		return &apiError{status: status, code: "insufficient_capacity", text: "insufficient capacity: could not find a candidate host in this region"}
 	case http.StatusTooManyRequests:
-		return "rate limit exceeded"
+		return fail(status, "rate limit exceeded")
 	case http.StatusRequestTimeout:
-		return "deadline_exceeded: the request took too long"
+		return fail(status, "deadline_exceeded: the request took too long")
 	case http.StatusUnauthorized:
-		return "Authenticate: token validation error"
+		return fail(status, "Authenticate: token validation error")
 	case http.StatusForbidden:
-		return "unauthorized"
+		if strings.HasSuffix(call, ".create") && call != "app.create" {
+			return fail(status, `organization "local" is using 204800 MB of memory in this region which is over the allowed quota. please consider other regions`)
+		}
+		return fail(status, "unauthorized")
+	case http.StatusNotFound:
+		thing, _, _ := strings.Cut(call, ".")
+		return fail(status, "not_found: %s not found", thing)
 	}
-	return "internal: a fault that was asked for"
+	return fail(status, "internal: a fault that was asked for")
 }
 
-// mayCall checks the token. fly-local-deploy is one that may not create apps.
+// mayCall checks the token. fly-local-deploy is one for the machines of an app: it may neither create nor list apps.
 func (s *Server) mayCall(w http.ResponseWriter, r *http.Request) bool {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if (scheme != "Bearer" && scheme != "FlyV1") || !strings.HasPrefix(token, "fly-local") {
 		refuse(w, http.StatusUnauthorized, "Authenticate: token validation error")
 		return false
 	}
-	if strings.HasPrefix(token, "fly-local-deploy") && r.Method == http.MethodPost && r.URL.Path == "/v1/apps" {
+	if strings.HasPrefix(token, "fly-local-deploy") && r.URL.Path == "/v1/apps" {
 		refuse(w, http.StatusForbidden, "unauthorized")
 		return false
 	}
@@ -185,34 +304,11 @@ func callName(pattern string) string {
 	case len(parts) == 2 && method == "GET":
 		return thing + ".list"
 	case len(parts) == 3 && method == "POST":
-		return thing + ".update"
+		return thing + ".update" // Fly takes POST and PUT for it
 	case len(parts) <= 3:
 		return thing + "." + verb
 	}
 	return thing + "." + parts[3]
-}
-
-// limited keeps Fly's rate limits; false: the request was refused.
-func (s *Server) limited(w http.ResponseWriter, action, subject string) bool {
-	if !s.cfg.RateLimits {
-		return true
-	}
-	s.mu.Lock()
-	key := action + " " + subject
-	b := s.buckets[key]
-	if b == nil {
-		b = rate.NewLimiter(1, 3)
-		if action == "get" {
-			b = rate.NewLimiter(5, 10)
-		}
-		s.buckets[key] = b
-	}
-	s.mu.Unlock()
-	if b.Allow() {
-		return true
-	}
-	refuse(w, http.StatusTooManyRequests, "rate limit exceeded")
-	return false
 }
 
 // apiError is a refusal in Fly's form.
@@ -259,29 +355,6 @@ func decode(r *http.Request, v any) error {
 		return fail(http.StatusBadRequest, "invalid_argument: %s", err)
 	}
 	return nil
-}
-
-// newULID returns 26 characters that sort by time.
-func newULID() string {
-	const alphabet = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-	var raw [16]byte
-	_, _ = rand.Read(raw[:]) // never fails
-	ms := time.Now().UnixMilli()
-	out := make([]byte, 26)
-	for i := 9; i >= 0; i-- {
-		out[i] = alphabet[ms&31]
-		ms >>= 5
-	}
-	for i := range 16 {
-		out[10+i] = alphabet[raw[i]&31]
-	}
-	return string(out)
-}
-
-func newHex(n int) string {
-	raw := make([]byte, n)
-	_, _ = rand.Read(raw) // never fails
-	return hex.EncodeToString(raw)[:n]
 }
 
 // page is for people who look at the address in a browser.
