@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -128,7 +129,7 @@ func (w *world) open() error {
 	w.closers = append(w.closers, slack.Close)
 	w.handlers["slack"] = slack.Handler()
 	fly, err := localfly.New(localfly.Config{
-		Dir: filepath.Join(w.dir, "fly"), Runner: []string{"flaudebot", "runner"}, BinDir: bin,
+		Dir: filepath.Join(w.dir, "fly"), Runner: []string{"flaudebot", "runner"}, BinDir: bin, Share: w.sharedFolders(),
 		BootDelay: 300 * time.Millisecond, RateLimits: true, Log: w.log.With("stand_in", "fly"),
 	})
 	if err != nil {
@@ -136,9 +137,6 @@ func (w *world) open() error {
 	}
 	w.closers = append(w.closers, fly.Close)
 	w.handlers["fly"] = fly.Handler()
-	if !fly.Isolated() {
-		w.log.Warn("machines are plain process groups here: as root on Linux each would have its own mounts and processes")
-	}
 	w.handlers["claude"] = localclaude.New(localclaude.Config{Log: w.log.With("stand_in", "claude")}).Handler()
 	return nil
 }
@@ -274,6 +272,22 @@ func makeRepo(dir string) error {
 }
 
 func (w *world) repo() string { return filepath.Join(w.dir, "repo") }
+
+// sharedFolders are those that machines clone from: their /tmp is their own, and these may be in the host's.
+func (w *world) sharedFolders() []string {
+	out := []string{w.repo()}
+	repos, err := parseRepos(environ("FLAUDEBOT_REPOS"))
+	if err != nil {
+		return out // said with the settings
+	}
+	for _, r := range repos {
+		path := filepath.Clean(strings.TrimPrefix(r.URL, "file://"))
+		if info, err := os.Stat(path); err == nil && info.IsDir() && filepath.IsAbs(path) {
+			out = append(out, path)
+		}
+	}
+	return out
+}
 
 func (w *world) slackAddr() string  { return w.listeners["slack"].Addr().String() }
 func (w *world) flyAddr() string    { return w.listeners["fly"].Addr().String() }
