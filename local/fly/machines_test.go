@@ -424,7 +424,7 @@ func TestWait(t *testing.T) {
 	t.Run("with an event it looks at what came after, though it passed", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t, fly.Config{})
-		id := w.started("m", running("exit 3"))
+		id := w.machine("m", running("exit 3"))
 		w.wait(id, "stopped")
 		first, _ := w.do("GET", of(id, "events"), nil).list()[0]["id"].(string)
 		w.do("GET", of(id, "wait?timeout=1&state=stopped&from_event_id="+first), nil).refused(408, "currently stopped")
@@ -634,7 +634,7 @@ func TestList(t *testing.T) {
 func TestEvents(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, fly.Config{})
-	id := w.started("m", obj{"init": obj{"exec": []string{"/bin/sh", "-c", "exit 1"}}, "restart": obj{"policy": "on-failure", "max_retries": 15}})
+	id := w.machine("m", obj{"init": obj{"exec": []string{"/bin/sh", "-c", "exit 1"}}, "restart": obj{"policy": "on-failure", "max_retries": 12}})
 	w.until("it has given up", func() bool { return len(w.exits(id)) >= 12 && w.state(id) == "stopped" })
 	for _, c := range []struct {
 		query string
