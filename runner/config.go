@@ -1,12 +1,15 @@
 package runner
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 )
 
@@ -24,6 +27,28 @@ type Config struct {
 	Unwatched time.Duration
 	// Unacked bounds how long an outcome that nobody acknowledges keeps it; 0: 10 minutes.
 	Unacked time.Duration
+	Grace   Grace
+
+	adopts bool // what the turn's processes leave behind becomes this process's own, see adopt
+}
+
+// Grace is how long processes may take to end by themselves before they are made to.
+type Grace struct {
+	Interrupt time.Duration // after a stop's request; 0: 5 s
+	Term      time.Duration // after SIGTERM; 0: 3 s
+	Result    time.Duration // after the result; 0: 10 s. Claude Code itself gives background work 5 s
+}
+
+func (c Config) withDefaults() Config {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	c.Unwatched = cmp.Or(c.Unwatched, 5*time.Minute)
+	c.Unacked = cmp.Or(c.Unacked, 10*time.Minute)
+	c.Grace.Interrupt = cmp.Or(c.Grace.Interrupt, 5*time.Second)
+	c.Grace.Term = cmp.Or(c.Grace.Term, 3*time.Second)
+	c.Grace.Result = cmp.Or(c.Grace.Result, 10*time.Second)
+	return c
 }
 
 // defaultUID is the user of the session image, for machines without a user named claude.
@@ -67,6 +92,22 @@ func (c Config) claudeDir() string { return filepath.Join(c.Data, "claude") } //
 func (c Config) home() string      { return filepath.Join(c.Data, "home") }
 func (c Config) socket() string    { return filepath.Join(c.RunDir, "runner.sock") }
 func (c Config) gitSocket() string { return filepath.Join(c.RunDir, "git.sock") }
+
+// lock keeps a second runner from the volume: two that resume one conversation would lose one of its branches. The
+// system unlocks it when the process ends, however it does.
+func (c Config) lock() (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(c.own(), "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the volume: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a descriptor
+		return nil, errors.Join(fmt.Errorf("another runner is at work on %s: %w", c.Data, err), f.Close())
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+// mark is in the environment of all that is run for a turn, and of nothing else.
+func (c Config) mark() string { return "FLAUDEBOT_AGENT=" + c.Data }
 
 // makeDirs makes the folders: the runner's own closed to others, the rest Claude's.
 func (c Config) makeDirs() error {

@@ -33,12 +33,13 @@ func (c Config) gitEnv() []string {
 	return env
 }
 
-// gitHosts are the hosts of the session's repositories that are reached over HTTP.
-func gitHosts(repos []Repo) []string {
+// gitOrigins are scheme and host of the session's repositories that are reached over HTTP. The scheme counts: a token
+// for https is not sent in the clear because somebody asks for http.
+func gitOrigins(repos []Repo) []string {
 	var out []string
 	for _, r := range repos {
 		if u, err := url.Parse(r.URL); err == nil && (u.Scheme == "https" || u.Scheme == "http") {
-			out = append(out, u.Host)
+			out = append(out, strings.ToLower(u.Scheme+"://"+u.Host))
 		}
 	}
 	return out
@@ -54,7 +55,7 @@ type gitAnswer struct {
 	Password string `json:"password,omitempty"`
 }
 
-// credential answers Git, for the session's hosts only.
+// credential answers Git, for the hosts of the session's repositories only.
 func (s *server) credential(w http.ResponseWriter, r *http.Request) {
 	var q gitQuestion
 	if err := json.NewDecoder(io.LimitReader(r.Body, 4096)).Decode(&q); err != nil {
@@ -63,8 +64,8 @@ func (s *server) credential(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	var a gitAnswer
-	if s.secrets.GitToken != "" && slices.Contains(s.hosts, q.Host) && (q.Protocol == "https" || q.Protocol == "http") {
-		a = gitAnswer{Username: s.secrets.GitUsername, Password: s.secrets.GitToken}
+	if s.secrets.GitToken != "" && slices.Contains(s.origins, strings.ToLower(q.Protocol+"://"+q.Host)) {
+		a = gitAnswer{Username: s.secrets.gitUser(), Password: s.secrets.GitToken}
 	}
 	s.mu.Unlock()
 	_ = json.NewEncoder(w).Encode(a) // the asker may have gone

@@ -15,27 +15,41 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
 // The journal is one file a turn, turns/<turn>.ndjson below the runner's own folder: a line an event, numbered from
-// 1, with Claude Code's own line beside it. turns/<turn>.json is the outcome, written in one go: a turn with a
+// 1, with Claude Code's own line beside it; a line of Claude Code that is no event is kept without a number. turns/<turn>.json is the outcome, written in one go: a turn with a
 // journal and without an outcome that is not running was interrupted. turns/<turn>.acked says that the bot has it.
 
-// maxRaw bounds Claude Code's own line in the journal; the conversation's transcript has the whole.
-const maxRaw = 16 << 10
+// What the journals take of the volume is bounded; the conversation's transcript has the whole.
+const (
+	maxRaw      = 16 << 10 // bytes of one line of Claude Code's own
+	maxRaws     = 8 << 20  // bytes of all such lines of a turn
+	maxJournals = 30       // journals of acknowledged turns that are kept with their content
+	maxTodos    = 16 << 10 // bytes of a task list in an event, as JSON
+)
 
 // journal records one turn.
 type journal struct {
 	mu      sync.Mutex
 	file    *os.File      // guarded by mu
 	events  []Event       // guarded by mu
+	raws    int           // guarded by mu; bytes of Claude Code's own lines so far
+	torn    bool          // guarded by mu; the last line may be incomplete
 	changed chan struct{} // guarded by mu; closed and replaced at every event
 }
 
 type journalLine struct {
 	Event
 	Raw string `json:"raw,omitempty"`
+}
+
+// rawLine is a line that is no event.
+type rawLine struct {
+	At  time.Time `json:"at"`
+	Raw string    `json:"raw"`
 }
 
 // record is the file of an outcome.
@@ -57,7 +71,14 @@ func (c Config) turnFile(turn, suffix string) string {
 }
 
 func newJournal(c Config, turn string) (*journal, error) {
-	f, err := os.OpenFile(c.turnFile(turn, ".ndjson"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	c.keepReserve()
+	begin := func() (*os.File, error) {
+		return os.OpenFile(c.turnFile(turn, ".ndjson"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	}
+	f, err := begin()
+	if errors.Is(err, syscall.ENOSPC) && c.dropReserve() {
+		f, err = begin()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("begin the journal of %s: %w", turn, err)
 	}
@@ -77,17 +98,51 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// add numbers an event and records it. A full disk costs the record, not the turn.
-func (j *journal) add(e Event, raw string) {
+// add numbers what a line of Claude Code's tells and records both. A full disk costs the record, not the turn.
+func (j *journal) add(raw string, events ...Event) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	e.N, e.At, e.Text = len(j.events)+1, time.Now().UTC(), clip(e.Text, 2000)
-	j.events = append(j.events, e)
-	if line, err := json.Marshal(journalLine{Event: e, Raw: clip(raw, maxRaw)}); err == nil {
-		_, _ = j.file.Write(append(line, '\n'))
+	raw = clip(raw, maxRaw)
+	if j.raws += len(raw); j.raws > maxRaws {
+		raw = ""
+	}
+	now := time.Now().UTC()
+	if len(events) == 0 {
+		if raw != "" {
+			j.write(rawLine{At: now, Raw: raw})
+		}
+		return
+	}
+	for _, e := range events {
+		e.N, e.At = len(j.events)+1, now
+		e.bound()
+		j.events = append(j.events, e)
+		j.write(journalLine{Event: e, Raw: raw})
+		raw = ""
 	}
 	close(j.changed)
 	j.changed = make(chan struct{})
+}
+
+// bound keeps an event small enough for a reply.
+func (e *Event) bound() {
+	e.Text, e.Tool, e.Model = clip(e.Text, 2000), clip(e.Tool, 200), clip(e.Model, 200)
+	for len(e.Todos) > 1 && jsonSize(e.Todos) > maxTodos {
+		e.Todos = e.Todos[:len(e.Todos)/2]
+	}
+}
+
+// write appends a line. After one that did not fit it begins anew: only that one is lost. j.mu must be held.
+func (j *journal) write(v any) {
+	line, err := json.Marshal(v)
+	if err != nil {
+		return
+	}
+	if j.torn {
+		line = append([]byte{'\n'}, line...)
+	}
+	_, err = j.file.Write(append(line, '\n'))
+	j.torn = err != nil
 }
 
 // after returns the events with N > n, and a channel that is closed at the next one.
@@ -97,12 +152,11 @@ func (j *journal) after(n int) ([]Event, <-chan struct{}) {
 	return slices.Clone(j.events[min(max(n, 0), len(j.events)):]), j.changed
 }
 
+// close waits until it is on disk, as far as the disk has room.
 func (j *journal) close() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	_ = j.file.Close()
-	close(j.changed)
-	j.changed = make(chan struct{})
+	_, _ = j.file.Sync(), j.file.Close()
 }
 
 // clip cuts text at a rune's end.
@@ -119,7 +173,36 @@ func (c Config) finish(turn string, r record) error {
 	if err != nil {
 		return fmt.Errorf("encode the outcome: %w", err)
 	}
-	return writeFile(c.turnFile(turn, ".json"), raw)
+	return c.save(c.turnFile(turn, ".json"), raw)
+}
+
+// reserveSize is kept on the volume for the outcome of the turn that fills it.
+const reserveSize = 1 << 20
+
+func (c Config) reserve() string { return filepath.Join(c.own(), "reserve") }
+
+// keepReserve makes the reserve anew. Without room for it there is none.
+func (c Config) keepReserve() {
+	if size(c.reserve()) == reserveSize {
+		return
+	}
+	if writeFile(c.reserve(), make([]byte, reserveSize)) != nil {
+		_, _ = os.Remove(c.reserve()), os.Remove(c.reserve()+".new")
+	}
+}
+
+func (c Config) dropReserve() bool { return os.Remove(c.reserve()) == nil }
+
+// save is writeFile that falls back on the reserve when the disk is full.
+func (c Config) save(name string, raw []byte) error {
+	err := writeFile(name, raw)
+	if err != nil && c.dropReserve() {
+		err = writeFile(name, raw)
+	}
+	if err != nil {
+		_ = os.Remove(name + ".new")
+	}
+	return err
 }
 
 // writeFile replaces a file in one go and waits until it is on disk.
@@ -154,7 +237,7 @@ func (c Config) heard(turn string) bool {
 	return err == nil
 }
 
-// kept reads the events of a turn of an earlier boot. A torn last line is passed over.
+// kept reads the events of a turn that is over. A torn line is passed over.
 func (c Config) kept(turn string) []Event {
 	raw, err := os.ReadFile(c.turnFile(turn, ".ndjson"))
 	if err != nil {
@@ -165,7 +248,7 @@ func (c Config) kept(turn string) []Event {
 	for {
 		line, err := lines.ReadBytes('\n')
 		var e Event
-		if json.Unmarshal(line, &e) == nil {
+		if json.Unmarshal(line, &e) == nil && e.N > 0 {
 			out = append(out, e)
 		}
 		if err != nil {
@@ -194,14 +277,13 @@ func (c Config) fence() (int64, error) {
 
 // unacked lists turns with an outcome that nobody acknowledged, the oldest first.
 func (c Config) unacked() []string {
-	names, _ := filepath.Glob(filepath.Join(c.own(), "turns", "*.json"))
 	var all []Outcome
-	for _, name := range names {
-		if _, err := os.Lstat(strings.TrimSuffix(name, ".json") + ".acked"); err == nil {
+	for _, name := range c.outcomes() {
+		if _, err := os.Lstat(name + ".acked"); err == nil {
 			continue
 		}
 		var r record
-		if raw, err := os.ReadFile(name); err == nil && json.Unmarshal(raw, &r) == nil {
+		if raw, err := os.ReadFile(name + ".json"); err == nil && json.Unmarshal(raw, &r) == nil {
 			all = append(all, r.Outcome)
 		}
 	}
@@ -211,4 +293,34 @@ func (c Config) unacked() []string {
 		out[i] = o.Turn
 	}
 	return out
+}
+
+// outcomes names the files of all turns with an outcome, without what follows the dot.
+func (c Config) outcomes() []string {
+	names, _ := filepath.Glob(filepath.Join(c.own(), "turns", "*.json"))
+	for i, name := range names {
+		names[i] = strings.TrimSuffix(name, ".json")
+	}
+	return names
+}
+
+// prune empties the journals of acknowledged turns but the newest: that they are there still says that the turn was
+// heard of, and the outcome stays.
+func (c Config) prune() {
+	type old struct {
+		name string
+		at   time.Time
+	}
+	var all []old
+	for _, name := range c.outcomes() {
+		info, err := os.Lstat(name + ".ndjson")
+		if _, notAcked := os.Lstat(name + ".acked"); err != nil || notAcked != nil || info.Size() == 0 {
+			continue
+		}
+		all = append(all, old{name + ".ndjson", info.ModTime()})
+	}
+	slices.SortFunc(all, func(a, b old) int { return b.at.Compare(a.at) })
+	for _, o := range all[min(maxJournals, len(all)):] {
+		_ = os.Truncate(o.name, 0)
+	}
 }

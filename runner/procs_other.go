@@ -7,7 +7,17 @@ import (
 	"syscall"
 )
 
-// killAll ends the turn's process group; commands that left it are out of reach here.
-func (c Config) killAll(group int) { _ = syscall.Kill(-group, syscall.SIGKILL) }
+// adopt: only Linux lets a process inherit the orphans of its descendants.
+func adopt() error { return nil }
+
+// sweep ends a process group, if there is one; commands that left it are out of reach here.
+func (c Config) sweep(group int) {
+	if group > 0 {
+		_ = syscall.Kill(-group, syscall.SIGKILL)
+	}
+}
+
+// endStrays cannot find them here.
+func (c Config) endStrays() {}
 
 func reapOrphans(context.Context) {}

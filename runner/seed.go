@@ -28,10 +28,12 @@ func (s *server) seed(ctx context.Context, getenv func(string) string, w io.Writ
 		AnthropicAPIKey: getenv("ANTHROPIC_API_KEY"), ClaudeOAuthToken: getenv("CLAUDE_CODE_OAUTH_TOKEN"), AnthropicBaseURL: getenv("ANTHROPIC_BASE_URL"),
 		GitUsername: getenv("GITHUB_USERNAME"), GitToken: getenv("GITHUB_TOKEN"),
 	}
-	if _, err := s.check(t); err != nil {
+	if _, err := t.check(""); err != nil {
 		return 1, err
 	}
-	s.secrets, s.hosts = sec, gitHosts(repos)
+	s.mu.Lock()
+	s.secrets, s.origins, s.leaving = sec, gitOrigins(repos), true // no other turn is taken
+	s.mu.Unlock()
 	stop, err := s.listen()
 	if err != nil {
 		return 1, err
@@ -41,12 +43,15 @@ func (s *server) seed(ctx context.Context, getenv func(string) string, w io.Writ
 	if err != nil {
 		return 1, err
 	}
-	defer j.close()
 	fmt.Fprintf(w, "[flaude:session:%s]\n", session)
-	running := newTurn(s.cfg, t, t.Prompt, sec, j)
+	running := newTurn(s.cfg, t, t.Prompt, sec, j, "")
+	s.mu.Lock()
+	s.running = running
+	s.mu.Unlock()
 	defer context.AfterFunc(ctx, func() { running.interrupt(FailInterrupted) })()
-	out := running.run()
-	rec, _ := s.cfg.outcome(t.ID)
+	rec := running.run()
+	s.ended(running, rec)
+	out := rec.Outcome
 	if strings.HasPrefix(getenv("FLAUDE_OUTPUT_FORMAT"), "json") {
 		raw, _ := json.Marshal(map[string]any{"type": "result", "result": rec.Answer, "is_error": out.Failure != FailNone, "session_id": session, "total_cost_usd": out.CostUSD})
 		fmt.Fprintf(w, "%s\n", raw)

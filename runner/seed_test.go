@@ -56,8 +56,10 @@ func TestSeed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			env := map[string]string{"FLAUDE_PROMPT": c.prompt, "FLAUDE_SESSION_ID": aSession, "ANTHROPIC_API_KEY": "sk-a-real-key"}
-			s := &server{cfg: testConfig(t, env), exit: make(chan struct{})}
-			s.log = s.cfg.Log
+			s, err := newServer(testConfig(t, env))
+			if err != nil {
+				t.Fatal(err)
+			}
 			var out bytes.Buffer
 			code, err := s.seed(t.Context(), s.cfg.Getenv, &out)
 			if err != nil || code != c.code {

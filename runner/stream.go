@@ -9,7 +9,8 @@ import (
 
 // stream understands Claude Code's output, a line at a time. Types that it does not know are passed over.
 type stream struct {
-	workspace string // tool inputs below it are shown relative to it
+	workspace string              // tool inputs below it are shown relative to it
+	hide      func(string) string // removes secrets, before anything is cut; nil: nothing to hide
 
 	sawInit   bool
 	sawResult bool
@@ -58,6 +59,13 @@ type wireBlock struct {
 	ToolUseID string          `json:"tool_use_id"`
 }
 
+func (s *stream) hidden(text string) string {
+	if s.hide == nil {
+		return text
+	}
+	return s.hide(text)
+}
+
 // line reads one line and returns what it tells. A line that is no JSON tells nothing.
 func (s *stream) line(raw []byte) []Event {
 	var e wireEvent
@@ -104,14 +112,15 @@ func (s *stream) assistant(e wireEvent) []Event {
 	for _, b := range blocks(e.Message) {
 		switch {
 		case b.Type == "text" && e.Parent == "" && e.Error == "" && strings.TrimSpace(b.Text) != "":
-			s.said = append(s.said, b.Text)
-			out = append(out, Event{Kind: KindText, Text: b.Text})
+			text := s.hidden(b.Text)
+			s.said = append(s.said, text)
+			out = append(out, Event{Kind: KindText, Text: text})
 		case b.Type == "tool_use":
 			if ev, ok := s.plan(b); ok {
 				out = append(out, ev...)
 				continue
 			}
-			out = append(out, Event{Kind: KindTool, Tool: b.Name, Text: s.target(b)})
+			out = append(out, Event{Kind: KindTool, Tool: s.hidden(b.Name), Text: s.target(b)})
 		}
 	}
 	return out
@@ -151,7 +160,7 @@ func (s *stream) plan(b wireBlock) ([]Event, bool) {
 	case "TodoWrite":
 		s.todos = nil
 		for _, t := range in.Todos {
-			s.todos = append(s.todos, Todo{Text: clip(t.Content, 200), State: t.Status})
+			s.todos = append(s.todos, Todo{Text: clip(s.hidden(t.Content), 200), State: t.Status})
 		}
 	case "TaskCreate":
 		// Its number comes with the tool's result.
@@ -190,7 +199,7 @@ func (s *stream) user(e wireEvent) []Event {
 		if json.Unmarshal(e.ToolUse, &r) != nil || r.Task.ID == "" {
 			continue
 		}
-		s.todos = append(s.todos, Todo{Text: clip(subject, 200), State: "pending"})
+		s.todos = append(s.todos, Todo{Text: clip(s.hidden(subject), 200), State: "pending"})
 		s.taskIDs = append(s.taskIDs, r.Task.ID)
 		return s.showTodos()
 	}
@@ -208,6 +217,7 @@ func (s *stream) target(b wireBlock) string {
 		if !ok || text == "" {
 			continue
 		}
+		text = s.hidden(text)
 		if rel, err := filepath.Rel(s.workspace, text); err == nil && filepath.IsAbs(text) && !strings.HasPrefix(rel, "..") {
 			text = rel
 		}

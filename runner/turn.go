@@ -19,6 +19,7 @@ type turn struct {
 	prompt  string
 	secrets Secrets
 	journal *journal
+	puts    string        // where its files were put
 	done    chan struct{} // closed when the outcome is on disk
 
 	stopNow chan struct{}
@@ -26,8 +27,11 @@ type turn struct {
 	why     Failure // written before stopNow is closed, read after
 }
 
-func newTurn(cfg Config, t Turn, prompt string, sec Secrets, j *journal) *turn {
-	return &turn{Turn: t, cfg: cfg, prompt: prompt, secrets: sec, journal: j, done: make(chan struct{}), stopNow: make(chan struct{})}
+func newTurn(cfg Config, t Turn, prompt string, sec Secrets, j *journal, puts string) *turn {
+	return &turn{
+		Turn: t, cfg: cfg, prompt: prompt, secrets: sec, journal: j, puts: puts,
+		done: make(chan struct{}), stopNow: make(chan struct{}),
+	}
 }
 
 // interrupt stops the turn; the first reason counts.
@@ -38,29 +42,33 @@ func (t *turn) interrupt(why Failure) {
 	})
 }
 
-func (t *turn) phase(p Phase) { t.journal.add(Event{Kind: KindPhase, Phase: p}, "") }
+func (t *turn) phase(p Phase) { t.journal.add("", Event{Kind: KindPhase, Phase: p}) }
 
-// run brings the turn to an outcome on disk.
-func (t *turn) run() Outcome {
+// stopped reports whether the turn is to stop.
+func (t *turn) stopped() bool {
+	select {
+	case <-t.stopNow:
+		return true
+	default:
+		return false
+	}
+}
+
+// run brings the turn to an outcome. Nothing that it started is left then.
+func (t *turn) run() record {
 	began := time.Now().UTC()
 	if t.Settings.TimeoutSeconds > 0 {
 		timer := time.AfterFunc(time.Duration(t.Settings.TimeoutSeconds)*time.Second, func() { t.interrupt(FailTimeout) })
 		defer timer.Stop()
 	}
 	out, answer := t.work()
+	t.cfg.sweep(0)
 	hide := redactor(t.secrets)
 	out.Turn, out.StartedAt, out.EndedAt = t.ID, began, time.Now().UTC()
 	answer = strings.ToValidUTF8(hide.Replace(answer), "\uFFFD")
 	out.Error = clip(strings.ToValidUTF8(hide.Replace(out.Error), "\uFFFD"), 2000)
 	out.AnswerBytes = int64(len(answer))
-	if err := t.cfg.finish(t.ID, record{Outcome: out, Answer: answer}); err != nil {
-		// Without room for the outcome the turn must still end somehow: kept short, it may fit.
-		out.Failure, out.Error, out.AnswerBytes, out.ExitCode = FailDisk, "the volume is full: "+err.Error(), 0, 1
-		if err := t.cfg.finish(t.ID, record{Outcome: out}); err != nil {
-			t.cfg.Log.Error("outcome not kept", "turn", t.ID, "err", err)
-		}
-	}
-	return out
+	return record{Outcome: out, Answer: answer}
 }
 
 // work does the turn's steps.
@@ -76,13 +84,16 @@ func (t *turn) work() (Outcome, string) {
 		}
 	}()
 	if err := t.cfg.cloneAll(ctx, t); err != nil {
-		if ctx.Err() != nil {
+		if t.stopped() {
 			return t.cut(Outcome{}), ""
 		}
 		return Outcome{ExitCode: 1, Failure: FailClone, Error: err.Error()}, ""
 	}
 	if err := t.placeFiles(); err != nil {
 		return Outcome{ExitCode: 1, Failure: FailDisk, Error: err.Error()}, ""
+	}
+	if t.stopped() {
+		return t.cut(Outcome{}), ""
 	}
 	out, answer := t.claude()
 	out.Repos = t.cfg.repoStates(t.Repos)
@@ -116,9 +127,9 @@ func (t *turn) placeFiles() error {
 	}
 	defer func() { _ = root.Close() }()
 	for _, f := range t.Files {
-		raw, err := os.ReadFile(t.cfg.putFile(t.ID, "file/"+f.Name))
+		raw, err := f.read(putPath(t.puts, "file/"+f.Name))
 		if err != nil {
-			return fmt.Errorf("attachment %s was not put: %w", f.Name, err)
+			return err
 		}
 		_ = root.Remove(f.Name)
 		if err := root.WriteFile(f.Name, raw, 0o644); err != nil {
@@ -129,6 +140,7 @@ func (t *turn) placeFiles() error {
 				return fmt.Errorf("place attachment %s: %w", f.Name, err)
 			}
 		}
+		_ = os.Remove(putPath(t.puts, "file/"+f.Name)) // room for the next
 	}
 	return nil
 }
@@ -168,22 +180,11 @@ func listFiles(dir string) []string {
 		}
 		if rel, err := filepath.Rel(dir, path); err == nil {
 			out = append(out, strings.ToValidUTF8(rel, "\uFFFD"))
-			bytes += len(rel)
+			bytes += jsonSize(rel) + 1
 		}
 		return nil
 	})
 	return out
-}
-
-// redactor removes known secrets from text.
-func redactor(s Secrets) *strings.Replacer {
-	var pairs []string
-	for _, v := range []string{s.AnthropicAPIKey, s.ClaudeOAuthToken, s.GitToken} {
-		if len(v) >= 8 {
-			pairs = append(pairs, v, "[redacted]")
-		}
-	}
-	return strings.NewReplacer(pairs...)
 }
 
 func isBlank(s string) bool {

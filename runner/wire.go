@@ -40,13 +40,15 @@ const (
 
 // Turn is one prompt for one session, as it is handed over to the runner.
 type Turn struct {
-	ID        string   `json:"id"`         // the Slack message: team:channel:ts
-	SessionID string   `json:"session_id"` // Claude Code's own id of the conversation: a UUID
-	Prompt    string   `json:"prompt,omitempty"`
-	PromptPut bool     `json:"prompt_put,omitempty"` // the prompt was put under the name "prompt" since it is too long
-	Files     []File   `json:"files,omitempty"`      // attachments, put before the take
-	Repos     []Repo   `json:"repos,omitempty"`      // cloned when the workspace does not have them yet
-	Settings  Settings `json:"settings,omitzero"`
+	ID        string `json:"id"`         // the Slack message: team:channel:ts
+	SessionID string `json:"session_id"` // Claude Code's own id of the conversation: a UUID
+	Prompt    string `json:"prompt,omitempty"`
+	PromptPut bool   `json:"prompt_put,omitempty"` // the prompt was put under the name "prompt" since it is too long
+	// PromptBytes is the length of a prompt that was put; 0: unknown.
+	PromptBytes int64    `json:"prompt_bytes,omitempty"`
+	Files       []File   `json:"files,omitempty"` // attachments, put before the take
+	Repos       []Repo   `json:"repos,omitempty"` // cloned when the workspace does not have them yet
+	Settings    Settings `json:"settings,omitzero"`
 	// Fresh goes on with an empty conversation when the transcript cannot be resumed.
 	Fresh bool `json:"fresh,omitempty"`
 }

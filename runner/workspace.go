@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -31,6 +32,8 @@ func checkRepos(repos []Repo) error {
 		switch {
 		case r.URL == "" || strings.HasPrefix(r.URL, "-") || strings.HasPrefix(r.Branch, "-"):
 			return fmt.Errorf("%q is no address of a repository", r.URL)
+		case hasPassword(r.URL): // Git would keep it in the repository, where Claude Code reads it
+			return errors.New("the address of a repository holds a password: set the Git token instead")
 		case !dirName.MatchString(r.dir()) || r.dir() == "attachments":
 			return fmt.Errorf("%q is no name for a repository's folder", r.dir())
 		case seen[r.dir()]:
@@ -39,6 +42,15 @@ func checkRepos(repos []Repo) error {
 		seen[r.dir()] = true
 	}
 	return nil
+}
+
+func hasPassword(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil || u.User == nil {
+		return false
+	}
+	_, has := u.User.Password()
+	return has
 }
 
 // cloneAll clones the repositories that the workspace does not have. Each is cloned aside and renamed when it is

@@ -1,0 +1,50 @@
+package runner
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/base64"
+	"encoding/json"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// minSecret is the shortest value that is removed; a shorter one would take ordinary words with it.
+const minSecret = 8
+
+// redactor removes known secrets from text: as they are, as JSON and addresses write them, and as Git sends them. It
+// must come before anything that cuts the text, else a part of a secret stays.
+func redactor(s Secrets) *strings.Replacer {
+	var forms []string
+	for _, v := range []string{s.AnthropicAPIKey, s.ClaudeOAuthToken, s.GitToken} {
+		if len(v) >= minSecret {
+			forms = append(forms, v, inJSON(v, true), inJSON(v, false), url.QueryEscape(v), url.PathEscape(v))
+			forms = append(forms, strings.TrimRight(base64.StdEncoding.EncodeToString([]byte(v)), "="))
+		}
+	}
+	if len(s.GitToken) >= minSecret {
+		forms = append(forms, strings.TrimRight(base64.StdEncoding.EncodeToString([]byte(s.gitUser()+":"+s.GitToken)), "="))
+	}
+	// Of two that begin alike the longer one comes first.
+	slices.SortFunc(forms, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), strings.Compare(a, b)) })
+	var pairs []string
+	for _, f := range slices.Compact(forms) {
+		pairs = append(pairs, f, "[redacted]")
+	}
+	return strings.NewReplacer(pairs...)
+}
+
+// inJSON is how a JSON string holds the text; html: with <, > and & escaped as well.
+func inJSON(text string, html bool) string {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(html)
+	if e.Encode(text) != nil {
+		return text
+	}
+	return strings.Trim(strings.TrimSpace(b.String()), `"`)
+}
+
+// gitUser is the name that goes with the Git token.
+func (s Secrets) gitUser() string { return cmp.Or(s.GitUsername, "x-access-token") }
