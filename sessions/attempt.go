@@ -31,8 +31,14 @@ type Run struct {
 	KeepNonce func(context.Context, string) error
 }
 
-// errLostMachine says that the machine is not running any more.
-var errLostMachine = errors.New("the machine is not running")
+var (
+	// errLostMachine says that the machine is not running any more.
+	errLostMachine = errors.New("the machine is not running")
+	// errBusy says that the runner is at another turn.
+	errBusy = errors.New("the runner is at another turn")
+	// errNotUp says that the machine did not come up in time.
+	errNotUp = errors.New("the machine did not come up")
+)
 
 // RunTurn wakes the session's machine, or makes it, runs one turn on it and returns its outcome. The machine is
 // left running with the outcome unacknowledged: call [Machines.Settle] when the outcome is safe.
@@ -72,6 +78,8 @@ type attempt struct {
 	prog Progress // guarded by mu
 
 	accepted bool // the runner has the turn, or an earlier owner saw that it did
+	asked    bool // the runner may have the turn: it was offered and has not refused it
+	sawExit  bool
 	sawOOM   bool
 	exit     int // of the machine, when it died
 }
@@ -91,9 +99,13 @@ func newAttempt(m *Machines, s *Session, r Run) *attempt {
 func (a *attempt) close() {
 	if a.drop != nil {
 		a.drop()
+		a.drop = nil
 	}
 	a.lease.Wait()
 }
+
+// mayRun reports whether the turn may be at work on the machine: then only the runner knows how it ends.
+func (a *attempt) mayRun() bool { return a.accepted || a.asked }
 
 // report tells the progress after change.
 func (a *attempt) report(change func(*Progress)) {
@@ -141,11 +153,11 @@ func (a *attempt) run(ctx context.Context) (Outcome, error) {
 
 // once wakes the machine and brings the turn to an outcome, or to errLostMachine.
 func (a *attempt) once(ctx context.Context) (Outcome, error) {
-	if a.stopped() && !a.accepted {
-		return a.failed(runner.FailStopped, nil), nil
+	if err := a.patiently(ctx, a.wake); err != nil {
+		return a.unlessStopped(err)
 	}
-	if err := a.patiently(ctx, func(ctx context.Context) error { return a.wake(ctx) }); err != nil {
-		return Outcome{}, err
+	if a.stopped() && !a.mayRun() {
+		return a.failed(runner.FailStopped, nil), nil
 	}
 	var status runner.Status
 	if a.accepted {
@@ -157,7 +169,7 @@ func (a *attempt) once(ctx context.Context) (Outcome, error) {
 	} else {
 		reply, err := a.hand(ctx)
 		if err != nil {
-			return Outcome{}, err
+			return a.unlessStopped(err)
 		}
 		status = reply.Status
 		if status == runner.StatusInvalid {
@@ -176,14 +188,23 @@ func (a *attempt) once(ctx context.Context) (Outcome, error) {
 		}
 		return a.result(ctx)
 	case runner.StatusInterrupted:
-		return a.interrupted(), nil
+		return a.interrupted(ctx), nil
 	case runner.StatusFenced:
 		return Outcome{}, letGo{errors.New("the runner has seen a newer owner of this turn")}
 	case runner.StatusUnknown:
 		return a.failed(FailLost, errors.New("the runner has no record of a turn that had started")), nil
-	default: // busy with a turn that nobody follows, or exiting: it will be gone in a moment
-		return Outcome{}, a.calmDown(ctx, status)
+	default: // exiting: it will be gone in a moment
+		return Outcome{}, a.awaitExit(ctx)
 	}
+}
+
+// unlessStopped is the outcome of a turn that did not start: that it was stopped, if it was, or else err.
+func (a *attempt) unlessStopped(err error) (Outcome, error) {
+	var let letGo
+	if a.stopped() && !a.mayRun() && !errors.As(err, &let) {
+		return a.failed(runner.FailStopped, nil), nil
+	}
+	return Outcome{}, err
 }
 
 func (a *attempt) started(ctx context.Context) error {
@@ -203,25 +224,32 @@ func (a *attempt) stopped() bool {
 	}
 }
 
-// calmDown puts an idle or exiting runner to sleep and waits until its machine has stopped.
-func (a *attempt) calmDown(ctx context.Context, status runner.Status) error {
-	if status == runner.StatusBusy {
-		hello, err := call[runner.HelloReply](ctx, a, "hello", runner.HelloRequest{})
-		if err != nil {
-			return err
-		}
-		if hello.Running != "" {
-			if _, err := call[runner.StopReply](ctx, a, "stop", runner.StopRequest{Turn: hello.Running, Fence: a.r.Fence}); err != nil {
-				return err
-			}
-		}
-	}
-	wait, cancel := context.WithTimeout(ctx, time.Minute)
+// exitTimeout bounds how long a runner that says that it goes may take for it.
+const exitTimeout = time.Minute
+
+// awaitExit waits until the machine of a runner that goes has stopped, and sees to it in the end.
+func (a *attempt) awaitExit(ctx context.Context) error {
+	a.asked = false
+	wait, cancel := context.WithTimeout(ctx, exitTimeout)
 	defer cancel()
-	if _, err := a.m.cfg.Fly.WaitMachine(wait, a.s.AppName, a.s.MachineID, fly.WaitMachine{States: []string{"stopped"}}); err != nil {
-		return err
+	_, err := a.m.cfg.Fly.WaitMachine(wait, a.s.AppName, a.s.MachineID, fly.WaitMachine{States: []string{"stopped", "destroyed"}})
+	if err != nil && ctx.Err() == nil {
+		err = a.m.cfg.Fly.StopMachine(ctx, a.s.AppName, a.s.MachineID, fly.StopMachine{}, a.nonce)
+	}
+	if err != nil && !errors.Is(err, fly.ErrNotFound) {
+		return fmt.Errorf("wait until machine %s has stopped: %w", a.s.MachineID, err)
 	}
 	return errLostMachine
+}
+
+// quieten stops the turn that keeps the runner busy: this one has the claim, so nobody follows the other.
+func (a *attempt) quieten(ctx context.Context) error {
+	hello, err := call[runner.HelloReply](ctx, a, "hello", runner.HelloRequest{})
+	if err != nil || hello.Running == "" {
+		return err
+	}
+	_, err = call[runner.StopReply](ctx, a, "stop", runner.StopRequest{Turn: hello.Running, Fence: a.r.Fence})
+	return err
 }
 
 // hand puts what the turn needs and takes it.
@@ -230,8 +258,11 @@ func (a *attempt) hand(ctx context.Context) (runner.TakeReply, error) {
 	if err != nil {
 		return runner.TakeReply{}, err
 	}
-	if !a.s.Begun() && prompt.Repos != nil {
-		a.s.Repos = prompt.Repos
+	if !a.s.Handed || (!a.s.Begun() && prompt.Repos != nil) {
+		a.s.Handed = true
+		if !a.s.Begun() && prompt.Repos != nil {
+			a.s.Repos = prompt.Repos
+		}
 		if err := a.save(ctx, *a.s); err != nil {
 			return runner.TakeReply{}, err
 		}
@@ -252,7 +283,21 @@ func (a *attempt) hand(ctx context.Context) (runner.TakeReply, error) {
 		}
 		turn.Prompt, turn.PromptPut = "", true
 	}
-	return call[runner.TakeReply](ctx, a, "take", runner.TakeRequest{Fence: a.r.Fence, Turn: turn, Secrets: a.m.cfg.Secrets})
+	return a.take(ctx, runner.TakeRequest{Fence: a.r.Fence, Turn: turn, Secrets: a.m.cfg.Secrets})
+}
+
+// take offers the turn, again and again while the runner is at another one.
+func (a *attempt) take(ctx context.Context, request runner.TakeRequest) (runner.TakeReply, error) {
+	var reply runner.TakeReply
+	err := a.patiently(ctx, func(ctx context.Context) (err error) {
+		a.asked = true
+		if reply, err = call[runner.TakeReply](ctx, a, "take", request); err != nil || reply.Status != runner.StatusBusy {
+			return err
+		}
+		a.asked = false
+		return errors.Join(errBusy, a.quieten(ctx))
+	})
+	return reply, err
 }
 
 // follow tells the turn's progress until it has an outcome.
@@ -285,7 +330,7 @@ func (a *attempt) follow(ctx context.Context) (Outcome, error) {
 				return a.result(ctx)
 			}
 		case runner.StatusInterrupted:
-			return a.interrupted(), nil
+			return a.interrupted(ctx), nil
 		default:
 			return a.failed(FailLost, fmt.Errorf("the runner answers %s to a turn that it had accepted", reply.Status)), nil
 		}
@@ -330,7 +375,7 @@ func (a *attempt) result(ctx context.Context) (Outcome, error) {
 			return Outcome{}, err
 		}
 		if reply.Status == runner.StatusInterrupted {
-			return a.interrupted(), nil
+			return a.interrupted(ctx), nil
 		}
 		if reply.Status != runner.StatusDone || reply.Outcome == nil {
 			return Outcome{}, fmt.Errorf("read the result: %w: it answers %s", errRunner, reply.Status)
@@ -348,8 +393,14 @@ func (a *attempt) result(ctx context.Context) (Outcome, error) {
 	return out, nil
 }
 
-// interrupted is the outcome of a turn whose machine died under it.
-func (a *attempt) interrupted() Outcome {
+// interrupted is the outcome of a turn whose machine died under it. The exit event tells more, also of a
+// death that an earlier owner of the turn would have seen.
+func (a *attempt) interrupted(ctx context.Context) Outcome {
+	if !a.sawExit {
+		if mach, err := a.m.cfg.Fly.Machine(ctx, a.s.AppName, a.s.MachineID); err == nil {
+			a.noteExit(mach)
+		}
+	}
 	if a.sawOOM {
 		out := a.failed(FailMemory, nil)
 		out.ExitCode = 137
@@ -403,10 +454,15 @@ func (a *attempt) lookForDeath(ctx context.Context) error {
 	if err != nil || mach.State == "started" || mach.State == "starting" || mach.State == "created" {
 		return nil //nolint:nilerr // Fly does not say that it is dead
 	}
-	if exit, ok := mach.LastExit(); ok {
-		a.sawOOM, a.exit = exit.OOMKilled, exit.ExitCode
-	}
+	a.noteExit(mach)
 	return errLostMachine
+}
+
+// noteExit remembers how the machine ended last.
+func (a *attempt) noteExit(mach *fly.Machine) {
+	if exit, ok := mach.LastExit(); ok {
+		a.sawExit, a.sawOOM, a.exit = true, exit.OOMKilled, exit.ExitCode
+	}
 }
 
 // patiently repeats do while what is in its way may pass, telling the thread what is waited for.
@@ -423,11 +479,11 @@ func (a *attempt) patiently(ctx context.Context, do func(context.Context) error)
 			return err
 		}
 		var let letGo
-		if errors.As(err, &let) || (a.stopped() && !a.accepted) {
+		if errors.As(err, &let) || (a.stopped() && !a.mayRun()) {
 			return err
 		}
 		a.report(func(p *Progress) { p.Note = waitingFor(err) })
-		if err := pauseFor(ctx, pause, a.r.Stop, a.accepted); err != nil {
+		if err := pauseFor(ctx, pause, a.r.Stop, a.mayRun()); err != nil {
 			return err
 		}
 		pause = min(pause*2, 15*time.Second)
@@ -452,7 +508,8 @@ func pauseFor(ctx context.Context, d time.Duration, stop <-chan struct{}, accept
 }
 
 func worthWaiting(err error) bool {
-	return isPassing(err) || errors.Is(err, fly.ErrCapacity) || errors.Is(err, errRunner) || errors.Is(err, fly.ErrPrecondition)
+	return isPassing(err) || errors.Is(err, fly.ErrCapacity) || errors.Is(err, errRunner) || errors.Is(err, errBusy) ||
+		errors.Is(err, fly.ErrPrecondition)
 }
 
 func waitingFor(err error) string {
@@ -461,6 +518,8 @@ func waitingFor(err error) string {
 		return "Fly has no room just now"
 	case errors.Is(err, fly.ErrLeaseHeld):
 		return "another tool holds the machine"
+	case errors.Is(err, errBusy):
+		return "an earlier turn is still ending"
 	case errors.Is(err, errRunner):
 		return "the machine does not answer yet"
 	case errors.Is(err, fly.ErrRateLimited):
@@ -475,7 +534,7 @@ func failureOf(err error) Failure {
 	switch {
 	case errors.Is(err, errAttachment):
 		return FailFile
-	case errors.Is(err, errLostMachine), errors.Is(err, errRunner):
+	case errors.Is(err, errLostMachine), errors.Is(err, errRunner), errors.Is(err, errBusy), errors.Is(err, errNotUp):
 		return FailMachine
 	case errors.Is(err, fly.ErrCapacity), errors.Is(err, fly.ErrQuota):
 		return FailCapacity

@@ -20,6 +20,7 @@ const (
 	MetaManaged = "managed_by"
 	MetaSession = "flaudebot_session"
 	MetaThread  = "flaudebot_thread"
+	MetaOnce    = "flaudebot_once" // set on ephemeral machines, which no record knows
 	managedBy   = "flaudebot"
 )
 
@@ -121,9 +122,10 @@ func (m *Machines) Begin(spec Spec, now time.Time) Session {
 func (m *Machines) defaultRepos() []runner.Repo { return append([]runner.Repo{}, m.cfg.Repos...) }
 
 // Create makes volume and machine for a session that Begin named, or what of them is missing: it may be
-// called again after a crash at any point. On a failure that leaves no machine the volume is removed.
+// called again after a crash at any point. On a failure that leaves no machine, the volume of a session
+// without a conversation is removed: the next try may find room on another host.
 func (m *Machines) Create(ctx context.Context, s *Session, save Save) error {
-	if s.VolumeID == "" && s.MachineID == "" { // nothing binds it to where it was named: the settings may have been mended
+	if !s.onFly() { // nothing binds it to where it was named: the settings may have been mended
 		s.AppName, s.Region = m.cfg.App, m.cfg.Region
 	}
 	if s.VolumeID == "" && !s.Ephemeral {
@@ -134,10 +136,9 @@ func (m *Machines) Create(ctx context.Context, s *Session, save Save) error {
 	if s.MachineID != "" {
 		return nil
 	}
-	mach, err := m.createMachine(ctx, machineName(s.SessionID), m.machineConfig(*s))
+	mach, err := m.createMachine(ctx, *s)
 	if err != nil {
-		// A session with turns behind it keeps its volume: the conversation is on it.
-		if s.Turns == 0 && s.VolumeID != "" && !isPassing(err) {
+		if !s.Handed && !s.Begun() && s.VolumeID != "" && !isPassing(err) {
 			m.dropVolume(ctx, s, save)
 		}
 		return err
@@ -147,27 +148,43 @@ func (m *Machines) Create(ctx context.Context, s *Session, save Save) error {
 }
 
 func (m *Machines) createVolume(ctx context.Context, s *Session, save Save) error {
-	name := volumeName(s.SessionID)
-	// A crash may have come between the creation and the save: the name is the session's alone.
-	if vols, err := m.cfg.Fly.Volumes(ctx, s.AppName); err == nil {
-		for _, v := range vols {
-			if v.Name == name && v.AttachedMachineID == "" && v.State == "created" {
-				s.VolumeID, s.Region = v.ID, v.Region
-				return save(ctx, *s)
-			}
-		}
-	} else if !errors.Is(err, fly.ErrNotFound) {
+	// A crash may have come between the creation and the save.
+	found, err := m.volumesOf(ctx, *s)
+	if err != nil {
 		return err
+	}
+	if len(found) > 0 {
+		s.VolumeID, s.Region = found[0].ID, found[0].Region
+		return save(ctx, *s)
 	}
 	guest := m.cfg.Guest
 	vol, err := m.cfg.Fly.CreateVolume(ctx, s.AppName, fly.CreateVolume{
-		Name: name, Region: m.cfg.Region, SizeGB: max(s.VolumeGB, m.cfg.VolumeGB, 1), Compute: &guest,
+		Name: volumeName(s.SessionID), Region: s.Region, SizeGB: m.volumeGB(*s), Compute: &guest,
 	})
 	if err != nil {
 		return err
 	}
 	s.VolumeID, s.Region = vol.ID, vol.Region
 	return save(ctx, *s)
+}
+
+// volumeGB is the size of a session's volume: its own, or else that of the configuration.
+func (m *Machines) volumeGB(s Session) int {
+	if s.VolumeGB > 0 {
+		return s.VolumeGB
+	}
+	return m.cfg.VolumeGB
+}
+
+// volumesOf lists the volumes that have the session's name, which is its alone, and are in no machine.
+func (m *Machines) volumesOf(ctx context.Context, s Session) ([]fly.Volume, error) {
+	all, err := m.cfg.Fly.Volumes(ctx, s.AppName)
+	if err != nil && !errors.Is(err, fly.ErrNotFound) {
+		return nil, fmt.Errorf("look for the volume of session %s: %w", s.SessionID, err)
+	}
+	return slices.DeleteFunc(all, func(v fly.Volume) bool {
+		return v.Name != volumeName(s.SessionID) || v.AttachedMachineID != ""
+	}), nil
 }
 
 // dropVolume removes the volume of a session whose machine cannot be made. It is best effort: what
@@ -185,12 +202,12 @@ func (m *Machines) dropVolume(ctx context.Context, s *Session, save Save) {
 	}
 }
 
-// createMachine makes a machine under a name that is its only idempotency key: if the name is taken, or
-// the answer was lost, the machine of that name is ours if it carries the same session.
-func (m *Machines) createMachine(ctx context.Context, name string, cfg *fly.MachineConfig) (*fly.Machine, error) {
-	region := m.cfg.Region
-	mach, err := m.cfg.Fly.CreateMachine(ctx, m.cfg.App, fly.CreateMachine{
-		Name: name, Region: region, Config: cfg, SkipSecrets: true,
+// createMachine makes a machine where the session's volume is, under a name that is its only idempotency
+// key: if the name is taken, or the answer was lost, the machine of that name is ours if it carries the
+// same session.
+func (m *Machines) createMachine(ctx context.Context, s Session) (*fly.Machine, error) {
+	mach, err := m.cfg.Fly.CreateMachine(ctx, s.AppName, fly.CreateMachine{
+		Name: machineName(s.SessionID), Region: s.Region, Config: m.machineConfig(s), SkipSecrets: true,
 	})
 	if err == nil {
 		return mach, nil
@@ -198,7 +215,7 @@ func (m *Machines) createMachine(ctx context.Context, name string, cfg *fly.Mach
 	if !errors.Is(err, fly.ErrNameTaken) && !isPassing(err) {
 		return nil, err
 	}
-	found, lookErr := m.machinesOf(ctx, Session{AppName: m.cfg.App, SessionID: cfg.Metadata[MetaSession]})
+	found, lookErr := m.machinesOf(ctx, s)
 	if lookErr != nil {
 		return nil, errors.Join(err, lookErr)
 	}
@@ -216,8 +233,14 @@ func (m *Machines) machinesOf(ctx context.Context, s Session) ([]fly.Machine, er
 		return nil, fmt.Errorf("look for the machine of session %s: %w", s.SessionID, err)
 	}
 	return slices.DeleteFunc(found, func(mach fly.Machine) bool {
-		return mach.State == "destroyed" || mach.State == "destroying" || mach.Name != machineName(s.SessionID)
+		return mach.State == "destroyed" || mach.State == "destroying" || !s.owns(mach)
 	}), nil
+}
+
+// owns reports whether a machine carries the session's mark.
+func (s Session) owns(mach fly.Machine) bool {
+	return mach.Name == machineName(s.SessionID) && mach.Config != nil &&
+		mach.Config.Metadata[MetaManaged] == managedBy && mach.Config.Metadata[MetaSession] == s.SessionID
 }
 
 // machineConfig is the same for every turn: it holds no prompt and no secret, and is never updated for one.
@@ -231,6 +254,9 @@ func (m *Machines) machineConfig(s Session) *fly.MachineConfig {
 		StopConfig: &fly.StopConfig{Signal: "SIGTERM", Timeout: fly.Duration(30 * time.Second)},
 		Metadata:   map[string]string{MetaManaged: managedBy, MetaSession: s.SessionID, MetaThread: s.Thread.Key()},
 	}
+	if s.Ephemeral {
+		cfg.Metadata[MetaOnce] = "1"
+	}
 	if s.VolumeID != "" {
 		cfg.Mounts = []fly.Mount{{Volume: s.VolumeID, Path: mountPath}}
 	}
@@ -240,10 +266,69 @@ func (m *Machines) machineConfig(s Session) *fly.MachineConfig {
 // Destroy removes machine and volume. It may be called again after any failure, and for a session of
 // which some is gone already. What does not carry the session's mark is left alone.
 func (m *Machines) Destroy(ctx context.Context, s Session) error {
+	if s.AppName == "" { // it was never made
+		return nil
+	}
 	if err := m.destroyMachine(ctx, s); err != nil {
 		return err
 	}
+	return m.destroyVolume(ctx, s)
+}
+
+func (m *Machines) destroyMachine(ctx context.Context, s Session) error {
+	id := s.MachineID
+	if id == "" { // a crash may have come between its creation and the save
+		found, err := m.find(ctx, s)
+		if err != nil || found == "" {
+			return err
+		}
+		id = found
+	}
+	mach, err := m.cfg.Fly.Machine(ctx, s.AppName, id)
+	switch {
+	case errors.Is(err, fly.ErrNotFound):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look at machine %s: %w", id, err)
+	case mach.State == "destroyed":
+		return nil
+	case mach.Config != nil && !s.owns(*mach): // without its config we go by the id that Fly gave us
+		m.log.WarnContext(ctx, "machine left alone: it does not carry the session's mark", "machine", id, "session", s.SessionID)
+		return nil
+	}
+	if err := m.cfg.Fly.DeleteMachine(ctx, s.AppName, id, true, ""); err != nil {
+		return fmt.Errorf("destroy machine %s: %w", id, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	_, err = m.cfg.Fly.WaitMachine(ctx, s.AppName, id, fly.WaitMachine{States: []string{"destroyed"}})
+	if err != nil && !errors.Is(err, fly.ErrNotFound) {
+		return fmt.Errorf("wait for machine %s to be destroyed: %w", id, err)
+	}
+	return nil
+}
+
+func (m *Machines) destroyVolume(ctx context.Context, s Session) error {
 	if s.VolumeID == "" {
+		if s.Ephemeral {
+			return nil
+		}
+		found, err := m.volumesOf(ctx, s) // as with the machine
+		if err != nil || len(found) == 0 {
+			return err
+		}
+		s.VolumeID = found[0].ID
+	}
+	vol, err := m.cfg.Fly.Volume(ctx, s.AppName, s.VolumeID)
+	switch {
+	case errors.Is(err, fly.ErrNotFound):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look at volume %s: %w", s.VolumeID, err)
+	case vol.Dying():
+		return nil
+	case vol.Name != volumeName(s.SessionID):
+		m.log.WarnContext(ctx, "volume left alone: it does not have the session's name", "volume", s.VolumeID, "session", s.SessionID)
 		return nil
 	}
 	if err := m.cfg.Fly.DeleteVolume(ctx, s.AppName, s.VolumeID); err != nil {
@@ -252,25 +337,18 @@ func (m *Machines) Destroy(ctx context.Context, s Session) error {
 	return nil
 }
 
-func (m *Machines) destroyMachine(ctx context.Context, s Session) error {
-	id := s.MachineID
-	if id == "" {
-		found, err := m.find(ctx, s)
-		if err != nil || found == "" {
+// remove destroys a session, again and again for as long as what is in the way may pass, up to patience.
+func (m *Machines) remove(ctx context.Context, s Session, patience time.Duration) error {
+	deadline := time.Now().Add(patience)
+	for pause := 500 * time.Millisecond; ; pause = min(pause*2, 15*time.Second) {
+		err := m.Destroy(ctx, s)
+		if err == nil || !(isPassing(err) || errors.Is(err, fly.ErrPrecondition)) || time.Now().Add(pause).After(deadline) {
 			return err
 		}
-		id = found
+		if pauseErr := pauseFor(ctx, pause, nil, true); pauseErr != nil {
+			return errors.Join(err, pauseErr)
+		}
 	}
-	if err := m.cfg.Fly.DeleteMachine(ctx, s.AppName, id, true, ""); err != nil {
-		return fmt.Errorf("destroy machine %s: %w", id, err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	_, err := m.cfg.Fly.WaitMachine(ctx, s.AppName, id, fly.WaitMachine{States: []string{"destroyed"}})
-	if err != nil && !errors.Is(err, fly.ErrNotFound) {
-		return fmt.Errorf("wait for machine %s to be destroyed: %w", id, err)
-	}
-	return nil
 }
 
 // machineName is the machine's name: Fly allows letters, digits and dashes, under 63.

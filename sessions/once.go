@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"flaudebot/runner"
 )
 
 // RunResult is how a prompt on an ephemeral machine ended.
@@ -27,8 +29,13 @@ func (m *Machines) ephemeral(t TurnID, spec Spec, now time.Time) Session {
 	return s
 }
 
+// onceCleanup bounds how long RunOnce tries to destroy its machine. It is longer than any lease on the machine
+// whose nonce was lost.
+const onceCleanup = 90 * time.Second
+
 // RunOnce runs one prompt on a machine without a volume, which is destroyed whatever happens, also when ctx
-// ends. The error says that the machine could not be destroyed, or that ctx ended before the outcome.
+// ends. The error says that the machine could not be destroyed, or that ctx ended before the outcome: then
+// the exit code is 130.
 func (m *Machines) RunOnce(ctx context.Context, spec Spec, r Run) (RunResult, error) {
 	s := m.ephemeral(r.Turn, spec, time.Now())
 	if found, err := m.find(ctx, s); err == nil && found != "" {
@@ -37,9 +44,13 @@ func (m *Machines) RunOnce(ctx context.Context, spec Spec, r Run) (RunResult, er
 	nonce := ""
 	r.KeepNonce = func(_ context.Context, n string) error { nonce = n; return nil }
 	out, runErr := m.RunTurn(ctx, &s, r)
-	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 90*time.Second)
+	if runErr != nil {
+		out = newAttempt(m, &s, r).failed(runner.FailInterrupted, runErr)
+		out.ExitCode = 130
+	}
+	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), onceCleanup)
 	defer cancel()
-	err := m.discard(clean, s, nonce)
+	err := m.discard(clean, s, nonce, onceCleanup)
 	res := RunResult{MachineID: s.MachineID, ExitCode: out.ExitCode, State: "destroyed", Destroyed: err == nil, WorkspaceFiles: out.Files, Outcome: out}
 	res.Outcome.Destroyed = res.Destroyed
 	if err != nil {
@@ -49,13 +60,13 @@ func (m *Machines) RunOnce(ctx context.Context, spec Spec, r Run) (RunResult, er
 }
 
 // discard destroys a machine whose lease we hold.
-func (m *Machines) discard(ctx context.Context, s Session, nonce string) error {
+func (m *Machines) discard(ctx context.Context, s Session, nonce string, patience time.Duration) error {
 	if nonce != "" && s.MachineID != "" {
 		if err := m.cfg.Fly.ReleaseLease(ctx, s.AppName, s.MachineID, nonce); err != nil {
 			m.log.DebugContext(ctx, "lease not released", "machine", s.MachineID, "err", err)
 		}
 	}
-	return m.Destroy(ctx, s)
+	return m.remove(ctx, s, patience)
 }
 
 // find returns the id of the session's machine if there is one.

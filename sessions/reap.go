@@ -2,6 +2,7 @@ package sessions
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -27,39 +28,58 @@ func (sv *Service) reapLoop(ctx context.Context) error {
 	}
 }
 
-// Reap ends the sessions whose time is over at now, and tells those that have a day left. It never
-// touches one that has a turn queued or running. Any number of replicas may reap at once.
+// Reap ends the sessions whose time is over at now, tells those that have a day left, and removes what crashes
+// left behind on Fly. It never touches a session that has a turn queued or running. Any number of replicas may
+// reap at once.
 func (sv *Service) Reap(ctx context.Context, now time.Time) error {
 	all, err := sv.store.All(ctx, "")
-	if err != nil {
+	if err != nil && len(all) == 0 {
 		return err
 	}
 	for _, s := range all {
-		if err := sv.reapOne(ctx, s, now); err != nil {
-			return fmt.Errorf("session %s: %w", s.SessionID, err)
+		if oneErr := sv.reapOne(ctx, s, now); oneErr != nil {
+			err = errors.Join(err, fmt.Errorf("session %s: %w", s.SessionID, oneErr))
+		}
+		if ctx.Err() != nil {
+			return err
 		}
 	}
-	return nil
+	return errors.Join(err, sv.sweepNowAndThen(ctx, now))
 }
 
 func (sv *Service) reapOne(ctx context.Context, s Session, now time.Time) error {
+	hour := now.Unix() / 3600
+	for _, left := range s.Left {
+		if err := sv.enqueueEnd(ctx, s, left.SessionID, "", TurnID(fmt.Sprintf("end:%s:%d", left.SessionID, hour))); err != nil {
+			return err
+		}
+	}
 	if s.Ended() {
 		// Its end could not remove everything: try again, once an hour.
-		if now.Sub(s.EndedAt) < sv.cfg.Machines.cfg.Patience+time.Minute {
+		if !s.onFly() || now.Sub(s.EndedAt) < sv.cfg.Machines.cfg.Patience+time.Minute {
 			return nil
 		}
-		return sv.enqueueEnd(ctx, s, s.EndReason, TurnID(fmt.Sprintf("end:%s:%d", s.SessionID, now.Unix()/3600)))
+		return sv.enqueueEnd(ctx, s, s.SessionID, "", TurnID(fmt.Sprintf("end:%s:%d", s.SessionID, hour)))
 	}
 	at, why := s.endsAt(sv.cfg.IdleTTL)
 	switch {
 	case at.IsZero():
 		return nil
 	case !now.Before(at):
-		return sv.enqueueEnd(ctx, s, why, TurnID("end:"+s.SessionID))
-	case at.Sub(now) <= min(warnBefore, at.Sub(s.CreatedAt)/4):
+		return sv.enqueueEnd(ctx, s, s.SessionID, why, TurnID(fmt.Sprintf("end:%s:%s", s.SessionID, s.LastID)))
+	case at.Sub(now) <= s.warnAhead(why, sv.cfg.IdleTTL):
 		return sv.warn(ctx, s, at)
 	}
 	return nil
+}
+
+// warnAhead is how long before its end the thread is told: a day, or half of a time that is shorter than two.
+func (s Session) warnAhead(why EndReason, idle time.Duration) time.Duration {
+	whole := idle
+	if why == EndByTTL {
+		whole = time.Duration(s.TTLSeconds) * time.Second
+	}
+	return min(warnBefore, whole/2)
 }
 
 // endsAt is when the session will be over, and why; zero: never.
@@ -77,9 +97,12 @@ func (s Session) endsAt(idle time.Duration) (time.Time, EndReason) {
 	return at, why
 }
 
-// enqueueEnd queues the session's end unless a turn is queued or running: then the next look decides.
-func (sv *Service) enqueueEnd(ctx context.Context, s Session, why EndReason, id TurnID) error {
-	job, err := jobOf(Turn{ID: id, Kind: KindEnd, Thread: s.Thread, User: s.Owner, At: time.Now().UTC(), Session: s.SessionID, Reason: why})
+// enqueueEnd queues the end of a session of the thread unless a turn is queued or running: then the next look decides. why
+// is empty for one that has ended and is not removed yet.
+func (sv *Service) enqueueEnd(ctx context.Context, s Session, session string, why EndReason, id TurnID) error {
+	job, err := jobOf(Turn{
+		ID: id, Kind: KindEnd, Thread: s.Thread, User: s.Owner, At: time.Now().UTC(), Session: session, Reason: why, After: s.LastID,
+	})
 	if err != nil {
 		return err
 	}
@@ -87,9 +110,12 @@ func (sv *Service) enqueueEnd(ctx context.Context, s Session, why EndReason, id 
 	return err
 }
 
-// warn tells the thread, once for each session and end, that the session will end. A notice that could not
-// be given is tried again the next time.
+// warn tells the thread, once for each session and end, that the session will end, unless it is in use. A notice
+// that could not be given is tried again the next time.
 func (sv *Service) warn(ctx context.Context, s Session, at time.Time) error {
+	if q, err := sv.cfg.Queue.Inspect(ctx, s.Thread.Key()); err != nil || len(q.Jobs) > 0 {
+		return err
+	}
 	key := fmt.Sprintf("warned:%s:%d", s.SessionID, at.Unix())
 	first, err := sv.store.Once(ctx, key, 2*warnBefore)
 	if err != nil || !first {

@@ -1,6 +1,7 @@
 package sessions
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -46,10 +47,15 @@ type Session struct {
 	CostUSD   float64       `json:"cost_usd"`
 	EndedAt   time.Time     `json:"ended_at,omitzero"`
 	EndReason EndReason     `json:"end_reason,omitempty"`
+	EndID     TurnID        `json:"end_id,omitempty"` // the job that ended it
 	// LastID is the turn that ended last: counting it again after a crash changes nothing.
 	LastID TurnID `json:"last_id,omitempty"`
 	// Ephemeral sessions have no volume, one turn, and no record in the store.
 	Ephemeral bool `json:"ephemeral,omitempty"`
+	// Handed is set when a turn was handed over on the volume: from then on it may hold a conversation.
+	Handed bool `json:"handed,omitempty"`
+	// Left is what earlier sessions of the thread still have on Fly.
+	Left []Remains `json:"left,omitempty"`
 	// State is what the workspace held after the last turn that its remotes do not have.
 	// It is nil until a turn came as far as Claude Code.
 	State []runner.RepoState `json:"state,omitzero"`
@@ -57,6 +63,31 @@ type Session struct {
 
 // Begun reports whether there is a conversation: a turn has come as far as Claude Code.
 func (s Session) Begun() bool { return s.State != nil }
+
+// Remains is what is still to be removed of a session whose record was taken by the next one in its thread.
+type Remains struct {
+	SessionID string `json:"session_id"`
+	AppName   string `json:"app_name"`
+	MachineID string `json:"machine_id,omitempty"`
+	VolumeID  string `json:"volume_id,omitempty"`
+}
+
+// onFly reports whether the session has something on Fly.
+func (s Session) onFly() bool { return s.MachineID != "" || s.VolumeID != "" }
+
+// remains is Left with what the session itself has on Fly.
+func (s Session) remains() []Remains {
+	left := slices.Clone(s.Left)
+	if s.onFly() {
+		left = append(left, Remains{SessionID: s.SessionID, AppName: s.AppName, MachineID: s.MachineID, VolumeID: s.VolumeID})
+	}
+	return left
+}
+
+// session is as much of the session as it takes to destroy it.
+func (r Remains) session() Session {
+	return Session{SessionID: r.SessionID, AppName: r.AppName, MachineID: r.MachineID, VolumeID: r.VolumeID}
+}
 
 // EndReason says why a session ended.
 type EndReason string

@@ -39,6 +39,9 @@ func (st *store) live() string                 { return st.prefix + "live" }
 // errStale says that a newer claim has written the session.
 var errStale = errors.New("a newer claim has written this session")
 
+// errUnreadable says that a record is damaged.
+var errUnreadable = errors.New("unreadable session record")
+
 // Put writes the thread's session under the claim with the given fencing token.
 func (st *store) Put(ctx context.Context, s Session, fence int64) error {
 	body, err := json.Marshal(s)
@@ -46,7 +49,7 @@ func (st *store) Put(ctx context.Context, s Session, fence int64) error {
 		return fmt.Errorf("encode session %s: %w", s.SessionID, err)
 	}
 	live := "1"
-	if s.Ended() && s.MachineID == "" && s.VolumeID == "" {
+	if s.Ended() && len(s.remains()) == 0 {
 		live = "0"
 	}
 	ok, err := st.save.Run(ctx, st.rdb, []string{st.session(s.Thread), st.live()},
@@ -71,33 +74,36 @@ func (st *store) Get(ctx context.Context, thread Thread) (*Session, error) {
 	}
 	var s Session
 	if err := json.Unmarshal(body, &s); err != nil {
-		return nil, fmt.Errorf("decode the session of %s: %w", thread.Key(), err)
+		return nil, fmt.Errorf("%w of %s: %w", errUnreadable, thread.Key(), err)
 	}
 	return &s, nil
 }
 
 // All lists the sessions that are live or have something left on Fly, and whose thread's key begins
-// with prefix; the one used last first.
+// with prefix; the one used last first. With the error of a record that cannot be read come all others.
 func (st *store) All(ctx context.Context, prefix string) ([]Session, error) {
 	keys, err := st.rdb.ZRevRange(ctx, st.live(), 0, -1).Result()
 	if err != nil {
 		return nil, fmt.Errorf("list sessions: %w", err)
 	}
 	var out []Session
+	var bad error
 	for _, key := range keys {
 		thread, ok := ParseThread(key)
 		if !ok || !strings.HasPrefix(key, prefix) {
 			continue
 		}
 		s, err := st.Get(ctx, thread)
-		if err != nil {
+		switch {
+		case errors.Is(err, errUnreadable):
+			bad = errors.Join(bad, err)
+		case err != nil:
 			return nil, err
-		}
-		if s != nil {
+		case s != nil:
 			out = append(out, *s)
 		}
 	}
-	return out, nil
+	return out, bad
 }
 
 // Once reports true to the first who names key within ttl.

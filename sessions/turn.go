@@ -38,6 +38,9 @@ type Turn struct {
 	// Session and Reason belong to KindEnd: which session is to go, and why.
 	Session string    `json:"session,omitempty"`
 	Reason  EndReason `json:"reason,omitempty"`
+	// After belongs to an end by time: the session's last turn when its time was seen to be over. A turn that
+	// has come since keeps the session.
+	After TurnID `json:"after,omitempty"`
 }
 
 // Attachment is a file of the turn's message, still at Slack.

@@ -20,18 +20,30 @@ var errSessionLost = errors.New("the machine and its volume are gone")
 
 // wake sees to it that the session has a machine, that it is started, and that its lease is ours.
 func (a *attempt) wake(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, a.m.cfg.BootTimeout)
+	limit := a.m.cfg.BootTimeout
+	inner, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if a.s.MachineID == "" {
-		if err := a.create(ctx); err != nil {
-			return err
-		}
+	err := a.boot(inner)
+	if err != nil && inner.Err() != nil && ctx.Err() == nil {
+		return fmt.Errorf("%w within %s: %w", errNotUp, limit, err)
 	}
-	for {
+	return err
+}
+
+func (a *attempt) boot(ctx context.Context) error {
+	for !a.stopped() || a.mayRun() {
+		if a.accepted && !a.s.onFly() && !a.s.Ephemeral { // an earlier owner of the turn lost it
+			return errSessionLost
+		}
+		if a.s.MachineID == "" {
+			if err := a.create(ctx); err != nil {
+				return err
+			}
+		}
 		mach, err := a.m.cfg.Fly.Machine(ctx, a.s.AppName, a.s.MachineID)
 		switch {
 		case errors.Is(err, fly.ErrNotFound):
-			err = a.replace(ctx)
+			err = a.replace(ctx, "destroyed")
 		case err != nil:
 			return fmt.Errorf("look at machine %s: %w", a.s.MachineID, err)
 		case mach.State == "started":
@@ -43,20 +55,48 @@ func (a *attempt) wake(ctx context.Context) error {
 			return err
 		}
 	}
+	return nil
 }
 
 func (a *attempt) create(ctx context.Context) error {
 	a.step(StepCreating)
-	if err := a.m.EnsureApp(ctx); err != nil {
+	if a.s.VolumeID == "" {
+		if err := a.m.EnsureApp(ctx); err != nil {
+			return err
+		}
+	}
+	err := a.m.Create(ctx, a.s, a.save)
+	if !errors.Is(err, fly.ErrNotFound) {
 		return err
 	}
-	return a.m.Create(ctx, a.s, a.save)
+	if a.s.VolumeID == "" { // the volume of its record was gone, and nothing was on it
+		return a.m.Create(ctx, a.s, a.save)
+	}
+	if gone, volErr := a.volumeGone(ctx); volErr == nil && gone {
+		return a.loseSession(ctx)
+	}
+	return err
+}
+
+// volumeGone reports whether nothing can be mounted from the session's volume any more.
+func (a *attempt) volumeGone(ctx context.Context) (bool, error) {
+	vol, err := a.m.cfg.Fly.Volume(ctx, a.s.AppName, a.s.VolumeID)
+	switch {
+	case errors.Is(err, fly.ErrNotFound):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("look at volume %s: %w", a.s.VolumeID, err)
+	}
+	return vol.Dying(), nil
 }
 
 // advance moves the machine one step towards started.
 func (a *attempt) advance(ctx context.Context, mach *fly.Machine) error {
 	switch mach.State {
 	case "stopped", "suspended":
+		if a.accepted {
+			a.noteExit(mach)
+		}
 		if err := a.hold(ctx); err != nil {
 			return err
 		}
@@ -68,14 +108,26 @@ func (a *attempt) advance(ctx context.Context, mach *fly.Machine) error {
 	case "stopping", "suspending":
 		return a.await(ctx, "stopped", "suspended")
 	case "destroyed", "destroying", "failed", "launch_failed":
-		return a.replace(ctx)
+		return a.replace(ctx, mach.State)
 	default: // created, starting, restarting, updating, replacing
 		a.step(StepWaking)
 		return a.await(ctx, "started", "stopped")
 	}
 }
 
+// await waits for one of the states, or for a stop of the turn if it does not run yet.
 func (a *attempt) await(ctx context.Context, states ...string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if !a.mayRun() {
+		go func() {
+			select {
+			case <-a.r.Stop:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+	}
 	_, err := a.m.cfg.Fly.WaitMachine(ctx, a.s.AppName, a.s.MachineID, fly.WaitMachine{States: states})
 	if err != nil && !errors.Is(err, fly.ErrNotFound) {
 		return fmt.Errorf("wait for machine %s: %w", a.s.MachineID, err)
@@ -83,38 +135,54 @@ func (a *attempt) await(ctx context.Context, states ...string) error {
 	return nil
 }
 
-// replace makes a new machine on the session's volume. A session whose volume is gone as well is lost: its
+// replace makes room for a new machine on the session's volume; state is the old one's. A session whose volume is gone as well is lost: its
 // record begins anew, so that the next turn in the thread starts a fresh conversation.
-func (a *attempt) replace(ctx context.Context) error {
+func (a *attempt) replace(ctx context.Context, state string) error {
 	if a.s.Ephemeral {
 		return errSessionLost
 	}
-	vol, err := a.m.cfg.Fly.Volume(ctx, a.s.AppName, a.s.VolumeID)
-	if err != nil && !errors.Is(err, fly.ErrNotFound) {
-		return fmt.Errorf("look at volume %s: %w", a.s.VolumeID, err)
-	}
-	if err != nil || vol.State != "created" {
+	if gone, err := a.volumeGone(ctx); err != nil {
+		return err
+	} else if gone {
 		return a.loseSession(ctx)
 	}
-	if err := a.m.cfg.Fly.DeleteMachine(ctx, a.s.AppName, a.s.MachineID, true, a.nonce); err != nil {
-		return fmt.Errorf("destroy machine %s: %w", a.s.MachineID, err)
+	if state != "destroyed" {
+		if err := a.dropMachine(ctx); err != nil {
+			return err
+		}
 	}
-	if err := a.await(ctx, "destroyed"); err != nil {
-		return err
-	}
-	a.s.MachineID, a.nonce = "", ""
-	if err := a.save(ctx, *a.s); err != nil {
-		return err
-	}
-	return a.create(ctx)
+	a.forgetMachine()
+	return a.save(ctx, *a.s)
 }
 
+// dropMachine destroys a machine that cannot be used any more.
+func (a *attempt) dropMachine(ctx context.Context) error {
+	nonce := a.nonce
+	if nonce == "" {
+		nonce = a.r.Nonce
+	}
+	if err := a.m.cfg.Fly.DeleteMachine(ctx, a.s.AppName, a.s.MachineID, true, nonce); err != nil {
+		return fmt.Errorf("destroy machine %s: %w", a.s.MachineID, err)
+	}
+	return a.await(ctx, "destroyed")
+}
+
+// forgetMachine lets go of a machine that is gone, and of its lease.
+func (a *attempt) forgetMachine() {
+	a.close()
+	a.s.MachineID, a.nonce = "", ""
+}
+
+// loseSession gives the thread a fresh session in place of one that cannot go on. What the old one may still have on
+// Fly stays on the record until it is removed.
 func (a *attempt) loseSession(ctx context.Context) error {
 	fresh := a.m.Begin(Spec{
 		Thread: a.s.Thread, Owner: a.s.Owner, Repos: a.s.Repos, VolumeGB: a.s.VolumeGB,
 		TTL: time.Duration(a.s.TTLSeconds) * time.Second,
 	}, time.Now())
-	a.s.SessionID, a.s.MachineID, a.s.VolumeID, a.s.State = fresh.SessionID, "", "", nil
+	a.s.Left = a.s.remains()
+	a.forgetMachine()
+	a.s.SessionID, a.s.CreatedAt, a.s.VolumeID, a.s.State, a.s.Handed = fresh.SessionID, fresh.CreatedAt, "", nil, false
 	if err := a.save(ctx, *a.s); err != nil {
 		return err
 	}

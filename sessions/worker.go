@@ -3,9 +3,9 @@ package sessions
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -135,7 +135,8 @@ func (w *work) once(ctx context.Context) error {
 	if err := w.run(ctx, &s); err != nil {
 		return err
 	}
-	return w.sv.cfg.Machines.discard(ctx, s, w.note.Nonce)
+	m := w.sv.cfg.Machines
+	return m.discard(ctx, s, w.note.Nonce, m.cfg.Patience)
 }
 
 // session returns the thread's session, made and stored if the turn may begin one.
@@ -151,6 +152,9 @@ func (w *work) session(ctx context.Context) (*Session, error) {
 		return &Session{Thread: w.turn.Thread, EndedAt: w.turn.At}, nil
 	}
 	fresh := w.sv.cfg.Machines.Begin(Spec{Thread: w.turn.Thread, Owner: w.turn.User}, time.Now())
+	if s != nil { // it has ended, and may not be removed yet
+		fresh.Left = s.remains()
+	}
 	if err := w.save(ctx, fresh); err != nil {
 		return nil, err
 	}
@@ -280,15 +284,24 @@ func (w *work) outcome(f Failure) Outcome {
 // end destroys the thread's session. The record is marked first, so that nobody counts on it meanwhile.
 func (w *work) end(ctx context.Context) error {
 	s, err := w.sv.store.Get(ctx, w.turn.Thread)
-	if err != nil {
+	if err != nil || s == nil || w.stage == StagePosted {
 		return err
 	}
-	if s == nil || (w.turn.Session != "" && s.SessionID != w.turn.Session) || w.stage == StagePosted {
+	if w.turn.Reason == "" { // from the reaper, for what an earlier end could not remove
+		if i := slices.IndexFunc(s.Left, func(r Remains) bool { return r.SessionID == w.turn.Session }); i >= 0 {
+			return w.endLeft(ctx, s, i)
+		}
+	}
+	if !w.meant(*s) {
+		return nil
+	}
+	again := s.Ended() && s.EndID != w.turn.ID // an earlier end could not remove everything, and said so
+	if again && !s.onFly() {
 		return nil
 	}
 	began := time.Now().UTC()
 	if !s.Ended() {
-		s.EndedAt, s.EndReason = began, w.turn.Reason
+		s.EndedAt, s.EndReason, s.EndID = began, w.turn.Reason, w.turn.ID
 		if err := w.save(ctx, *s); err != nil {
 			return err
 		}
@@ -300,6 +313,9 @@ func (w *work) end(ctx context.Context) error {
 			return err
 		}
 		w.log.ErrorContext(ctx, "session not removed, the reaper goes on", "session", s.SessionID, "err", err)
+		if again {
+			return nil
+		}
 		out.Failure, out.Error, out.ExitCode = failureOf(err), err.Error(), 1
 	} else {
 		out.Destroyed = true
@@ -308,20 +324,31 @@ func (w *work) end(ctx context.Context) error {
 	return w.finish(ctx, s, out)
 }
 
+// meant reports whether the end is for this session. One that a person asked for always is: nothing could begin
+// between them. One by time is not when the session was used since.
+func (w *work) meant(s Session) bool {
+	if w.turn.Reason == EndByPerson {
+		return true
+	}
+	return s.SessionID == w.turn.Session && (s.Ended() || s.LastID == w.turn.After)
+}
+
+// endLeft removes what an earlier session of the thread has left; its thread was told long ago.
+func (w *work) endLeft(ctx context.Context, s *Session, i int) error {
+	m := w.sv.cfg.Machines
+	if err := m.remove(ctx, s.Left[i].session(), m.cfg.Patience); err != nil {
+		w.log.WarnContext(ctx, "earlier session not removed, the reaper goes on", "session", s.Left[i].SessionID, "err", err)
+		return ctx.Err()
+	}
+	s.Left = slices.Delete(s.Left, i, i+1)
+	return w.save(ctx, *s)
+}
+
 func (w *work) destroy(ctx context.Context, s *Session) error {
 	m := w.sv.cfg.Machines
-	deadline := time.Now().Add(m.cfg.Patience)
-	for pause := time.Second; ; pause = min(pause*2, 15*time.Second) {
-		err := m.Destroy(ctx, *s)
-		if err == nil {
-			s.MachineID, s.VolumeID = "", ""
-			return w.save(ctx, *s)
-		}
-		if !isPassing(err) || time.Now().After(deadline) {
-			return err
-		}
-		if err := pauseFor(ctx, pause, nil, true); err != nil {
-			return errors.Join(err, ctx.Err())
-		}
+	if err := m.remove(ctx, *s, m.cfg.Patience); err != nil {
+		return err
 	}
+	s.MachineID, s.VolumeID = "", ""
+	return w.save(ctx, *s)
 }
