@@ -27,11 +27,26 @@ func (t *turn) claude() (Outcome, string) {
 	p.run()
 	flush(transcript)
 	out, answer := p.outcome(resume)
-	if out.Failure == FailNone && size(transcript) <= before {
+	if out.Failure == FailNone && (size(transcript) <= before || t.cfg.torn(transcript)) {
 		out.Failure, out.ExitCode = FailDisk, 1
 		out.Error = "the conversation could not be kept: the volume may be full"
 	}
 	return out, answer
+}
+
+// torn reports whether the volume is full and the transcript ends within a line.
+func (c Config) torn(transcript string) bool {
+	if free, err := freeBytes(c.Data); err != nil || free > 64<<10 {
+		return false
+	}
+	f, err := os.OpenFile(transcript, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.Close() }()
+	last := make([]byte, 1)
+	_, err = f.ReadAt(last, size(transcript)-1)
+	return err == nil && last[0] != '\n'
 }
 
 // flush waits until the transcript is on disk: Claude Code leaves that to the system, and the machine may be stopped

@@ -114,6 +114,9 @@ func (c Config) makeDirs() error {
 	if err := os.MkdirAll(c.RunDir, 0o755); err != nil { //nolint:gosec // Claude's user reaches the git socket in it
 		return fmt.Errorf("make %s: %w", c.RunDir, err)
 	}
+	if err := os.MkdirAll(c.Data, 0o755); err != nil { //nolint:gosec // without a volume there is no such folder yet
+		return fmt.Errorf("make %s: %w", c.Data, err)
+	}
 	if err := os.MkdirAll(filepath.Join(c.own(), "turns"), 0o700); err != nil {
 		return fmt.Errorf("make %s: %w", c.own(), err)
 	}

@@ -3,8 +3,11 @@ package runner
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -119,11 +122,11 @@ func (f *fake) result(text string, more map[string]any) {
 	f.say(r)
 }
 
-// keep writes the turn to the transcript.
+// keep writes the turn to the transcript, with as much beside it as the real one's: it takes room on the disk.
 func (f *fake) keep() {
 	t, err := os.OpenFile(f.transcript, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err == nil {
-		fmt.Fprintf(t, "%q\n", f.prompt)
+		fmt.Fprintf(t, "%q %5000d\n", f.prompt, 0)
 		_ = t.Close()
 	}
 }
@@ -226,6 +229,16 @@ func scenes() map[string]func(f *fake, rest string) int {
 		"late": func(f *fake, _ string) int {
 			return f.hears(func() (int, bool) { f.hear(); f.result("made it", nil); return 0, true })
 		},
+		"fill": func(f *fake, _ string) int { f.fill(); return f.answers("filled") },
+		"fill and say much": func(f *fake, _ string) int {
+			f.fill()
+			return f.answers(strings.Repeat("x", 3<<20))
+		},
+		"clean up": func(f *fake, _ string) int {
+			_ = os.Remove("filling")
+			return f.answers("cleaned")
+		},
+		"look at": func(f *fake, rest string) int { return f.answers(look(rest)) },
 		// work: until it is interrupted
 		"work": func(f *fake, _ string) int { return f.works() },
 		// deaf: obeys no request, but TERM
@@ -275,6 +288,59 @@ func (f *fake) works() int {
 		}
 		return 0, false // nobody reads any more: goes on, as the real one does
 	})
+}
+
+// fill leaves no room on the volume.
+func (f *fake) fill() {
+	out, err := os.Create("filling")
+	if err != nil {
+		panic(err)
+	}
+	for _, n := range []int{64 << 10, 1 << 10, 1} {
+		for err = nil; err == nil; {
+			_, err = out.Write(make([]byte, n))
+		}
+	}
+	_ = out.Close()
+}
+
+// look tries what Claude's user may and may not do.
+func look(process1 string) string {
+	var out strings.Builder
+	try := func(what string, err error) {
+		word := "ok"
+		switch {
+		case errors.Is(err, fs.ErrPermission):
+			word = "denied"
+		case err != nil:
+			word = err.Error()
+		}
+		fmt.Fprintf(&out, "%s: %s\n", what, word)
+	}
+	write := func(name string) error {
+		return os.WriteFile(name, []byte("y"), 0o644)
+	}
+	fmt.Fprintf(&out, "uid %d\n", os.Getuid())
+	try("write workspace", write("x"))
+	try("write repo", write("repo/branch"))
+	try("write attachment", write("attachments/a"))
+	try("write home", write(os.Getenv("HOME")+"/x"))
+	_, err := os.ReadDir("../.flaudebot/turns")
+	try("read journals", err)
+	_, err = os.ReadFile("../.flaudebot/fence")
+	try("read fence", err)
+	_, err = os.ReadFile("/proc/" + process1 + "/environ")
+	try("read environment of process 1", err)
+	dial := func(name string) error {
+		c, err := net.Dial("unix", filepath.Join(os.Getenv("FLAUDEBOT_RUN_DIR"), name))
+		if err == nil {
+			_ = c.Close()
+		}
+		return err
+	}
+	try("ask the runner", dial("runner.sock"))
+	try("ask for a Git credential", dial("git.sock"))
+	return out.String()
 }
 
 // leave starts processes in sessions of their own, and tells their ids in the file.

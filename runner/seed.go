@@ -12,27 +12,12 @@ import (
 // seed runs one prompt the seed system's way: everything comes with the environment, the answer and three markers go
 // to the log, and the exit code is the turn's.
 func (s *server) seed(ctx context.Context, getenv func(string) string, w io.Writer) (int, error) {
-	repos, err := seedRepos(getenv("FLAUDE_REPOS"))
+	t, sec, err := seedTurn(getenv)
 	if err != nil {
 		return 1, err
 	}
-	session := getenv("FLAUDE_SESSION_ID")
-	if session == "" {
-		session = newUUID()
-	}
-	if !sessionID.MatchString(session) {
-		return 1, fmt.Errorf("FLAUDE_SESSION_ID=%s: want a UUID", session)
-	}
-	t := Turn{ID: "seed-" + rand.Text(), SessionID: session, Prompt: getenv("FLAUDE_PROMPT"), Repos: repos}
-	sec := Secrets{
-		AnthropicAPIKey: getenv("ANTHROPIC_API_KEY"), ClaudeOAuthToken: getenv("CLAUDE_CODE_OAUTH_TOKEN"), AnthropicBaseURL: getenv("ANTHROPIC_BASE_URL"),
-		GitUsername: getenv("GITHUB_USERNAME"), GitToken: getenv("GITHUB_TOKEN"),
-	}
-	if _, err := t.check(""); err != nil {
-		return 1, err
-	}
 	s.mu.Lock()
-	s.secrets, s.origins, s.leaving = sec, gitOrigins(repos), true // no other turn is taken
+	s.secrets, s.origins, s.leaving = sec, gitOrigins(t.Repos), true // no other turn is taken
 	s.mu.Unlock()
 	stop, err := s.listen()
 	if err != nil {
@@ -43,7 +28,7 @@ func (s *server) seed(ctx context.Context, getenv func(string) string, w io.Writ
 	if err != nil {
 		return 1, err
 	}
-	fmt.Fprintf(w, "[flaude:session:%s]\n", session)
+	fmt.Fprintf(w, "[flaude:session:%s]\n", t.SessionID)
 	running := newTurn(s.cfg, t, t.Prompt, sec, j, "")
 	s.mu.Lock()
 	s.running = running
@@ -51,9 +36,37 @@ func (s *server) seed(ctx context.Context, getenv func(string) string, w io.Writ
 	defer context.AfterFunc(ctx, func() { running.interrupt(FailInterrupted) })()
 	rec := running.run()
 	s.ended(running, rec)
+	printSeed(w, t, rec, getenv("FLAUDE_OUTPUT_FORMAT"))
+	return rec.Outcome.ExitCode, nil
+}
+
+// seedTurn is the turn that the environment describes.
+func seedTurn(getenv func(string) string) (Turn, Secrets, error) {
+	repos, err := seedRepos(getenv("FLAUDE_REPOS"))
+	if err != nil {
+		return Turn{}, Secrets{}, err
+	}
+	session := getenv("FLAUDE_SESSION_ID")
+	if session == "" {
+		session = newUUID()
+	}
+	if !sessionID.MatchString(session) {
+		return Turn{}, Secrets{}, fmt.Errorf("FLAUDE_SESSION_ID=%s: want a UUID", session)
+	}
+	t := Turn{ID: "seed-" + rand.Text(), SessionID: session, Prompt: getenv("FLAUDE_PROMPT"), Repos: repos}
+	sec := Secrets{
+		AnthropicAPIKey: getenv("ANTHROPIC_API_KEY"), ClaudeOAuthToken: getenv("CLAUDE_CODE_OAUTH_TOKEN"), AnthropicBaseURL: getenv("ANTHROPIC_BASE_URL"),
+		GitUsername: getenv("GITHUB_USERNAME"), GitToken: getenv("GITHUB_TOKEN"),
+	}
+	_, err = t.check("")
+	return t, sec, err
+}
+
+// printSeed prints the answer, as text or as JSON, and the markers that end it.
+func printSeed(w io.Writer, t Turn, rec record, format string) {
 	out := rec.Outcome
-	if strings.HasPrefix(getenv("FLAUDE_OUTPUT_FORMAT"), "json") {
-		raw, _ := json.Marshal(map[string]any{"type": "result", "result": rec.Answer, "is_error": out.Failure != FailNone, "session_id": session, "total_cost_usd": out.CostUSD})
+	if strings.HasPrefix(format, "json") {
+		raw, _ := json.Marshal(map[string]any{"type": "result", "result": rec.Answer, "is_error": out.Failure != FailNone, "session_id": t.SessionID, "total_cost_usd": out.CostUSD})
 		fmt.Fprintf(w, "%s\n", raw)
 	} else {
 		fmt.Fprintln(w, rec.Answer)
@@ -61,9 +74,8 @@ func (s *server) seed(ctx context.Context, getenv func(string) string, w io.Writ
 	if out.Error != "" {
 		fmt.Fprintln(w, out.Error)
 	}
-	manifest, _ := json.Marshal(map[string]any{"files": out.Files})
+	manifest, _ := json.Marshal(map[string]any{"files": append([]string{}, out.Files...)})
 	fmt.Fprintf(w, "[flaude:manifest:%s]\n[flaude:exit:%d]\n", manifest, out.ExitCode)
-	return out.ExitCode, nil
 }
 
 // seedRepos reads FLAUDE_REPOS: a JSON list of addresses or of {url, branch, target_dir}, or addresses apart by commas.

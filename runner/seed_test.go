@@ -1,80 +1,78 @@
 package runner
 
 import (
-	"bytes"
-	"os"
-	"path/filepath"
+	"encoding/json"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 )
 
-// fakeClaude is a claude command that plays back lines and keeps a transcript.
-const fakeClaude = `#!/bin/sh
-dir="$CLAUDE_CONFIG_DIR/projects/$(pwd -P | sed 's/[^A-Za-z0-9]/-/g')"
-mkdir -p "$dir"
-while [ $# -gt 0 ]; do case "$1" in --session-id|--resume) id="$2"; how="$1"; shift;; esac; shift; done
-read -r line
-echo "$line" >> "$dir/$id.jsonl"
-echo '{"type":"system","subtype":"init","session_id":"'$id'","model":"fake"}'
-echo '{"type":"a_type_of_tomorrow","x":1}'
-case "$line" in
-*fail*) echo '{"type":"result","subtype":"success","is_error":true,"result":"it went wrong","total_cost_usd":0.5}'; exit 3;;
-*silent*) exit 0;;
-esac
-echo '{"type":"result","subtype":"success","is_error":false,"result":"'"$how"' '"$ANTHROPIC_API_KEY"'","total_cost_usd":0.25}'
-`
-
-// testConfig is a runner's configuration on folders of the test, with the fake claude.
-func testConfig(t *testing.T, env map[string]string) Config {
-	t.Helper()
-	dir := t.TempDir()
-	claude := filepath.Join(dir, "claude")
-	if err := os.WriteFile(claude, []byte(fakeClaude), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	cfg := Config{Data: filepath.Join(dir, "data"), RunDir: t.TempDir(), Claude: claude, UID: -1, Getenv: func(k string) string { return env[k] }}
-	if err := cfg.makeDirs(); err != nil {
-		t.Fatal(err)
-	}
-	return cfg
-}
-
 const aSession = "0b4cf1f4-6b3f-4d5e-9e0c-1d2f3a4b5c6d"
 
 func TestSeed(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]struct {
-		prompt string
-		code   int
-		want   []string
-	}{
-		"prints the answer and the markers": {"hello", 0, []string{"--session-id", "[flaude:session:" + aSession + "]", "[flaude:manifest:{", "[flaude:exit:0]"}},
-		"exits with Claude Code's own code": {"fail", 3, []string{"it went wrong", "[flaude:exit:3]"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			env := map[string]string{"FLAUDE_PROMPT": c.prompt, "FLAUDE_SESSION_ID": aSession, "ANTHROPIC_API_KEY": "sk-a-real-key"}
-			s, err := newServer(testConfig(t, env))
-			if err != nil {
-				t.Fatal(err)
-			}
-			var out bytes.Buffer
-			code, err := s.seed(t.Context(), s.cfg.Getenv, &out)
-			if err != nil || code != c.code {
-				t.Errorf("seed = %d, %v, want %d", code, err, c.code)
-			}
-			for _, want := range c.want {
-				if !strings.Contains(out.String(), want) {
-					t.Errorf("output lacks %q:\n%s", want, out.String())
-				}
-			}
-			if strings.Contains(out.String(), "sk-a-real-key") {
-				t.Errorf("Claude Code saw the credential:\n%s", out.String())
-			}
-		})
+	seed := func(t *testing.T, env ...string) (*machine, int, string) {
+		t.Helper()
+		m := newMachine(t)
+		m.env = append([]string{"FLAUDE_SESSION_ID=" + aSession, "ANTHROPIC_API_KEY=sk-a-real-key"}, env...)
+		m.start(nil)
+		code := m.exit()
+		return m, code, m.out.String()
 	}
+	t.Run("prints the answer between the markers, clones and keeps the conversation", func(t *testing.T) {
+		t.Parallel()
+		repo := gitRepo(t, "main", "dev")
+		m, code, out := seed(t, "FLAUDE_PROMPT=hello", `FLAUDE_REPOS=[{"url":"`+repo+`","branch":"dev","target_dir":"x"}]`)
+		want := "[flaude:session:" + aSession + "]\nYou said: hello\n[flaude:manifest:{\"files\":[\"x/branch\"]}]\n[flaude:exit:0]\n"
+		if code != 0 || out != want {
+			t.Errorf("exit code %d, output:\n%s\nwant:\n%s", code, out, want)
+		}
+		m.env[len(m.env)-2] = "FLAUDE_PROMPT=env"
+		m.start(nil)
+		if code := m.exit(); code != 0 || !strings.Contains(m.out.String(), "--resume "+aSession) {
+			t.Errorf("the second time: exit code %d:\n%s", code, m.out)
+		}
+		if strings.Contains(m.out.String(), "sk-a-real-key") || strings.Contains(m.out.String(), "FLAUDE_") {
+			t.Errorf("Claude Code sees what is process 1's:\n%s", m.out)
+		}
+	})
+	t.Run("exits with Claude Code's own code", func(t *testing.T) {
+		t.Parallel()
+		if _, code, out := seed(t, "FLAUDE_PROMPT=complain: it went wrong"); code != 1 || !strings.HasSuffix(out, "it went wrong\n[flaude:manifest:{\"files\":[]}]\n[flaude:exit:1]\n") {
+			t.Errorf("exit code %d, output:\n%s", code, out)
+		}
+		if _, code, out := seed(t, "FLAUDE_PROMPT=exit: 3"); code != 3 || !strings.HasSuffix(out, "\n[flaude:exit:3]\n") {
+			t.Errorf("exit code %d, output:\n%s", code, out)
+		}
+	})
+	t.Run("prints JSON when it is asked for", func(t *testing.T) {
+		t.Parallel()
+		_, code, out := seed(t, "FLAUDE_PROMPT=hello", "FLAUDE_OUTPUT_FORMAT=json")
+		lines := strings.Split(out, "\n")
+		var got map[string]any
+		if err := json.Unmarshal([]byte(lines[1]), &got); err != nil || code != 0 {
+			t.Fatalf("exit code %d, %v:\n%s", code, err, out)
+		}
+		want := map[string]any{"type": "result", "result": "You said: hello", "is_error": false, "session_id": aSession, "total_cost_usd": 0.25}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("-want +got:\n%s", diff)
+		}
+	})
+	t.Run("makes a session id where none is given, and refuses what is none", func(t *testing.T) {
+		t.Parallel()
+		_, code, out := seed(t, "FLAUDE_PROMPT=hello", "FLAUDE_SESSION_ID=")
+		id, ok := strings.CutPrefix(strings.SplitN(out, "]", 2)[0], "[flaude:session:")
+		if code != 0 || !ok || !sessionID.MatchString(id) {
+			t.Errorf("exit code %d, output:\n%s", code, out)
+		}
+		if m, code, _ := seed(t, "FLAUDE_PROMPT=hello", "FLAUDE_SESSION_ID=x"); code != 97 || !strings.Contains(m.log.String(), "want a UUID") {
+			t.Errorf("exit code %d, log:\n%s", code, m.log)
+		}
+		if m, code, _ := seed(t, "FLAUDE_PROMPT=hello", "FLAUDE_REPOS=[1]"); code != 97 || !strings.Contains(m.log.String(), "FLAUDE_REPOS") {
+			t.Errorf("exit code %d, log:\n%s", code, m.log)
+		}
+	})
 	t.Run("reads repositories in each of the seed's forms", func(t *testing.T) {
 		t.Parallel()
 		for in, want := range map[string][]Repo{

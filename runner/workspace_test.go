@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -36,3 +37,114 @@ func gitRepo(t *testing.T, branches ...string) string {
 	git("checkout", "-q", branches[0])
 	return dir
 }
+
+func TestClone(t *testing.T) {
+	t.Parallel()
+	content := func(m *machine, name string) string {
+		raw, _ := os.ReadFile(filepath.Join(m.cfg.workspace(), name))
+		return string(raw)
+	}
+	t.Run("several repositories, each with its branch and folder, and once", func(t *testing.T) {
+		t.Parallel()
+		m := newMachine(t).boot()
+		repo := gitRepo(t, "main", "dev")
+		turn := m.turn("hello")
+		turn.Repos = []Repo{{URL: repo}, {URL: repo, Branch: "dev", Dir: "second"}}
+		out, _ := m.run(turn, Secrets{})
+		if content(m, "repo/branch") != "main" || content(m, "second/branch") != "dev" || len(out.Repos) != 2 {
+			t.Errorf("files = %v, repositories = %+v", out.Files, out.Repos)
+		}
+		// Later turns neither clone nor touch what is there.
+		if err := os.WriteFile(filepath.Join(m.cfg.workspace(), "repo", "new"), []byte("x"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(repo); err != nil {
+			t.Fatal(err)
+		}
+		turn.ID += "-again"
+		m.begin(turn, Secrets{})
+		for _, e := range m.follow(turn, func(Event) bool { return false }) {
+			if e.Phase == PhaseCloning {
+				t.Error("a later turn clones")
+			}
+		}
+		out, _ = m.end(turn)
+		if out.Failure != FailNone || out.Repos[0].Changed != 1 || out.Repos[1].Changed != 0 || out.Repos[1].Branch != "dev" {
+			t.Errorf("outcome = %+v, want one changed file in the first", out)
+		}
+	})
+	t.Run("a clone that fails leaves nothing, and Claude Code is not started", func(t *testing.T) {
+		t.Parallel()
+		m := newMachine(t).boot()
+		good := gitRepo(t, "main")
+		turn := m.turn("hello")
+		turn.Repos = []Repo{{URL: good}, {URL: good, Branch: "no-such-branch", Dir: "second"}}
+		out, _ := m.run(turn, Secrets{})
+		if out.Failure != FailClone || out.ExitCode != 1 || !strings.Contains(out.Error, "no-such-branch") || out.Repos != nil {
+			t.Errorf("outcome = %+v, want a clone that failed", out)
+		}
+		entries, err := os.ReadDir(m.cfg.workspace())
+		if err != nil || len(entries) != 1 || entries[0].Name() != "repo" {
+			t.Errorf("workspace = %v, %v, want the good one alone", entries, err)
+		}
+		turn.Repos[1].Branch, turn.ID = "", turn.ID+"-again"
+		if out, _ := m.run(turn, Secrets{}); out.Failure != FailNone || out.Resumed || content(m, "second/branch") != "main" {
+			t.Errorf("outcome = %+v, want the rest cloned", out)
+		}
+	})
+	t.Run("a clone that is stopped or cut short is done again", func(t *testing.T) {
+		t.Parallel()
+		m := newMachine(t)
+		hanging := filepath.Join(t.TempDir(), "git")
+		pid := filepath.Join(filepath.Dir(hanging), "pid")
+		// A git that writes a part of the clone and hangs, in a session of its own as well.
+		script := "#!/bin/sh\nfor to; do :; done\nmkdir -p \"$to\"; echo part > \"$to/part\"\nsetsid sleep 1000 &\necho $! $$ > " + pid + ".new; mv " + pid + ".new " + pid + "\nsleep 1000\n"
+		if err := os.WriteFile(hanging, []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		path := m.pathWith(filepath.Dir(hanging))
+		hangs := func(turn Turn) Turn {
+			t.Helper()
+			_ = os.Remove(pid)
+			m.begin(turn, Secrets{})
+			until(t, "the clone hangs", func() bool { _, err := os.Stat(pid); return err == nil })
+			return turn
+		}
+		repo := gitRepo(t, "main")
+		m.env = []string{path}
+		m.boot()
+		turn := m.turn("hello")
+		turn.Repos = []Repo{{URL: repo}}
+		m.stop(hangs(turn))
+		if out, _ := m.end(turn); out.Failure != FailStopped || out.ExitCode != 130 {
+			t.Errorf("outcome = %+v, want it stopped", out)
+		}
+		for _, p := range left(t, pid) {
+			if there(p) {
+				t.Errorf("process %d of the clone is still there", p)
+			}
+		}
+		turn.ID += "-2"
+		hangs(turn)
+		_ = m.cmd.Process.Kill()
+		m.exit()
+		if content(m, ".cloning-repo/part") == "" {
+			t.Fatal("nothing of the clone is left: the test shows nothing")
+		}
+		m.env = nil
+		m.boot()
+		for _, p := range left(t, pid) {
+			if atWork(p) {
+				t.Errorf("process %d of the clone goes on after a new boot", p)
+			}
+		}
+		turn.ID += "-3"
+		out, _ := m.run(turn, Secrets{})
+		if out.Failure != FailNone || content(m, "repo/branch") != "main" || content(m, "repo/part") != "" || content(m, ".cloning-repo/part") != "" {
+			t.Errorf("outcome = %+v, want the whole repository and nothing beside it", out)
+		}
+	})
+}
+
+// pathWith is a PATH with a folder in front.
+func (m *machine) pathWith(dir string) string { return "PATH=" + dir + ":" + os.Getenv("PATH") }

@@ -1,0 +1,106 @@
+package runner
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+)
+
+func TestRedactor(t *testing.T) {
+	t.Parallel()
+	s := Secrets{AnthropicAPIKey: `sk-ant"/<key>\+1`, ClaudeOAuthToken: "oauth-token-1", GitToken: "ghp_0123456789", GitUsername: "robot", AnthropicBaseURL: "https://api.example"}
+	hide := redactor(s)
+	in := func(v any) string { raw, _ := json.Marshal(v); return string(raw) }
+	for name, text := range map[string]string{
+		"as it is":         s.AnthropicAPIKey + " " + s.ClaudeOAuthToken + s.GitToken,
+		"in JSON":          in(map[string]string{"a": s.AnthropicAPIKey}),
+		"in other JSON":    strings.ReplaceAll(strings.ReplaceAll(in(s.AnthropicAPIKey), `\u003c`, "<"), `\u003e`, ">"),
+		"in a query":       "?x=" + url.QueryEscape(s.AnthropicAPIKey),
+		"in a path":        "/" + url.PathEscape(s.AnthropicAPIKey) + "/",
+		"as Git sends it":  "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte("robot:"+s.GitToken)),
+		"in base64":        base64.StdEncoding.EncodeToString([]byte(s.GitToken)),
+		"among its likes":  "ghp_0123456789ghp_0123456789",
+		"at either end":    s.GitToken,
+		"where names meet": "robot:" + s.GitToken + "@host",
+	} {
+		got := hide.Replace(text)
+		if !strings.Contains(got, "[redacted]") || strings.Contains(got, "key") || strings.Contains(got, "token-1") || strings.Contains(got, "0123456789") || strings.Contains(got, "MDEyMzQ1Njc4") {
+			t.Errorf("%s: %s becomes %s", name, text, got)
+		}
+	}
+	if got := hide.Replace("robot at https://api.example"); got != "robot at https://api.example" {
+		t.Errorf("what is no secret becomes %s", got)
+	}
+	if got := redactor(Secrets{GitToken: "short"}).Replace("a short word"); got != "a short word" {
+		t.Errorf("a word becomes %s", got)
+	}
+	if got := redactor(Secrets{GitToken: "12345678", ClaudeOAuthToken: "12345678-and-more"}).Replace("12345678-and-more"); got != "[redacted]" {
+		t.Errorf("one secret within another leaves %s", got)
+	}
+}
+
+// TestSecrets shows that no secret reaches what people or Claude Code see.
+func TestSecrets(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t).boot()
+	sec := Secrets{AnthropicAPIKey: "sk-ant-api03-secret/part?x", GitToken: "ghp_secretsecretsecret"}
+	hidden := func(what, text string) {
+		t.Helper()
+		if strings.Contains(text, "secret") {
+			t.Errorf("%s holds a secret: %s", what, clip(text, 1000))
+		}
+	}
+	// Long enough that the text of an event, of a tool's target and of a todo are cut within the secret.
+	long := func(n int) string { return strings.Repeat("x", n-10) + sec.AnthropicAPIKey }
+	said := jsonLine(map[string]any{"type": "assistant", "message": map[string]any{"content": []any{
+		map[string]any{"type": "text", "text": long(2000)},
+		map[string]any{"type": "tool_use", "name": "Bash", "id": "1", "input": map[string]any{"command": long(300)}},
+		map[string]any{"type": "tool_use", "name": "TodoWrite", "id": "2", "input": map[string]any{"todos": []any{map[string]any{"content": long(200), "status": "pending"}}}},
+		map[string]any{"type": "tool_use", "name": "mcp__" + sec.GitToken, "id": "3", "input": map[string]any{}},
+	}}})
+	odd := jsonLine(map[string]any{"type": "tomorrow", "x": url.QueryEscape(sec.AnthropicAPIKey) + sec.GitToken})
+	for what, last := range map[string]string{
+		"answer": jsonLine(map[string]any{"type": "result", "is_error": false, "result": "the key is " + sec.AnthropicAPIKey}),
+		"error":  jsonLine(map[string]any{"type": "result", "is_error": true, "result": long(2000)}),
+		"errors": jsonLine(map[string]any{"type": "result", "is_error": true, "errors": []string{sec.GitToken}}),
+	} {
+		turn := m.begin(m.turn("raw: "+said+"\n"+odd+"\n"+last), sec)
+		for _, e := range m.follow(turn, func(Event) bool { return false }) {
+			raw, _ := json.Marshal(e)
+			hidden("an event", string(raw))
+		}
+		out, answer := m.end(turn)
+		raw, _ := json.Marshal(out)
+		hidden("the outcome", string(raw))
+		hidden("the answer", answer)
+		if what == "answer" && answer != "the key is [redacted]" {
+			t.Errorf("answer = %q", answer)
+		}
+	}
+	if out, _ := m.run(m.turn("complain: "+sec.GitToken), sec); !strings.Contains(out.Error, "[redacted]") {
+		t.Errorf("outcome = %+v, want the secret removed from what Claude Code prints", out)
+	}
+	refused := m.turn("hello")
+	refused.Repos = []Repo{{URL: "file:///nowhere/" + sec.GitToken, Dir: "x"}}
+	if out, _ := m.run(refused, sec); out.Failure != FailClone || !strings.Contains(out.Error, "[redacted]") {
+		t.Errorf("outcome = %+v, want the secret removed from what Git prints", out)
+	}
+	// The prompts above, which hold the secrets on purpose, are in the stand-in's transcript; nothing else may be.
+	_, env := m.run(m.turn("env"), sec)
+	hidden("Claude Code's environment", env)
+	if err := os.RemoveAll(m.cfg.claudeDir()); err != nil {
+		t.Fatal(err)
+	}
+	hidden("the disk", m.everything())
+	call[SleepReply](m, "sleep", SleepRequest{Fence: m.fence})
+	m.exit()
+	hidden("the log", m.log.String())
+}
+
+func jsonLine(v any) string {
+	raw, _ := json.Marshal(v)
+	return string(raw)
+}
