@@ -1,6 +1,11 @@
 package slack
 
 import (
+	"bytes"
+	"image"
+	_ "image/gif"  // sizes of pictures
+	_ "image/jpeg" // the same
+	_ "image/png"  // the same
 	"io"
 	"mime"
 	"net/http"
@@ -84,11 +89,15 @@ func (f *file) shown(host string) fields {
 		list, _ := public[sh.channel].([]any)
 		public[sh.channel] = append(list, at)
 	}
-	return fields{
+	out := fields{
 		"id": f.id, "name": f.name, "title": f.title, "mimetype": kind, "size": len(f.data), "user": f.user, "mode": "hosted", "is_external": false,
 		"url_private": "http://" + host + "/files/" + f.id, "url_private_download": "http://" + host + "/files/" + f.id + "?download=1",
 		"shares": fields{"public": public},
 	}
+	if size, _, err := image.DecodeConfig(bytes.NewReader(f.data)); err == nil {
+		out["original_w"], out["original_h"] = size.Width, size.Height
+	}
+	return out
 }
 
 // completeUpload shares uploads into a channel or a thread, as one message.
