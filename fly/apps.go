@@ -2,9 +2,11 @@ package fly
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -32,25 +34,28 @@ func (c *Client) CreateApp(ctx context.Context, in CreateApp) error {
 }
 
 // EnsureApp returns the app, made if there was none. Just after its creation Fly may not know it for some
-// seconds: that is waited out, up to a minute.
+// seconds: that is waited out, up to a minute. A creation whose answer was lost is looked for once.
 func (c *Client) EnsureApp(ctx context.Context, in CreateApp) (*App, error) {
 	app, err := c.App(ctx, in.Name)
 	if !errors.Is(err, ErrNotFound) {
 		return app, err
 	}
-	if err := c.CreateApp(ctx, in); err != nil && !errors.Is(err, ErrNameTaken) {
+	err = c.CreateApp(ctx, in)
+	if errors.Is(err, ErrTimeout) || errors.Is(err, ErrUnavailable) {
+		if app, lookErr := c.App(ctx, in.Name); lookErr == nil {
+			return app, nil
+		}
+	}
+	if err != nil && !errors.Is(err, ErrNameTaken) {
 		return nil, err
 	}
-	deadline := time.Now().Add(time.Minute)
-	for {
+	for deadline := time.Now().Add(time.Minute); ; {
 		app, err := c.App(ctx, in.Name)
 		if err == nil || !(errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnauthorized)) || time.Now().After(deadline) {
 			return app, err
 		}
-		select {
-		case <-ctx.Done():
+		if pause(ctx, 500*time.Millisecond) != nil {
 			return nil, err
-		case <-time.After(500 * time.Millisecond):
 		}
 	}
 }
@@ -75,7 +80,7 @@ func (c *Client) CreateVolume(ctx context.Context, app string, in CreateVolume) 
 // Volume reads one; a deleted one answers for a day with a dying state.
 func (c *Client) Volume(ctx context.Context, app, id string) (*Volume, error) {
 	var out Volume
-	if err := c.do(ctx, request{op: "get volume " + id, method: http.MethodGet, path: volumePath(app, id)}, &out); err != nil {
+	if err := c.do(ctx, request{op: "get volume " + id, method: http.MethodGet, path: volumePath(app, id), action: "volume-get", subject: id}, &out); err != nil {
 		return nil, err
 	}
 	return &out, nil
@@ -129,13 +134,16 @@ func (c *Client) Logs(ctx context.Context, app string, in Logs) (*LogPage, error
 			} `json:"attributes"`
 		} `json:"data"`
 		Meta struct {
-			NextToken string `json:"next_token"`
+			NextToken json.RawMessage `json:"next_token"` // a number in quotes, or bare
 		} `json:"meta"`
 	}
 	if err := c.do(ctx, request{op: "read logs of " + app, method: http.MethodGet, path: "/apps/" + url.PathEscape(app) + "/logs", query: q, logs: true}, &out); err != nil {
 		return nil, err
 	}
-	page := &LogPage{NextToken: out.Meta.NextToken}
+	page := &LogPage{}
+	if next := strings.Trim(string(out.Meta.NextToken), `"`); next != "null" {
+		page.NextToken = next
+	}
 	for _, d := range out.Data {
 		a := d.Attributes
 		page.Entries = append(page.Entries, LogEntry{ID: d.ID, Timestamp: a.Timestamp, Message: a.Message, Machine: a.Instance, Region: a.Region, Level: a.Level})

@@ -21,7 +21,7 @@ import (
 
 // Config says how to reach Fly. Zero values mean what each comment says.
 type Config struct {
-	BaseURL     string // of the Machines API, without /v1; "": https://api.machines.dev
+	BaseURL     string // of the Machines API, a /v1 at its end is left out; "": https://api.machines.dev
 	LogsBaseURL string // "": https://api.fly.io
 	Token       string // as flyctl prints it
 	HTTP        *http.Client
@@ -49,7 +49,8 @@ func New(cfg Config) (*Client, error) {
 	if cfg.LogsBaseURL == "" {
 		cfg.LogsBaseURL = "https://api.fly.io"
 	}
-	cfg.BaseURL, cfg.LogsBaseURL = strings.TrimRight(cfg.BaseURL, "/"), strings.TrimRight(cfg.LogsBaseURL, "/")
+	cfg.BaseURL = strings.TrimRight(strings.TrimSuffix(strings.TrimRight(cfg.BaseURL, "/"), "/v1"), "/")
+	cfg.LogsBaseURL = strings.TrimRight(cfg.LogsBaseURL, "/")
 	for _, base := range []string{cfg.BaseURL, cfg.LogsBaseURL} {
 		if u, err := url.Parse(base); err != nil || u.Host == "" {
 			return nil, fmt.Errorf("%q is no base address of Fly's API", base)
@@ -112,7 +113,11 @@ type request struct {
 func (c *Client) do(ctx context.Context, r request, out any) error {
 	for try := 1; ; try++ {
 		if err := c.limit.wait(ctx, c.cfg.Unlimited, r.action, r.subject); err != nil {
-			return &Error{Op: r.op, cause: err}
+			e := &Error{Op: r.op, cause: err}
+			if ctx.Err() == nil { // its turn would come after the deadline
+				e.kind = ErrRateLimited
+			}
+			return e
 		}
 		err := c.send(ctx, r, out)
 		if err == nil {
@@ -122,7 +127,10 @@ func (c *Client) do(ctx context.Context, r request, out any) error {
 		if !errors.As(err, &e) || ctx.Err() != nil || try >= c.cfg.Tries || !repeatable(r, e) {
 			return err
 		}
-		pause := backoff(try, e.RetryAfter)
+		if e.RetryAfter > longestPause {
+			return err
+		}
+		pause := backoff(try, e)
 		c.log.DebugContext(ctx, "Fly asked again", "op", r.op, "attempt", try, "pause", pause, "err", err)
 		select {
 		case <-ctx.Done():
@@ -139,13 +147,21 @@ func repeatable(r request, e *Error) bool {
 	return !r.once && (errors.Is(e, ErrUnavailable) || (errors.Is(e, ErrTimeout) && r.action != "wait"))
 }
 
-// backoff is full jitter below a bound that doubles from half a second to 8 s.
-func backoff(try int, retryAfter time.Duration) time.Duration {
-	if retryAfter > 0 {
-		return retryAfter + rand.N(250*time.Millisecond) //nolint:gosec // jitter
+// longestPause is the longest that Fly may ask us to wait before the next try; who is asked to wait longer gets the error.
+const longestPause = time.Minute
+
+// backoff is what Fly asks for; else after 429 a second that doubles up to 15 s; else full jitter below a bound that
+// doubles from half a second to 8 s.
+func backoff(try int, e *Error) time.Duration {
+	switch {
+	case e.RetryAfter > 0:
+		return e.RetryAfter + rand.N(250*time.Millisecond) //nolint:gosec // jitter
+	case errors.Is(e, ErrRateLimited):
+		return min(time.Second<<(try-1), 15*time.Second) + rand.N(250*time.Millisecond) //nolint:gosec // jitter
+	default:
+		bound := min(500*time.Millisecond<<(try-1), 8*time.Second)
+		return 50*time.Millisecond + rand.N(bound) //nolint:gosec // jitter
 	}
-	bound := min(500*time.Millisecond<<(try-1), 8*time.Second)
-	return 50*time.Millisecond + rand.N(bound) //nolint:gosec // jitter
 }
 
 func (c *Client) send(ctx context.Context, r request, out any) error {
@@ -175,7 +191,7 @@ func (c *Client) send(ctx context.Context, r request, out any) error {
 		if slices.Contains(r.taken, res.StatusCode) {
 			return nil
 		}
-		return newError(r.op, res, body)
+		return newError(r.op, res, c.redacted(body))
 	}
 	if out == nil || len(body) == 0 {
 		return nil
@@ -184,6 +200,17 @@ func (c *Client) send(ctx context.Context, r request, out any) error {
 		return &Error{Op: r.op, kind: ErrUnavailable, RequestID: res.Header.Get("Fly-Request-Id"), cause: fmt.Errorf("decode the answer: %w", err)}
 	}
 	return nil
+}
+
+// redacted is an answer without our token, should Fly or somebody between say it back.
+func (c *Client) redacted(body []byte) []byte {
+	_, token, _ := strings.Cut(c.auth, " ")
+	for part := range strings.SplitSeq(token, ",") {
+		if part != "" {
+			body = bytes.ReplaceAll(body, []byte(part), []byte("[redacted]"))
+		}
+	}
+	return body
 }
 
 // withoutAddress drops the address from an error of net/http: Op says enough.

@@ -74,6 +74,9 @@ var (
 	leaseInText   = regexp.MustCompile(`lease currently held by (.+?),? expires at (\S+)`)
 )
 
+// maxMessage bounds what is kept of Fly's words, in bytes.
+const maxMessage = 4096
+
 // newError reads a refusal.
 func newError(op string, res *http.Response, body []byte) *Error {
 	e := &Error{Op: op, Status: res.StatusCode, RequestID: res.Header.Get("Fly-Request-Id")}
@@ -88,8 +91,9 @@ func newError(op string, res *http.Response, body []byte) *Error {
 			e.Message = form.Message
 		}
 	} else {
-		e.Message = strings.TrimSpace(string(body[:min(len(body), 200)]))
+		e.Message = strings.TrimSpace(string(body[:min(len(body), 200)])) // of a proxy
 	}
+	e.Message = strings.ToValidUTF8(e.Message[:min(len(e.Message), maxMessage)], "")
 	if d, err := time.ParseDuration(res.Header.Get("Retry-After") + "s"); err == nil {
 		e.RetryAfter = d
 	}
@@ -120,7 +124,7 @@ func kindOf(status int, text, code string) error {
 		return ErrLeaseHeld
 	case code == "name_taken" || has("already been taken", "unique machine name violation"):
 		return ErrNameTaken
-	case has("insufficient resources", "insufficient memory", "insufficient cpu", "insufficient capacity", "could not reserve resource", "no capacity", "not enough capacity"):
+	case code == "insufficient_capacity" || code == "volume_placement_capacity" || has("insufficient resources", "insufficient memory", "insufficient cpu", "insufficient capacity", "could not reserve resource", "no capacity", "not enough capacity", "candidate host", "deploys to this host are temporarily disabled"):
 		return ErrCapacity
 	case has("quota", "limit of", "trial", "payment", "billing", "credit card"):
 		return ErrQuota

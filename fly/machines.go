@@ -89,7 +89,7 @@ func (c *Client) StartMachine(ctx context.Context, app, id, nonce string) error 
 			if m.State == "started" || m.State == "starting" {
 				return nil
 			}
-			gone = m.State == "destroyed" || m.State == "destroying"
+			gone = slices.Contains([]string{"destroyed", "destroying", "failed", "launch_failed"}, m.State)
 		}
 		if gone || time.Now().After(deadline) {
 			return err
@@ -129,33 +129,61 @@ func (c *Client) DeleteMachine(ctx context.Context, app, id string, force bool, 
 // waitSlice is how long one wait request may take: Fly accepts 1 to 60 s and answers 408 after it.
 const waitSlice = 30 * time.Second
 
-// WaitMachine returns the machine when it is in one of the states, or an error when ctx ends.
+// WaitMachine returns the machine when it is in one of the states, or an error when ctx ends. "settled" is any state
+// that lasts. One that is destroyed may be gone already: [ErrNotFound].
 func (c *Client) WaitMachine(ctx context.Context, app, id string, in WaitMachine) (*Machine, error) {
 	q := url.Values{"timeout": {strconv.Itoa(int(waitSlice / time.Second))}, "state": in.States}
 	if in.InstanceID != "" {
-		q.Set("instance_id", in.InstanceID)
+		q.Set("version", in.InstanceID)
 	}
 	if in.FromEventID != "" {
 		q.Set("from_event_id", in.FromEventID)
 	}
 	for {
+		var reached struct {
+			EventID string `json:"event_id"`
+		}
 		err := c.do(ctx, request{
 			op: "wait for machine " + id, method: http.MethodGet, path: machinePath(app, id) + "/wait", query: q,
 			action: "wait", subject: id, timeout: waitSlice + readTimeout,
-		}, nil)
+		}, &reached)
 		if err == nil {
 			var m *Machine
 			if m, err = c.Machine(ctx, app, id); err != nil {
 				return nil, err
 			}
-			if slices.Contains(in.States, m.State) {
+			if in.met(m.State) {
 				return m, nil
 			}
-			continue // it has gone on since
+			// It has gone on since, or is shown as it was before: wait and GET are answered from different caches.
+			if in.FromEventID != "" && reached.EventID != "" {
+				q.Set("from_event_id", reached.EventID)
+			}
+			_ = pause(ctx, 250*time.Millisecond)
 		}
-		if !errors.Is(err, ErrTimeout) || ctx.Err() != nil {
+		if err == nil && ctx.Err() != nil {
+			err = &Error{Op: "wait for machine " + id, kind: ErrTimeout, cause: ctx.Err()}
+		}
+		if err != nil && (ctx.Err() != nil || !errors.Is(err, ErrTimeout)) {
 			return nil, err
 		}
+		if err != nil && pause(ctx, 500*time.Millisecond) != nil { // 408 may come at once, of a host that is away
+			return nil, err
+		}
+	}
+}
+
+func (in WaitMachine) met(state string) bool {
+	return slices.Contains(in.States, state) || slices.Contains(in.States, "settled") &&
+		slices.Contains([]string{"created", "started", "stopped", "suspended", "failed", "destroyed"}, state)
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
 	}
 }
 
@@ -214,7 +242,7 @@ func (c *Client) Exec(ctx context.Context, app, id string, in Exec, nonce string
 	var out ExecResult
 	err := c.do(ctx, request{
 		op: "exec in machine " + id, method: http.MethodPost, path: machinePath(app, id) + "/exec", nonce: nonce,
-		body:   map[string]any{"command": in.Command, "stdin": in.Stdin, "timeout": int(in.Timeout / time.Second)},
+		body:   map[string]any{"command": in.Command, "stdin": in.Stdin, "timeout": int((in.Timeout + time.Second - 1) / time.Second)},
 		action: "exec", subject: id, once: true, timeout: in.Timeout + readTimeout,
 	}, &out)
 	if err != nil {

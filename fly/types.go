@@ -1,6 +1,7 @@
 package fly
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -103,15 +104,10 @@ type MachineConfig struct {
 	StopConfig  *StopConfig       `json:"stop_config,omitempty"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
 
-	rest map[string]json.RawMessage // fields that are not named above
+	rest map[string]json.RawMessage // the whole as it was read
 }
 
 type plainConfig MachineConfig
-
-// knownFields are the JSON names of MachineConfig's own fields.
-func knownFields() []string {
-	return []string{"image", "guest", "env", "mounts", "restart", "auto_destroy", "stop_config", "metadata"}
-}
 
 // UnmarshalJSON implements [json.Unmarshaler].
 func (c *MachineConfig) UnmarshalJSON(b []byte) error {
@@ -119,16 +115,8 @@ func (c *MachineConfig) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &p); err != nil {
 		return err
 	}
-	var all map[string]json.RawMessage
-	if err := json.Unmarshal(b, &all); err != nil {
-		return err
-	}
-	for _, name := range knownFields() {
-		delete(all, name)
-	}
 	*c = MachineConfig(p)
-	c.rest = all
-	return nil
+	return json.Unmarshal(b, &c.rest)
 }
 
 // MarshalJSON implements [json.Marshaler].
@@ -137,14 +125,69 @@ func (c MachineConfig) MarshalJSON() ([]byte, error) {
 	if err != nil || len(c.rest) == 0 {
 		return b, err
 	}
-	all := map[string]json.RawMessage{}
-	maps.Copy(all, c.rest)
-	var own map[string]json.RawMessage
+	own, all := map[string]any{}, map[string]any{}
 	if err := json.Unmarshal(b, &own); err != nil {
 		return nil, err
 	}
-	maps.Copy(all, own)
-	return json.Marshal(all)
+	for k, raw := range c.rest {
+		var v any
+		if err := decodeNumbers(raw, &v); err != nil {
+			return nil, err
+		}
+		all[k] = v
+	}
+	return json.Marshal(overlay(all, own, configFields()))
+}
+
+func decodeNumbers(raw []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber() // as they were written
+	return d.Decode(v)
+}
+
+// fields names what of a JSON object is ours; a value that is not nil says the same of an object in it, or of those in a list.
+type fields map[string]fields
+
+func configFields() fields {
+	return fields{
+		"image": nil, "env": nil, "auto_destroy": nil, "metadata": nil,
+		"guest":       {"cpu_kind": nil, "cpus": nil, "memory_mb": nil},
+		"restart":     {"policy": nil, "max_retries": nil},
+		"stop_config": {"signal": nil, "timeout": nil},
+		"mounts":      {"volume": nil, "path": nil},
+	}
+}
+
+// overlay is what was read, but for what is ours: there own counts, also in what it leaves out.
+func overlay(read, own map[string]any, ours fields) map[string]any {
+	out := maps.Clone(read)
+	for k, inner := range ours {
+		v, ok := own[k]
+		if !ok {
+			delete(out, k)
+			continue
+		}
+		out[k] = merged(read[k], v, inner)
+	}
+	return out
+}
+
+func merged(read, own any, ours fields) any {
+	if ours == nil {
+		return own
+	}
+	switch v := own.(type) {
+	case map[string]any:
+		if was, ok := read.(map[string]any); ok {
+			return overlay(was, v, ours)
+		}
+	case []any:
+		was, _ := read.([]any)
+		for i := range min(len(v), len(was)) {
+			v[i] = merged(was[i], v[i], ours)
+		}
+	}
+	return own
 }
 
 // Machine is a virtual machine.
