@@ -2,7 +2,11 @@ package queue
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // What the model test drives one script at a time.
@@ -16,4 +20,24 @@ func (q *Queue) Script(ctx context.Context, name string, args ...any) (any, erro
 func (q *Queue) Claims(list any) []*Claim {
 	l, _ := list.([]any)
 	return q.claims(l, time.Now())
+}
+
+// Replace puts another text in the place of a script, or of what all of them begin with ("common").
+func (q *Queue) Replace(name, text string) error {
+	common, err := scripts.ReadFile("lua/common.lua")
+	if err != nil {
+		return fmt.Errorf("read the scripts: %w", err)
+	}
+	if name != "common" {
+		q.script[name] = redis.NewScript(string(common) + text)
+		return nil
+	}
+	for n := range q.script {
+		body, err := scripts.ReadFile("lua/" + n + ".lua")
+		if err != nil {
+			return fmt.Errorf("read the scripts: %w", err)
+		}
+		q.script[n] = redis.NewScript(strings.TrimRight(text, "\n") + "\n" + string(body))
+	}
+	return nil
 }

@@ -39,11 +39,15 @@ func TestModel(t *testing.T) {
 
 const (
 	modelLease = 55 * time.Second // time moves in steps of 20 s, so that nothing here is ever exactly due
-	modelKeys  = "abcd"
+	modelKeys  = "abcdef"
 )
 
-func modelLimit() queue.Limits {
-	return queue.Limits{PerKey: 4, PerUser: 7, Total: 12, Running: 3, RunningPerUser: 2, RunningPerGroup: 2}
+// drawLimits: narrow ones are met more often, and what they park with them.
+func drawLimits(t *rapid.T) queue.Limits {
+	return queue.Limits{
+		PerKey: 4, PerUser: 6, Total: 9, Running: 3,
+		RunningPerUser: rapid.IntRange(1, 2).Draw(t, "limit per user"), RunningPerGroup: rapid.IntRange(1, 2).Draw(t, "limit per group"),
+	}
 }
 
 // model is what should be so.
@@ -52,6 +56,7 @@ type model struct {
 	ctx    context.Context
 	rdb    *redis.Client
 	prefix string
+	limits queue.Limits
 	q      map[string]*queue.Queue // :: replica's name → its queue
 	clock  time.Duration           // how far time was moved
 	key    map[string]*modelKey
@@ -88,7 +93,7 @@ type modelClaim struct {
 
 func runModel(t *rapid.T, rdb *redis.Client, prefix string) {
 	m := &model{
-		T: t, ctx: context.Background(), rdb: rdb, prefix: prefix + "{queue}:", q: map[string]*queue.Queue{},
+		T: t, ctx: context.Background(), rdb: rdb, prefix: prefix + "{queue}:", limits: drawLimits(t), q: map[string]*queue.Queue{},
 		key: map[string]*modelKey{}, seen: map[string]bool{}, ended: map[string][]string{}, taken: map[string][]string{},
 	}
 	if err := rdb.FlushAll(m.ctx).Err(); err != nil {
@@ -98,10 +103,11 @@ func runModel(t *rapid.T, rdb *redis.Client, prefix string) {
 		m.key[string(r)] = &modelKey{}
 	}
 	for _, owner := range []string{"r1", "r2", "r3"} {
-		q, err := queue.New(rdb, queue.Config{Prefix: prefix, Owner: owner, Lease: modelLease, Limits: modelLimit()})
+		q, err := queue.New(rdb, queue.Config{Prefix: prefix, Owner: owner, Lease: modelLease, Limits: m.limits})
 		if err != nil {
 			t.Fatal(err)
 		}
+		tamper(t.Fatal, q)
 		m.q[owner] = q
 	}
 	m.before = m.look()
@@ -162,11 +168,11 @@ func (m *model) enqueue() {
 		want = queue.Enqueued{Status: queue.Duplicate}
 	case idle && len(k.jobs) > 0:
 		refuse(queue.Busy)
-	case waiting >= modelLimit().PerKey:
+	case waiting >= m.limits.PerKey:
 		refuse(queue.FullKey)
-	case user >= modelLimit().PerUser:
+	case user >= m.limits.PerUser:
 		refuse(queue.FullUser)
-	case all >= modelLimit().Total:
+	case all >= m.limits.Total:
 		refuse(queue.FullTotal)
 	}
 	if got != want {
@@ -220,7 +226,7 @@ func (m *model) claim() {
 	if len(claims) < n && len(m.places("orphan")) > 0 {
 		m.Fatalf("%d claims of %d, and orphans are left", len(claims), n)
 	}
-	if all, _, _ := m.running(nil); len(claims) < n && all < modelLimit().Running {
+	if all, _, _ := m.running(nil); len(claims) < n && all < m.limits.Running {
 		for key, k := range m.key {
 			if k.place == "waits" && m.mayStart(k.jobs[0]) {
 				m.Fatalf("%d claims of %d, and %s may start", len(claims), n, key)
@@ -390,7 +396,7 @@ func (m *model) adopt() {
 }
 
 func (m *model) tick() {
-	if _, err := m.q["r1"].Script(m.ctx, "tick", 500, modelLimit().RunningPerUser, modelLimit().RunningPerGroup); err != nil {
+	if _, err := m.q["r1"].Script(m.ctx, "tick", 500, m.limits.RunningPerUser, m.limits.RunningPerGroup); err != nil {
 		m.Fatal(err)
 	}
 	for _, k := range m.key {
@@ -425,6 +431,7 @@ func (m *model) cancel() {
 		m.unchanged()
 	case got == queue.CancelledSignalled:
 		k.cancel = true
+		m.checkMailed(key, k)
 		if !k.runs() {
 			k.place = "waits"
 		}
@@ -434,6 +441,16 @@ func (m *model) cancel() {
 	default:
 		m.drop(key, id)
 		k.jobs = slices.Delete(k.jobs, i, i+1)
+	}
+}
+
+// checkMailed: whoever owns a job that was cancelled is told at once.
+func (m *model) checkMailed(key string, k *modelKey) {
+	if k.owner == "" {
+		return
+	}
+	if got := m.rdb.LIndex(m.ctx, m.prefix+"ctl:"+k.owner, -1).Val(); got != key {
+		m.Fatalf("the mailbox of %s ends with %q, want %s: it was cancelled", k.owner, got, key)
 	}
 }
 
@@ -486,6 +503,7 @@ func (m *model) closeKey() {
 	if keep == 1 {
 		running = k.jobs[0].id
 		k.cancel = true
+		m.checkMailed(key, k)
 		if !k.runs() {
 			k.place = "waits"
 		}
@@ -591,6 +609,10 @@ func (m *model) check(d dump) {
 	run, counted := map[string]int{}, map[string]int{}
 	for key, k := range m.key {
 		s := d.hash["s:"+key]
+		// What is idle is forgotten some day, and nothing else is.
+		if ttl := d.ttl[key]; s != nil && (ttl > 0) != (len(k.jobs) == 0) {
+			m.Fatalf("%s has %d jobs, and its hash has a life of %s", key, len(k.jobs), ttl)
+		}
 		if len(k.jobs) == 0 {
 			if len(in[key]) > 0 || s["in"] != "" || s["run"] != "" {
 				m.Fatalf("idle key %s is in %v: %v", key, in[key], s)
@@ -626,7 +648,7 @@ func (m *model) check(d dump) {
 	m.checkParked(d)
 	if n := len(d.list["wake"]); n > 4 {
 		m.Fatalf("%d tokens at the doorbell", n)
-	} else if n == 0 && (len(d.zset["orphan"]) > 0 || len(d.zset["ready"]) > 0 && run["all"] < modelLimit().Running) {
+	} else if n == 0 && (len(d.zset["orphan"]) > 0 || len(d.zset["ready"]) > 0 && run["all"] < m.limits.Running) {
 		m.Fatalf("there is work and nobody is woken: ready %v, orphan %v", d.zset["ready"], d.zset["orphan"])
 	}
 }
@@ -672,12 +694,12 @@ func (m *model) sameCounts(name string, got map[string]string, want map[string]i
 
 func (m *model) checkLimits(run map[string]int) {
 	for name, n := range run {
-		limit := modelLimit().Running
+		limit := m.limits.Running
 		switch name[:2] {
 		case "u:":
-			limit = modelLimit().RunningPerUser
+			limit = m.limits.RunningPerUser
 		case "g:":
-			limit = modelLimit().RunningPerGroup
+			limit = m.limits.RunningPerGroup
 		}
 		if n > limit {
 			m.Fatalf("%d jobs of %s run, at most %d may", n, name, limit)
@@ -713,9 +735,9 @@ func (m *model) checkParked(d dump) {
 			continue
 		}
 		names = append(names, name)
-		most := modelLimit().RunningPerUser
+		most := m.limits.RunningPerUser
 		if limit[0] == 'g' {
-			most = modelLimit().RunningPerGroup
+			most = m.limits.RunningPerGroup
 		}
 		n, _ := strconv.Atoi(d.hash["run"][limit])
 		if n >= most {
@@ -759,7 +781,7 @@ func (m *model) reply(want, script, owner string, args ...any) {
 }
 
 func (m *model) stepReply(owner string, n int, done ...any) []any {
-	l := modelLimit()
+	l := m.limits
 	args := append([]any{owner, modelLease.Milliseconds(), n, l.Running, l.RunningPerUser, l.RunningPerGroup}, done...)
 	got, err := m.q[owner].Script(m.ctx, "step", args...)
 	if err != nil {
@@ -811,7 +833,7 @@ func (m *model) running(of *modelJob) (all, user, group int) {
 
 func (m *model) mayStart(j *modelJob) bool {
 	all, user, group := m.running(j)
-	return all < modelLimit().Running && user < modelLimit().RunningPerUser && group < modelLimit().RunningPerGroup
+	return all < m.limits.Running && user < m.limits.RunningPerUser && group < m.limits.RunningPerGroup
 }
 
 func (m *model) places(place string) []string {
@@ -883,7 +905,8 @@ type dump struct {
 	zset map[string]map[string]float64
 	set  map[string][]string
 	list map[string][]string
-	str  map[string]string // without values
+	str  map[string]string        // without values
+	ttl  map[string]time.Duration // :: key → life of its hash; not in all
 }
 
 func (d dump) all() map[string]any {
@@ -911,7 +934,7 @@ func (m *model) look() dump {
 	if err != nil {
 		m.Fatal(err)
 	}
-	d := dump{map[string]map[string]string{}, map[string]map[string]float64{}, map[string][]string{}, map[string][]string{}, map[string]string{}}
+	d := dump{map[string]map[string]string{}, map[string]map[string]float64{}, map[string][]string{}, map[string][]string{}, map[string]string{}, map[string]time.Duration{}}
 	var read []func() error
 	pipe := m.rdb.Pipeline()
 	for _, full := range names {
@@ -921,6 +944,10 @@ func (m *model) look() dump {
 		case "meta", "run", "count", "fair", "s":
 			c := pipe.HGetAll(m.ctx, full)
 			read = append(read, func() (err error) { d.hash[name], err = c.Result(); return err })
+			if key, ok := strings.CutPrefix(name, "s:"); ok {
+				ttl := pipe.TTL(m.ctx, full)
+				read = append(read, func() (err error) { d.ttl[key], err = ttl.Result(); return err })
+			}
 		case "ready", "lease", "orphan", "delay", "park":
 			c := pipe.ZRangeWithScores(m.ctx, full, 0, -1)
 			read = append(read, func() error {

@@ -165,6 +165,15 @@ func (q *Queue) Enqueue(ctx context.Context, j Job, how Enqueue) (Enqueued, erro
 	return Enqueued{Status: Status(res[0]), Seq: atoi(res[1]), Ahead: atoi(res[2])}, nil
 }
 
+// Seen reports whether a job of that id was enqueued within three days.
+func (q *Queue) Seen(ctx context.Context, id string) (bool, error) {
+	n, err := q.rdb.Exists(ctx, q.prefix+"d:"+id).Result()
+	if err != nil {
+		return false, fmt.Errorf("look whether %s was seen: %w", id, err)
+	}
+	return n > 0, nil
+}
+
 func (j Job) check() error {
 	if len(j.Payload) > MaxPayload {
 		return fmt.Errorf("enqueue %s: %w: %d bytes, at most %d", j.ID, ErrTooLarge, len(j.Payload), MaxPayload)

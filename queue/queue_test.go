@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -80,6 +82,7 @@ func (s server) queue(t *testing.T, cfg queue.Config) *queue.Queue {
 	if err != nil {
 		t.Fatal(err)
 	}
+	tamper(t.Fatal, q)
 	return q
 }
 
@@ -234,6 +237,42 @@ func TestQueue(t *testing.T) {
 				t.Errorf("Inspect = %+v, %v, want the newest payload", st, err)
 			}
 		})
+		t.Run("somebody with much waiting does not keep a newcomer waiting", func(t *testing.T) {
+			t.Parallel()
+			q := s.queue(t, queue.Config{Prefix: "fair:", Slots: 1})
+			add := func(user string, n int) {
+				id := fmt.Sprint(user, n)
+				if _, err := q.Enqueue(t.Context(), queue.Job{Key: id, ID: id, User: user, Group: "g"}, queue.Enqueue{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for n := range 20 {
+				add("busy", n)
+			}
+			ran, goOn := make(chan string, 40), make(chan struct{})
+			work(t, q, func(_ context.Context, c *queue.Claim) queue.Verdict {
+				ran <- c.Job.ID
+				<-goOn
+				return queue.Done()
+			})
+			next(t, ran)
+			for range 8 { // by now the busy one is far on
+				goOn <- struct{}{}
+				next(t, ran)
+			}
+			var first []string
+			for n := range 3 {
+				add("new", n)
+			}
+			for range 6 {
+				goOn <- struct{}{}
+				first = append(first, next(t, ran))
+			}
+			close(goOn)
+			if want := []string{"new0", "busy9", "new1", "busy10", "new2", "busy11"}; !alternate(first, want) {
+				t.Errorf("the first jobs were %q, want the two in turn, such as %q", first, want)
+			}
+		})
 		t.Run("closes a key: what runs is told, what waits is dropped, the last job comes last", func(t *testing.T) {
 			q := s.queue(t, queue.Config{Prefix: "close:"})
 			order := make(chan string, 9)
@@ -281,6 +320,132 @@ func TestQueue(t *testing.T) {
 			}
 		})
 	})
+}
+
+// alternate compares how many of the newcomer's had their turn: which of two equals comes first is open.
+func alternate(got, want []string) bool {
+	count := func(ids []string) int {
+		return len(slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !strings.HasPrefix(id, "new") }))
+	}
+	for n := 2; n <= len(want); n += 2 {
+		if count(got[:n]) != count(want[:n]) {
+			return false
+		}
+	}
+	return true
+}
+
+// TestHandOn: a key that was parked for its group, and has to wait for its user when the group has a slot, hands the slot on.
+func TestHandOn(t *testing.T) {
+	t.Parallel()
+	servers(t, func(t *testing.T, s server) {
+		q := s.queue(t, queue.Config{Prefix: "hand:", Owner: "r", Limits: queue.Limits{RunningPerUser: 1, RunningPerGroup: 1}})
+		step := func(n int, done ...any) []*queue.Claim {
+			t.Helper()
+			reply, err := q.Script(t.Context(), "step", append([]any{"r", 15000, n, 0, 1, 1}, done...)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return q.Claims(reply.([]any)[1])
+		}
+		begin := func(key, user, group string) []*queue.Claim {
+			t.Helper()
+			if _, err := q.Enqueue(t.Context(), queue.Job{Key: key, ID: key, User: user, Group: group}, queue.Enqueue{}); err != nil {
+				t.Fatal(err)
+			}
+			return step(4)
+		}
+		a := begin("a", "u2", "g1") // runs
+		begin("b", "u1", "g1")      // parked for the group
+		begin("c", "u3", "g1")      // so is this
+		begin("d", "u1", "g2")      // runs: now its user has no slot for b
+		got := step(4, "a", "a", a[0].Fence)
+		if len(got) != 1 || got[0].Job.Key != "c" {
+			t.Errorf("claimed %v, want c: the group has a slot, and b's user has none", got)
+		}
+	})
+}
+
+// TestJanitor: a slot that nobody was handed, as when a limit was raised, is handed on by the next tick, and no other.
+func TestJanitor(t *testing.T) {
+	t.Parallel()
+	servers(t, func(t *testing.T, s server) {
+		q := s.queue(t, queue.Config{Prefix: "janitor:", Owner: "r"})
+		script := func(name string, args ...any) any {
+			t.Helper()
+			reply, err := q.Script(t.Context(), name, args...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return reply
+		}
+		for _, key := range []string{"runs", "waits"} {
+			if _, err := q.Enqueue(t.Context(), queue.Job{Key: key, ID: key, User: "u", Group: key}, queue.Enqueue{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		script("step", "r", 15000, 4, 0, 1, 0) // one a user
+		for _, c := range []struct {
+			name        string
+			most        int // keys to look at
+			user, group int // limits
+			want        string
+		}{
+			{"the limit is as it was", 500, 1, 0, "park:u:u"},
+			{"the limit was raised, and there is no time to look", 0, 2, 0, "park:u:u"},
+			{"the limit was raised", 500, 2, 1, "ready"},
+		} {
+			script("tick", c.most, c.user, c.group)
+			if st, err := q.Inspect(t.Context(), "waits"); err != nil || st.Place != c.want {
+				t.Errorf("%s: the key is in %q, %v; want %q", c.name, st.Place, err, c.want)
+			}
+		}
+		script("step", "r", 15000, 4, 0, 1, 0) // parked again
+		script("tick", 500, 0, 1)
+		if st, err := q.Inspect(t.Context(), "waits"); err != nil || st.Place != "ready" {
+			t.Errorf("the limit was taken away: the key is in %q, %v; want it ready", st.Place, err)
+		}
+	})
+}
+
+// TestFullMemory: when Redis is full, what runs goes on and ends, and what is new is refused without a trace.
+func TestFullMemory(t *testing.T) {
+	t.Parallel()
+	s := server{addr: realRedis(t)}
+	q := s.queue(t, queue.Config{Prefix: "full:", Lease: 3 * time.Second})
+	put(t, q, "k", "runs")
+	rdb := redis.NewClient(&redis.Options{Addr: s.addr, MaxRetries: -1})
+	t.Cleanup(func() { _ = rdb.Close() })
+	claimed, full, beaten := make(chan int64), make(chan struct{}), make(chan error, 1)
+	work(t, q, func(ctx context.Context, c *queue.Claim) queue.Verdict {
+		claimed <- c.Fence
+		<-full
+		beaten <- c.SetStage(ctx, "posting", []byte("notes"))
+		return queue.Done()
+	})
+	next(t, claimed)
+	for name, value := range map[string]string{"maxmemory": "1000", "maxmemory-policy": "noeviction"} {
+		if err := rdb.ConfigSet(t.Context(), name, value).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := q.Enqueue(t.Context(), job("k", "new"), queue.Enqueue{}); err == nil || !strings.Contains(err.Error(), "OOM") {
+		t.Errorf("Enqueue = %v, want it refused for want of memory", err)
+	}
+	if st, err := q.Inspect(t.Context(), "k"); err != nil || len(st.Jobs) != 1 {
+		t.Errorf("the key holds %d jobs, %v; want the one that runs", len(st.Jobs), err)
+	}
+	expiry := func() float64 { return rdb.ZScore(t.Context(), "full:{queue}:lease", "k").Val() }
+	before := expiry()
+	for end := time.Now().Add(soon); expiry() <= before; {
+		if time.Now().After(end) {
+			t.Fatal("no beat gets through")
+		}
+	}
+	close(full)
+	if err := next(t, beaten); err != nil {
+		t.Errorf("SetStage = %v, want it to go through", err)
+	}
 }
 
 func TestTakeover(t *testing.T) {

@@ -1,6 +1,6 @@
 -- ARGV: prefix, how many at most, limits of running jobs per user and per group
 -- Leases that ran out become orphans, delays that are over become ready, slots that nobody was handed are
--- handed on. Returns the ms until the next of them is due, -1 if none is.
+-- handed on.
 local at, n = now(), tonumber(ARGV[2])
 for _, key in ipairs(call('ZRANGEBYSCORE', P .. 'lease', '-inf', num(at), 'LIMIT', 0, n)) do
   unplace(key)
@@ -18,9 +18,4 @@ for i, where in ipairs(call('SMEMBERS', P .. 'parks')) do
   local max = tonumber(string.sub(name, 1, 1) == 'u' and ARGV[3] or ARGV[4])
   if max == 0 or tonumber(call('HGET', P .. 'run', name) or '0') < max then unpark(name) end
 end
-local due = -1
-for _, where in ipairs({'lease', 'delay'}) do
-  local first = call('ZRANGE', P .. where, 0, 0, 'WITHSCORES')
-  if #first > 0 and (due < 0 or tonumber(first[2]) - at < due) then due = math.max(0, tonumber(first[2]) - at) end
-end
-return num(due)
+return 'OK'
