@@ -42,6 +42,7 @@ func (s *Server) methodTable() map[string]method {
 		"chat.getPermalink":  {do: s.permalink, perMinute: tierX},
 
 		"conversations.list":      {do: s.list, perMinute: tier2},
+		"users.conversations":     {do: s.list, perMinute: tier3}, // a list shows nobody more than what they are in
 		"conversations.info":      {do: s.info, perMinute: tier3},
 		"conversations.members":   {do: s.members, perMinute: tier4},
 		"conversations.open":      {do: s.openDM, perMinute: tier3},
