@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/slack-go/slack"
@@ -23,9 +24,11 @@ type Config struct {
 	AllowedUsers       []string // ids of people and user groups; empty: full members of the workspace
 	AllowedChannels    []string // ids; empty: wherever the bot is
 	AttachmentLimit    int64    // bytes; 0: 2 MiB
-	HTTP               *http.Client
-	Log                *slog.Logger
-	Version            string
+	// AskAfter is the age from which a message that was missed is asked about instead of run; 0: 15 minutes.
+	AskAfter time.Duration
+	HTTP     *http.Client
+	Log      *slog.Logger
+	Version  string
 }
 
 // ErrToken says that Slack refuses a token. Its text names the variable, never the value.
@@ -42,6 +45,12 @@ type Bot struct {
 	people   people
 	edits    *rate.Limiter // chat.update, over all threads of the workspace
 	looks    *rate.Limiter // conversations.replies, for replies that came before what they answer
+	readBack *rate.Limiter // conversations.history and .replies, for what was missed
+	lookBack chan struct{} // something may have been missed
+	unstored atomic.Bool   // an event could not be stored
+	sockets  atomic.Int32  // that are up
+	met      atomic.Bool   // Slack said hello to one of them
+	marks    marks
 	native   nativeStatus
 	asides   sync.WaitGroup // what is done beside events and turns
 
@@ -54,7 +63,10 @@ const editsPerMinute = 40
 
 // looksPerMinute leaves most of the limit of conversations.replies (Tier 3: 50) to reading threads for a prompt, and to looking
 // for what was posted before a takeover.
-const looksPerMinute = 20
+const looksPerMinute = 15
+
+// readsPerMinute does so too.
+const readsPerMinute = 20
 
 // New introduces the bot to Slack. [ErrToken] if the bot token is refused; other trouble is waited out until ctx ends.
 func New(ctx context.Context, cfg Config) (*Bot, error) {
@@ -67,6 +79,9 @@ func New(ctx context.Context, cfg Config) (*Bot, error) {
 	if cfg.AttachmentLimit == 0 {
 		cfg.AttachmentLimit = 2 << 20
 	}
+	if cfg.AskAfter == 0 {
+		cfg.AskAfter = 15 * time.Minute
+	}
 	if cfg.HTTP == nil {
 		cfg.HTTP = &http.Client{Timeout: 30 * time.Second}
 	}
@@ -76,8 +91,9 @@ func New(ctx context.Context, cfg Config) (*Bot, error) {
 	}
 	b := &Bot{
 		cfg: cfg, log: cfg.Log, api: slack.New(cfg.BotToken, opts...), lives: map[string]*live{},
-		edits: rate.NewLimiter(rate.Every(time.Minute/editsPerMinute), 8),
-		looks: rate.NewLimiter(rate.Every(time.Minute/looksPerMinute), 10),
+		edits:    rate.NewLimiter(rate.Every(time.Minute/editsPerMinute), 8),
+		looks:    rate.NewLimiter(rate.Every(time.Minute/looksPerMinute), 10),
+		readBack: rate.NewLimiter(rate.Every(time.Minute/readsPerMinute), 10), lookBack: make(chan struct{}, 1),
 	}
 	b.people.bot = b
 	return b, b.introduce(ctx)

@@ -298,6 +298,84 @@ func TestCommands(t *testing.T) {
 	})
 }
 
+// TestMissed: what was said while nobody listened, and Slack has given up.
+func TestMissed(t *testing.T) {
+	t.Parallel()
+	tillMinutesAgo := func(n time.Duration) map[string]sessions.Mark {
+		return map[string]sessions.Mark{general: {Since: tsOf(time.Now().Add(-48 * time.Hour)), UpTo: tsOf(time.Now().Add(-n * time.Minute))}}
+	}
+	t.Run("is taken in at the start: once, in order, the rest left alone", func(t *testing.T) {
+		t.Parallel()
+		var want []string
+		var root string
+		w := newWorkspaceAfter(t, nil, func(w *workspace) {
+			root = w.say(member, general, "", "the plan") // a live session's
+			live := session(root)
+			w.sessions.live, w.sessions.status.Session = []sessions.Session{live}, &live
+			w.sessions.marks = tillMinutesAgo(3)
+			w.say(member, general, "", "people talking")
+			want = append(want, w.say(member, general, root, "a reply"))
+			w.say(member, general, root, "!aside not for you")
+			begun := w.say(member, general, "", mention+"begin")
+			want = append(want, begun, w.say(admin, general, begun, "and a reply to it"), w.say(member, general, root, "another reply"))
+			w.say(guest, general, "", mention+"mine coins")
+		})
+		w.settled(general)
+		var got []string
+		w.sessions.count(func(f *fakeSessions) int {
+			for _, turn := range f.accepted {
+				got = append(got, turn.TS)
+			}
+			return 0
+		})
+		if n := len(got); n != len(want)+1 || !slices.Equal(got[:n-1], want) {
+			t.Errorf("turns = %v, want %v and a last one", got, want)
+		}
+	})
+	t.Run("is asked about when it is old, and done when it is wanted", func(t *testing.T) {
+		t.Parallel()
+		var root, known string
+		w := newWorkspaceAfter(t, func(cfg *Config) { cfg.AskAfter = time.Nanosecond }, func(w *workspace) {
+			w.sessions.marks = tillMinutesAgo(3)
+			root, known = w.say(member, general, "", mention+"water the plants"), w.say(member, general, "", mention+"done long ago")
+			w.sessions.seen[turnID(team, general, known)] = true
+		})
+		w.until("the question", func() bool { return has(w.thread(general, root), sayLate) })
+		if w.sessions.turn(root) != nil || has(w.thread(general, known), sayLate) {
+			t.Error("it was run without asking, or asked about what was done")
+		}
+		asked := w.api(admin, "conversations.replies", url.Values{"channel": {general}, "ts": {root}})
+		list, _ := asked["messages"].([]any)
+		question, _ := list[len(list)-1].(map[string]any)
+		w.local(member, "click", map[string]any{"channel": general, "ts": question["ts"], "action_id": "retry"})
+		w.until("a turn", func() bool { return w.sessions.turn(root) != nil })
+	})
+	t.Run("nothing is read of a channel that the bot was never in before", func(t *testing.T) {
+		t.Parallel()
+		var root string
+		w := newWorkspaceAfter(t, nil, func(w *workspace) { root = w.say(member, general, "", mention+"long before your time") })
+		w.settled(general)
+		if w.sessions.turn(root) != nil {
+			t.Error("it was run")
+		}
+		w.until("a mark for the next time", func() bool {
+			return w.sessions.count(func(f *fakeSessions) int { return len(f.marks) }) > 0
+		})
+	})
+	t.Run("is taken in when the last socket was away", func(t *testing.T) {
+		t.Parallel()
+		w := newWorkspace(t, nil)
+		w.settled(general)
+		// An event that was lost on its way: it is in the channel, and nobody was told.
+		w.sessions.set(func(f *fakeSessions) { f.fail = 100 })
+		ts := w.say(member, general, "", mention+"lost on its way")
+		w.until("Slack has given up", func() bool { return w.sessions.count(func(f *fakeSessions) int { return f.fail }) <= 92 })
+		w.sessions.set(func(f *fakeSessions) { f.fail = 0 })
+		w.local(admin, "socket", map[string]any{})
+		w.until("a turn", func() bool { return w.sessions.turn(ts) != nil })
+	})
+}
+
 // TestLeave: a click that came is acted on though the bot is told to leave: Slack sends it once.
 func TestLeave(t *testing.T) {
 	t.Parallel()

@@ -33,6 +33,9 @@ func controlWord(in incoming) string {
 
 // control acts on a control word, once however often its message is delivered.
 func (b *Bot) control(ctx context.Context, in incoming, word string) error {
+	if b.late(in.event) && word != "end" {
+		return nil // what it was about is over
+	}
 	first, err := b.sessions.Once(ctx, "control:"+string(in.id()))
 	if err != nil || !first {
 		return err

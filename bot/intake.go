@@ -44,7 +44,8 @@ type innerEvent struct {
 		Channel string `json:"channel"`
 		TS      string `json:"ts"`
 	} `json:"item"`
-	again bool // Slack sends it once more
+	again  bool // Slack sends it once more
+	missed bool // it was read, since nobody had taken it in
 }
 
 type slackFile struct {
@@ -70,10 +71,17 @@ func (e innerEvent) thread() string {
 }
 
 // take acts on an event. An error means that it could not be stored.
-func (b *Bot) take(ctx context.Context, o outerEvent) error {
+func (b *Bot) take(ctx context.Context, o outerEvent) (err error) {
 	e := o.Event
 	team := o.TeamID
 	e.again = o.again
+	if e.TS != "" && (e.Type == "app_mention" || e.Type == "message") {
+		defer func() {
+			if err == nil {
+				b.marks.note(e.Channel, e.TS)
+			}
+		}()
+	}
 	switch e.Type {
 	case "app_mention":
 		return b.message(ctx, team, e)
@@ -204,6 +212,9 @@ func isAside(text string) bool {
 
 // accept stores the turn and shows that it was heard.
 func (b *Bot) accept(ctx context.Context, in incoming, begins bool) error {
+	if b.late(in.event) {
+		return b.ask(ctx, in)
+	}
 	t := b.turn(in, begins)
 	res, err := b.sessions.Accept(ctx, t)
 	if err != nil {

@@ -25,6 +25,7 @@ const (
 	sayTrouble      = "I could not reach my memory just now, so nothing was done. Please try again in a moment."
 	sayOldButton    = "That button belongs to something that is over."
 	sayRetryGone    = "The message of that turn is gone, so I cannot run it again. Send it once more."
+	sayLate         = "I was away when you wrote this, and that is a while ago. Shall I still do it?"
 	sayHelp         = "Mention me in a channel to start a session: `@flaude fix the flaky test`. Each thread is one conversation with its own machine and files.\n" +
 		"• Reply in the thread to go on. Begin with `!aside` to talk among yourselves.\n" +
 		"• `@flaude stop`, `@flaude status` and `@flaude end` work in the thread; so do `!stop` and `!end`.\n" +

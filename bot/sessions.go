@@ -24,6 +24,12 @@ type Sessions interface {
 	Status(ctx context.Context, thread sessions.Thread) (sessions.Status, error)
 	// List returns the live sessions of a channel, or of all channels if channel is empty, newest first.
 	List(ctx context.Context, team, channel string) ([]sessions.Session, error)
+	// Known reports whether a turn was ever accepted, within three days.
+	Known(ctx context.Context, id sessions.TurnID) (bool, error)
+	// Mark notes how far each channel was taken in: everything up to a message's ts. A note never goes back.
+	Mark(ctx context.Context, team string, upTo map[string]string) error
+	// Marks returns those notes: channel → mark.
+	Marks(ctx context.Context, team string) (map[string]sessions.Mark, error)
 	// Once reports true for the first of all callers in all replicas who name key, for at least three
 	// days: what is said to somebody only once.
 	Once(ctx context.Context, key string) (bool, error)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -27,6 +28,13 @@ func (b *Bot) Run(ctx context.Context, ready func()) error {
 	for i := range queues {
 		queues[i] = make(chan func(), 256)
 		g.Go(func() error { return work(ctx, queues[i]) })
+	}
+	g.Go(func() error { b.keepMarks(ctx); return nil })
+	caughtUp := make(chan struct{})
+	g.Go(func() error { b.catchUps(ctx, sync.OnceFunc(func() { close(caughtUp) })); return nil })
+	select {
+	case <-caughtUp:
+	case <-time.After(catchUpFirst):
 	}
 	for range b.cfg.Connections {
 		g.Go(func() error { return b.connect(ctx, queues, ready) })
@@ -88,10 +96,20 @@ type connection struct {
 	client *socketmode.Client
 	queues []chan func()
 	ready  func()
+	up     bool // Slack said hello, and the socket has not ended since; of receive alone
+}
+
+// lost counts a socket out.
+func (c *connection) lost() {
+	if c.up {
+		c.up = false
+		c.bot.sockets.Add(-1)
+	}
 }
 
 // receive drains the library's events: it must never wait, or pings starve and the socket is closed.
 func (c *connection) receive(ctx context.Context) {
+	defer c.lost()
 	for {
 		select {
 		case <-ctx.Done():
@@ -104,8 +122,16 @@ func (c *connection) receive(ctx context.Context) {
 
 func (c *connection) event(ctx context.Context, e socketmode.Event) {
 	switch e.Type {
+	case socketmode.EventTypeConnecting: // again, when it is up
+		c.lost()
 	case socketmode.EventTypeHello:
 		c.bot.log.InfoContext(ctx, "Slack said hello")
+		if !c.up {
+			c.up = true
+			if c.bot.sockets.Add(1) == 1 && c.bot.met.Swap(true) { // there was one, and then there was none
+				c.bot.missedSomething()
+			}
+		}
 		c.ready()
 	case socketmode.EventTypeEventsAPI, socketmode.EventTypeSlashCommand, socketmode.EventTypeInteractive:
 		if e.Request != nil {
@@ -158,9 +184,13 @@ func (c *connection) take(ctx context.Context, e envelope) {
 		do := func() {
 			if err := c.bot.take(ctx, outer); err != nil {
 				c.bot.log.WarnContext(ctx, "event not stored, and so not acked", "err", err)
+				c.bot.unstored.Store(true)
 				return
 			}
 			ack(nil)
+			if c.bot.unstored.Swap(false) { // Redis is back; Slack may have given up meanwhile
+				c.bot.missedSomething()
+			}
 		}
 		select {
 		case c.queues[lane(outer.Event)] <- do:

@@ -2,10 +2,12 @@ package bot
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -39,7 +41,17 @@ type workspace struct {
 
 func newWorkspace(t *testing.T, change func(*Config)) *workspace {
 	t.Helper()
-	server, err := slack.New(slack.Config{AckTimeout: 500 * time.Millisecond, RetryDelays: []time.Duration{0, 0, 0}})
+	return newWorkspaceAfter(t, change, nil)
+}
+
+// newWorkspaceAfter starts the bot after something has happened without it. What it was not there to take Slack has given up.
+func newWorkspaceAfter(t *testing.T, change func(*Config), happen func(*workspace)) *workspace {
+	t.Helper()
+	scfg := slack.Config{AckTimeout: 500 * time.Millisecond, RetryDelays: []time.Duration{0, 0, 0}}
+	if happen != nil {
+		scfg.Window = time.Nanosecond // what nobody was there to take is given up
+	}
+	server, err := slack.New(scfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,11 +60,15 @@ func newWorkspace(t *testing.T, change func(*Config)) *workspace {
 	if change != nil {
 		change(&cfg)
 	}
+	w := &workspace{t: t, base: h.URL, sessions: &fakeSessions{once: map[string]bool{}, seen: map[sessions.TurnID]bool{}}}
+	if happen != nil {
+		happen(w)
+	}
 	b, err := New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &workspace{t: t, base: h.URL, bot: b, sessions: &fakeSessions{once: map[string]bool{}, seen: map[sessions.TurnID]bool{}}}
+	w.bot = b
 	b.Use(w.sessions)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ready, done := make(chan struct{}), make(chan struct{})
@@ -185,6 +201,7 @@ type fakeSessions struct {
 	fail     int // so many times Accept fails
 	full     bool
 	busy     bool // what was accepted waits
+	marks    map[string]sessions.Mark
 	status   sessions.Status
 	live     []sessions.Session
 	asked    chan struct{} // if not nil, Cancel tells that it was called
@@ -286,6 +303,31 @@ func (f *fakeSessions) List(_ context.Context, _, channel string) ([]sessions.Se
 		}
 	}
 	return out, nil
+}
+
+func (f *fakeSessions) Known(_ context.Context, id sessions.TurnID) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.seen[id], nil
+}
+
+func (f *fakeSessions) Mark(_ context.Context, _ string, upTo map[string]string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.marks == nil {
+		f.marks = map[string]sessions.Mark{}
+	}
+	for channel, ts := range upTo {
+		m := f.marks[channel]
+		f.marks[channel] = sessions.Mark{Since: cmp.Or(m.Since, ts), UpTo: max(m.UpTo, ts)}
+	}
+	return nil
+}
+
+func (f *fakeSessions) Marks(context.Context, string) (map[string]sessions.Mark, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.marks), nil
 }
 
 func (f *fakeSessions) Once(_ context.Context, key string) (bool, error) {

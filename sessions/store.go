@@ -19,6 +19,7 @@ var saveScript string
 //
 //	fb:{sessions}:s:<thread>   hash    json: the thread's newest session, live or ended; fence: of the claim that wrote it
 //	fb:{sessions}:live         zset    thread → unix time of its last turn, in seconds; sessions that have something on Fly
+//	fb:{sessions}:marks        hash    team:channel → ts since when, and of the newest message that was taken in
 //	fb:{sessions}:once:<key>   string  something that is done or said once; expires
 //
 // A session is written only under the claim of its thread's queue, and never by an older claim than
@@ -27,13 +28,15 @@ type store struct {
 	rdb    redis.UniversalClient
 	prefix string
 	save   *redis.Script
+	mark   *redis.Script
 }
 
 func newStore(rdb redis.UniversalClient, prefix string) *store {
-	return &store{rdb: rdb, prefix: prefix + "{sessions}:", save: redis.NewScript(saveScript)}
+	return &store{rdb: rdb, prefix: prefix + "{sessions}:", save: redis.NewScript(saveScript), mark: redis.NewScript(markScript)}
 }
 
 func (st *store) session(thread Thread) string { return st.prefix + "s:" + thread.Key() }
+func (st *store) marks() string                { return st.prefix + "marks" }
 func (st *store) live() string                 { return st.prefix + "live" }
 
 // errStale says that a newer claim has written the session.

@@ -46,6 +46,8 @@ type settings struct {
 	TurnTimeout string `envconfig:"FLAUDEBOT_TURN_TIMEOUT" default:"2h" desc:"longest turn; 0: no limit"`
 	Patience    string `envconfig:"FLAUDEBOT_PATIENCE" default:"2m" desc:"how long a turn waits for Fly to have room or to answer before it fails"`
 
+	AskAfter string `envconfig:"FLAUDEBOT_ASK_AFTER" default:"15m" desc:"age from which a message that was missed is asked about instead of run"`
+
 	AllowedUsers    string `envconfig:"FLAUDEBOT_ALLOWED_USERS" desc:"Slack ids of people (U…) and user groups (S…) who may use the bot; empty: full members of the workspace"`
 	AllowedChannels string `envconfig:"FLAUDEBOT_ALLOWED_CHANNELS" desc:"Slack ids of channels where it answers; empty: wherever it is"`
 	AttachmentKB    string `envconfig:"FLAUDEBOT_ATTACHMENT_LIMIT_KB" default:"2048" desc:"largest attachment that is taken, in KB"`
@@ -73,6 +75,7 @@ type config struct {
 	linger, lease   time.Duration
 	turnTimeout     time.Duration
 	patience        time.Duration
+	askAfter        time.Duration
 	maxParallel     int
 	attachmentBytes int64
 	repos           []runner.Repo
@@ -205,6 +208,7 @@ func (v *validator) rest(c *config) {
 	c.lease = v.duration("FLAUDEBOT_LEASE", c.Lease, time.Second, 10*time.Minute)
 	c.turnTimeout = v.duration("FLAUDEBOT_TURN_TIMEOUT", c.TurnTimeout, 0, 0)
 	c.patience = v.duration("FLAUDEBOT_PATIENCE", c.Patience, time.Second, 24*time.Hour)
+	c.askAfter = v.duration("FLAUDEBOT_ASK_AFTER", c.AskAfter, time.Second, 0)
 	c.maxParallel = v.number("FLAUDEBOT_MAX_PARALLEL", c.MaxParallel, 1, 10000)
 	if !oneOf(c.LogLevel, "debug", "info", "warn", "error") {
 		v.add("FLAUDEBOT_LOG_LEVEL=%s: want debug, info, warn or error", c.LogLevel)

@@ -1,0 +1,292 @@
+package bot
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/slack-go/slack"
+	"golang.org/x/time/rate"
+
+	"flaudebot/sessions"
+)
+
+// Slack sends an event again for about six minutes, and not at all when nobody was there to take it. So the bot notes how far it
+// has taken in each channel, and reads what was said since when it starts, when it was without a socket, and when Redis was away. Reading
+// too much is harmless: a message is one turn however often it is taken in.
+
+// overlap is how far before a mark is read as well: events come again, and out of order, for so long.
+const overlap = 10 * time.Minute
+
+// markEvery is how often marks are written.
+const markEvery = 2 * time.Second
+
+// catchUpFirst is how long sockets wait at the start, so that what was missed comes before what Slack sends again.
+const catchUpFirst = 10 * time.Second
+
+// Bounds of one look at what was missed.
+const (
+	maxMissedPages   = 5   // of 200 messages, of a channel or a thread
+	maxMissedThreads = 300 // live sessions whose threads are read, the ones used last
+)
+
+// marks are how far channels were taken in by this replica, until they are written.
+type marks struct {
+	mu   sync.Mutex
+	upTo map[string]string // guarded by mu; :: channel → ts
+}
+
+func (m *marks) note(channel, ts string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.upTo == nil {
+		m.upTo = map[string]string{}
+	}
+	m.upTo[channel] = max(m.upTo[channel], ts)
+}
+
+func (m *marks) take() map[string]string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := m.upTo
+	m.upTo = nil
+	return out
+}
+
+// keepMarks writes the marks now and then, and at the end.
+func (b *Bot) keepMarks(ctx context.Context) {
+	tick := time.NewTicker(markEvery)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+		b.writeMarks(ctx)
+	}
+}
+
+func (b *Bot) writeMarks(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markEvery)
+	defer cancel()
+	upTo := b.marks.take()
+	if err := b.sessions.Mark(ctx, b.team, upTo); err != nil {
+		b.log.DebugContext(ctx, "marks not written", "err", err)
+		for channel, ts := range upTo {
+			b.marks.note(channel, ts)
+		}
+	}
+}
+
+// missedSomething has the bot look for what it missed.
+func (b *Bot) missedSomething() {
+	select {
+	case b.lookBack <- struct{}{}:
+	default:
+	}
+}
+
+// catchUps looks for what was missed at the start, and whenever something may have been. first is called after the first look.
+func (b *Bot) catchUps(ctx context.Context, first func()) {
+	pause := rate.NewLimiter(rate.Every(15*time.Second), 2)
+	for pause.Wait(ctx) == nil {
+		if err := b.catchUp(ctx); err != nil && ctx.Err() == nil {
+			b.log.WarnContext(ctx, "what was missed is not read yet", "err", err)
+			b.missedSomething()
+		}
+		first()
+		select {
+		case <-ctx.Done():
+		case <-b.lookBack:
+		}
+	}
+	first()
+}
+
+// catchUp reads what was said since the marks, and takes it in.
+func (b *Bot) catchUp(ctx context.Context) error {
+	marks, err := b.sessions.Marks(ctx, b.team)
+	if err != nil {
+		return err
+	}
+	channels, err := b.channels(ctx)
+	if err != nil {
+		return err
+	}
+	live, err := b.liveThreads(ctx)
+	if err != nil {
+		return err
+	}
+	var missed []innerEvent
+	for _, channel := range channels {
+		mark, known := marks[channel]
+		if !known { // from now on
+			b.marks.note(channel, tsOf(time.Now()))
+			continue
+		}
+		said, err := b.saidSince(ctx, channel, max(mark.Since, before(mark.UpTo, overlap)), live[channel])
+		if err != nil {
+			return err
+		}
+		missed = append(missed, said...)
+	}
+	slices.SortFunc(missed, func(a, b innerEvent) int { return cmp.Compare(a.TS, b.TS) })
+	for _, e := range missed {
+		if err := b.message(ctx, b.team, e); err != nil {
+			return err
+		}
+		b.marks.note(e.Channel, e.TS)
+	}
+	b.writeMarks(ctx)
+	return nil
+}
+
+// saidSince is what was said in a channel, in the threads of its live sessions, and in threads that begin within that time.
+func (b *Bot) saidSince(ctx context.Context, channel, oldest string, live []string) ([]innerEvent, error) {
+	threads := map[string]bool{}
+	for _, ts := range live {
+		threads[ts] = true
+	}
+	var out []innerEvent
+	add := func(thread string, m slack.Message) {
+		e := eventOf(sessions.Thread{Team: b.team, Channel: channel, TS: thread}, m)
+		e.missed = true
+		if thread == m.Timestamp {
+			e.ThreadTS = ""
+		}
+		out = append(out, e)
+	}
+	err := b.pages(ctx, func(cursor string) ([]slack.Message, string, error) {
+		res, err := b.api.GetConversationHistoryContext(ctx, &slack.GetConversationHistoryParameters{ChannelID: channel, Oldest: oldest, Cursor: cursor, Limit: 200})
+		if err != nil {
+			return nil, "", err
+		}
+		return res.Messages, res.ResponseMetaData.NextCursor, nil
+	}, func(m slack.Message) {
+		add(m.Timestamp, m)
+		if m.ReplyCount > 0 {
+			threads[m.Timestamp] = true
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read channel %s: %w", channel, err)
+	}
+	for _, thread := range slices.Sorted(maps.Keys(threads)) {
+		err := b.pages(ctx, func(cursor string) ([]slack.Message, string, error) {
+			page, _, next, err := b.api.GetConversationRepliesContext(ctx, &slack.GetConversationRepliesParameters{
+				ChannelID: channel, Timestamp: thread, Oldest: oldest, Cursor: cursor, Limit: 200,
+			})
+			return page, next, err
+		}, func(m slack.Message) {
+			if m.Timestamp != thread && m.Timestamp > oldest {
+				add(thread, m)
+			}
+		})
+		if err != nil {
+			return nil, fmt.Errorf("read thread %s of %s: %w", thread, channel, err)
+		}
+	}
+	return out, nil
+}
+
+// pages reads pages, within the limits, until there is none, or enough was read. What is gone has no pages.
+func (b *Bot) pages(ctx context.Context, read func(cursor string) ([]slack.Message, string, error), each func(slack.Message)) error {
+	cursor := ""
+	for range maxMissedPages {
+		if err := b.readBack.Wait(ctx); err != nil {
+			return err
+		}
+		var page []slack.Message
+		var next string
+		err := b.patiently(ctx, func() (err error) {
+			page, next, err = read(cursor)
+			return err
+		})
+		if isGone(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, m := range page {
+			each(m)
+		}
+		if cursor = next; cursor == "" {
+			return nil
+		}
+	}
+	return nil
+}
+
+// channels are the ids of the conversations that the bot is in.
+func (b *Bot) channels(ctx context.Context) ([]string, error) {
+	var out []string
+	for cursor := ""; ; {
+		var page []slack.Channel
+		err := b.patiently(ctx, func() (err error) {
+			page, cursor, err = b.api.GetConversationsForUserContext(ctx, &slack.GetConversationsForUserParameters{
+				Types: []string{"public_channel", "private_channel", "mpim", "im"}, ExcludeArchived: true, Limit: 200, Cursor: cursor,
+			})
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list the bot's channels: %w", err)
+		}
+		for _, c := range page {
+			out = append(out, c.ID)
+		}
+		if cursor == "" {
+			return out, nil
+		}
+	}
+}
+
+// liveThreads are the threads of live sessions by channel, the ones used last.
+func (b *Bot) liveThreads(ctx context.Context) (map[string][]string, error) {
+	all, err := b.sessions.List(ctx, b.team, "")
+	if err != nil {
+		return nil, err
+	}
+	out := map[string][]string{}
+	for _, s := range all[:min(len(all), maxMissedThreads)] {
+		out[s.Thread.Channel] = append(out[s.Thread.Channel], s.Thread.TS)
+	}
+	return out, nil
+}
+
+// late tells what was missed for so long that its author may not want it any more.
+func (b *Bot) late(e innerEvent) bool {
+	return e.missed && e.TS < before(tsOf(time.Now()), b.cfg.AskAfter)
+}
+
+// ask asks whether a message is still to be done that was missed for long; Retry does it.
+func (b *Bot) ask(ctx context.Context, in incoming) error {
+	known, err := b.sessions.Known(ctx, in.id())
+	if err != nil || known {
+		return err
+	}
+	first, err := b.sessions.Once(ctx, "late:"+string(in.id()))
+	if err != nil || !first {
+		return err
+	}
+	b.aside(ctx, func(ctx context.Context) {
+		b.say(ctx, in.thread, in.id(), sayLate, section(sayLate), slack.NewActionBlock("", button("retry", "Do it now", string(in.id()), "primary")))
+	})
+	return nil
+}
+
+// tsOf is a time as Slack writes it in a ts.
+func tsOf(t time.Time) string { return fmt.Sprintf("%d.%06d", t.Unix(), t.Nanosecond()/1000) }
+
+// before is a ts some time before another.
+func before(ts string, d time.Duration) string {
+	seconds, micros, _ := strings.Cut(ts, ".")
+	s, _ := strconv.ParseInt(seconds, 10, 64) // our own, or Slack's
+	return fmt.Sprintf("%010d.%s", max(s-int64(d/time.Second), 0), micros)
+}

@@ -1,0 +1,55 @@
+package sessions
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+//go:embed mark.lua
+var markScript string
+
+// Mark is how far a channel was taken in, as Slack's ts.
+type Mark struct {
+	Since string // the first note: what was said before is nobody's business
+	UpTo  string // the newest message that was taken in
+}
+
+// Mark notes how far each channel was taken in: everything up to a message's ts. A note never goes back.
+func (sv *Service) Mark(ctx context.Context, team string, upTo map[string]string) error {
+	if len(upTo) == 0 {
+		return nil
+	}
+	args := []any{team + ":"}
+	for _, channel := range slices.Sorted(maps.Keys(upTo)) {
+		args = append(args, channel, upTo[channel])
+	}
+	if err := sv.store.mark.Run(ctx, sv.store.rdb, []string{sv.store.marks()}, args...).Err(); err != nil {
+		return fmt.Errorf("note how far channels were taken in: %w", err)
+	}
+	return nil
+}
+
+// Marks returns what [Service.Mark] noted: channel → mark.
+func (sv *Service) Marks(ctx context.Context, team string) (map[string]Mark, error) {
+	all, err := sv.store.rdb.HGetAll(ctx, sv.store.marks()).Result()
+	if err != nil {
+		return nil, fmt.Errorf("read how far channels were taken in: %w", err)
+	}
+	out := map[string]Mark{}
+	for field, text := range all {
+		if channel, ours := strings.CutPrefix(field, team+":"); ours {
+			since, upTo, _ := strings.Cut(text, " ")
+			out[channel] = Mark{Since: since, UpTo: upTo}
+		}
+	}
+	return out, nil
+}
+
+// Known reports whether the turn was ever accepted, within three days.
+func (sv *Service) Known(ctx context.Context, id TurnID) (bool, error) {
+	return sv.cfg.Queue.Seen(ctx, string(id))
+}
