@@ -75,7 +75,13 @@ func startRedis(t *testing.T, addr, dir string, args ...string) (kill func()) {
 // splitWorld starts local and redis-server; serve is up to the test.
 func splitWorld(t *testing.T, args ...string) *split {
 	t.Helper()
-	w := &split{fly: freeAddr(t), claude: freeAddr(t), redis: redisServer(t), data: t.TempDir()}
+	return splitWorldOn(t, redisServer(t), args...)
+}
+
+// splitWorldOn starts local; Redis is there.
+func splitWorldOn(t *testing.T, redis string, args ...string) *split {
+	t.Helper()
+	w := &split{fly: freeAddr(t), claude: freeAddr(t), redis: redis, data: t.TempDir()}
 	args = append([]string{"local", "--slack", "127.0.0.1:0", "--fly", w.fly, "--claude", w.claude, "--data", w.data}, args...)
 	w.slackWorld = newSlackWorld(t, start(t, []string{"FLAUDEBOT_TEST_CLAUDE=" + os.Getenv("FLAUDEBOT_TEST_CLAUDE")}, args...))
 	w.env = []string{
