@@ -6,7 +6,7 @@ LINT := $(GO) tool -modfile=tools/golangci-lint.mod golangci-lint
 CLAUDE_PIN := tools/claude-code
 IMAGE ?= registry.fly.io/$(FLAUDEBOT_FLY_APP):session
 
-.PHONY: help demo build test lint fmt images deploy
+.PHONY: help demo build test crash mutants lint fmt images deploy
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z\/-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,12 @@ build: ## build bin/flaudebot
 
 test: ## run all tests with the race detector, and say what was left out
 	@$(GO) run ./tools/testall -race -timeout 15m ./...
+
+crash: ## kill a replica around every one of its requests (about an hour)
+	FLAUDEBOT_TEST_STRIKES=all $(GO) test -count=1 -timeout 4h -run '^TestStrike$$' -parallel 4 -v ./cmd/flaudebot
+
+mutants: ## change every statement and comparison of the queue's scripts, and have the tests notice (about half an hour)
+	FLAUDEBOT_TEST_MUTANTS=all $(GO) test -count=1 -timeout 4h -run '^TestMutants$$' -v ./queue
 
 lint: ## gofmt, go vet, go fix, golangci-lint, go mod tidy
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
