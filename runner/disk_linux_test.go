@@ -89,7 +89,11 @@ func TestUser(t *testing.T) {
 	}
 	m := newMachine(t)
 	// The user must be able to reach the program.
-	self, err := os.ReadFile(m.cfg.Claude)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.ReadFile(self)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,9 +102,10 @@ func TestUser(t *testing.T) {
 	if err := os.Mkdir(filepath.Dir(m.cfg.Claude), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(m.cfg.Claude, self, 0o755); err != nil {
+	if err := os.WriteFile(m.cfg.Claude+".test", program, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	writeFake(t, m.cfg.Claude, m.cfg.Claude+".test")
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -24,12 +24,12 @@ import (
 // with FLAUDEBOT_TEST_RUNNER it is process 1, and as Git's helper it is the helper.
 func TestMain(m *testing.M) {
 	switch {
-	case filepath.Base(os.Args[0]) == "claude":
+	case os.Getenv(fakeEnv) != "":
 		os.Exit(fakeMain())
 	case os.Getenv(runnerEnv) != "":
 		os.Exit(runnerMain())
 	case len(os.Args) > 2 && os.Args[1] == "runner" && os.Args[2] == "git-credential":
-		os.Exit(helperMain())
+		syscall.Exit(helperMain()) // at once, also with the race detector
 	}
 	os.Exit(m.Run())
 }

@@ -19,7 +19,10 @@ import (
 // patience bounds every wait for an event.
 const patience = 60 * time.Second
 
-const runnerEnv = "FLAUDEBOT_TEST_RUNNER"
+const (
+	runnerEnv = "FLAUDEBOT_TEST_RUNNER"
+	fakeEnv   = "FLAUDEBOT_TEST_FAKE"
+)
 
 // machine is a volume and what runs on it.
 type machine struct {
@@ -48,13 +51,23 @@ func newMachine(t *testing.T) *machine {
 		t.Fatal(err)
 	}
 	claude := filepath.Join(dir, "claude")
-	if err := os.Symlink(self, claude); err != nil {
-		t.Fatal(err)
-	}
+	writeFake(t, claude, self)
 	return &machine{t: t, fence: 1, cfg: Config{
 		Data: filepath.Join(dir, "data"), RunDir: filepath.Join(dir, "run"), Claude: claude, UID: -1,
 		Grace: Grace{Interrupt: 5 * time.Second, Term: 500 * time.Millisecond, Result: 5 * time.Second},
 	}}
+}
+
+// atOnce keeps a process with the race detector from waiting a second at its end.
+const atOnce = "GORACE=atexit_sleep_ms=0"
+
+// writeFake writes a claude command that is this test's program.
+func writeFake(t *testing.T, name, program string) {
+	t.Helper()
+	script := "#!/bin/sh\n" + atOnce + " " + fakeEnv + "=1 exec '" + program + "' \"$@\"\n"
+	if err := os.WriteFile(name, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // boot starts the runner as a process of its own.
@@ -80,10 +93,11 @@ func (m *machine) start(wrap func(*exec.Cmd)) {
 		m.t.Fatal(err)
 	}
 	cmd := exec.Command(self)
-	m.log, m.out = &bytes.Buffer{}, &bytes.Buffer{}
+	log := &bytes.Buffer{}
+	m.log, m.out = log, &bytes.Buffer{}
 	cmd.Stdout, cmd.Stderr = m.out, m.log
 	cmd.WaitDelay = time.Second
-	cmd.Env = append([]string{runnerEnv + "=" + string(raw), "PATH=" + os.Getenv("PATH"), "HOME=/nonexistent"}, m.env...)
+	cmd.Env = append([]string{runnerEnv + "=" + string(raw), "PATH=" + os.Getenv("PATH"), "HOME=/nonexistent", atOnce}, m.env...)
 	if wrap != nil {
 		wrap(cmd)
 	}
@@ -96,8 +110,11 @@ func (m *machine) start(wrap func(*exec.Cmd)) {
 			_ = cmd.Process.Signal(syscall.SIGTERM)
 			_ = cmd.Wait()
 		}
+		if strings.Contains(log.String(), "DATA RACE") {
+			m.t.Error("process 1 has a data race")
+		}
 		if m.t.Failed() {
-			m.t.Logf("process 1 logged:\n%s", m.log)
+			m.t.Logf("process 1 logged:\n%s", log)
 		}
 	})
 }

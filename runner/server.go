@@ -38,9 +38,15 @@ type server struct {
 	settled  time.Time         // guarded by mu; when it began to linger; zero: it does not
 	lingers  time.Duration     // guarded by mu; of the last take
 	owed     []string          // guarded by mu; turns whose outcome nobody acknowledged, the oldest first
-	ends     map[string]record // guarded by mu; the last turn's, and those for which the disk had no room
+	ends     map[string]ending // guarded by mu; the last turn's, and those for which the disk had no room
 	secrets  Secrets           // guarded by mu; of the last take
 	origins  []string          // guarded by mu; that Git may ask a credential for
+}
+
+// ending is what is kept in memory of a turn that is over.
+type ending struct {
+	record
+	journal *journal
 }
 
 func newServer(cfg Config) (*server, error) {
@@ -54,7 +60,7 @@ func newServer(cfg Config) (*server, error) {
 	}
 	return &server{
 		cfg: cfg, log: cfg.Log, boot: rand.Text(), stir: make(chan struct{}, 1), fence: fence, asked: time.Now(),
-		owed: cfg.unacked(), ends: map[string]record{},
+		owed: cfg.unacked(), ends: map[string]ending{},
 	}, nil
 }
 
@@ -184,7 +190,7 @@ func (s *server) ended(t *turn, rec record) {
 	if s.lastKept {
 		delete(s.ends, s.last)
 	}
-	s.ends[t.ID], s.lastKept = rec, err == nil
+	s.ends[t.ID], s.lastKept = ending{rec, t.journal}, err == nil
 	s.running, s.code, s.last, s.asked = nil, rec.Outcome.ExitCode, t.ID, time.Now()
 	s.owed = append(s.owed, t.ID)
 	s.mu.Unlock()
@@ -196,13 +202,13 @@ func (s *server) ended(t *turn, rec record) {
 func (s *server) statusOf(id string) (Status, *turn, *record) {
 	s.mu.Lock()
 	t := s.running
-	rec, known := s.ends[id]
+	end, known := s.ends[id]
 	s.mu.Unlock()
 	switch {
 	case t != nil && t.ID == id:
 		return StatusRunning, t, nil
 	case known:
-		return StatusDone, nil, &rec
+		return StatusDone, nil, &end.record
 	}
 	if r, ok := s.cfg.outcome(id); ok {
 		return StatusDone, nil, &r
@@ -211,6 +217,18 @@ func (s *server) statusOf(id string) (Status, *turn, *record) {
 		return StatusInterrupted, nil, nil
 	}
 	return StatusUnknown, nil, nil
+}
+
+// happened returns the events after n of a turn that is over.
+func (s *server) happened(id string, n int) []Event {
+	s.mu.Lock()
+	end, known := s.ends[id]
+	s.mu.Unlock()
+	if known {
+		events, _ := end.journal.after(n)
+		return events
+	}
+	return slices.DeleteFunc(s.cfg.kept(id), func(e Event) bool { return e.N <= n })
 }
 
 // forget removes a turn from those whose outcome is owed.

@@ -70,7 +70,7 @@ func (s *staying) runs(id string, linger time.Duration) *turn {
 	return t
 }
 
-func (s *staying) ends(t *turn) {
+func (s *staying) finishes(t *turn) {
 	s.server.ended(t, record{Outcome: Outcome{Turn: t.ID, EndedAt: time.Now()}})
 }
 
@@ -107,15 +107,15 @@ func TestStay(t *testing.T) {
 			s.server.sleep(context.Background(), SleepRequest{Fence: 1}) // busy
 			s.acks("a", StatusUnknown)
 			s.stays()
-			s.ends(turn)
+			s.finishes(turn)
 			s.goes(48*time.Hour + unacked)
 		},
 		"an outcome that is owed keeps it longer": func(s *staying) {
-			s.ends(s.runs("a", 0))
+			s.finishes(s.runs("a", 0))
 			s.goes(unacked)
 		},
 		"also one of an earlier boot": func(s *staying) {
-			s.ends(s.runs("a", 0))
+			s.finishes(s.runs("a", 0))
 			s.goes(unacked)
 			again, err := newServer(s.cfg)
 			if err != nil {
@@ -131,7 +131,7 @@ func TestStay(t *testing.T) {
 		"it goes at once when the outcome is safe": func(s *staying) {
 			turn := s.runs("a", 0)
 			time.Sleep(time.Second)
-			s.ends(turn)
+			s.finishes(turn)
 			s.acks("a", StatusOK)
 			if r := s.take(context.Background(), TakeRequest{Fence: 1, Turn: Turn{ID: "b", SessionID: aSession, Prompt: "x"}}); r.Status != StatusExiting {
 				s.t.Errorf("take = %+v, want exiting", r)
@@ -150,50 +150,50 @@ func TestStay(t *testing.T) {
 			if r := s.server.sleep(context.Background(), SleepRequest{Fence: 1}); r.Status != StatusBusy {
 				s.t.Errorf("sleep = %+v, want busy", r)
 			}
-			s.ends(turn)
+			s.finishes(turn)
 			if r := s.server.sleep(context.Background(), SleepRequest{Fence: 1}); r.Status != StatusOK {
 				s.t.Errorf("sleep = %+v, want ok", r)
 			}
 			s.goes(0)
 		},
 		"it lingers for a further turn": func(s *staying) {
-			s.ends(s.runs("a", time.Minute))
+			s.finishes(s.runs("a", time.Minute))
 			s.acks("a", StatusOK)
 			time.Sleep(30 * time.Second)
 			s.acks("a", StatusOK) // again, since the first reply was lost
 			s.goes(time.Minute)
 		},
 		"an earlier wait does not end a later one": func(s *staying) {
-			s.ends(s.runs("a", time.Minute))
+			s.finishes(s.runs("a", time.Minute))
 			s.acks("a", StatusOK)
 			time.Sleep(30 * time.Second)
 			turn := s.runs("b", time.Minute)
 			time.Sleep(10 * time.Second)
-			s.ends(turn)
+			s.finishes(turn)
 			s.acks("b", StatusOK)
 			s.goes(100 * time.Second)
 		},
 		"a turn that runs while it would have gone is left alone": func(s *staying) {
-			s.ends(s.runs("a", time.Minute))
+			s.finishes(s.runs("a", time.Minute))
 			s.acks("a", StatusOK)
 			time.Sleep(59 * time.Second)
 			turn := s.runs("b", time.Minute)
 			time.Sleep(time.Hour)
 			s.stays()
-			s.ends(turn)
+			s.finishes(turn)
 			s.acks("b", StatusOK)
 			s.goes(time.Hour + 59*time.Second + time.Minute)
 		},
 		"what is put for the next turn keeps it": func(s *staying) {
-			s.ends(s.runs("a", time.Minute))
+			s.finishes(s.runs("a", time.Minute))
 			s.acks("a", StatusOK)
 			time.Sleep(50 * time.Second)
 			s.put(context.Background(), PutRequest{Fence: 1, Turn: "b", Name: "prompt", Data: []byte("x")})
 			s.goes(50*time.Second + time.Minute)
 		},
 		"a late acknowledgement of an earlier turn leaves the last one its time": func(s *staying) {
-			s.ends(s.runs("a", time.Minute))
-			s.ends(s.runs("b", 0))
+			s.finishes(s.runs("a", time.Minute))
+			s.finishes(s.runs("b", 0))
 			s.acks("a", StatusOK)
 			s.goes(unacked)
 		},

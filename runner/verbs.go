@@ -154,8 +154,7 @@ func (s *server) events(ctx context.Context, r EventsRequest) EventsReply {
 	if t != nil {
 		return EventsReply{Status: StatusRunning}
 	}
-	all := s.cfg.kept(r.Turn)
-	rest := slices.DeleteFunc(all, func(e Event) bool { return e.N <= r.After })
+	rest := s.happened(r.Turn, r.After)
 	reply := EventsReply{Status: status, Events: fitting(rest)}
 	if rec == nil || len(reply.Events) < len(rest) {
 		return reply
