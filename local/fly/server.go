@@ -6,7 +6,8 @@
 // says otherwise. As root on Linux, where the kernel lets it, a machine has mount and PID namespaces of its own, so
 // that its volume is where it says, /tmp and /run are its own and everything ends with it; elsewhere it is a plain
 // process group that is told its folders by FLAUDEBOT_DATA, FLAUDEBOT_RUN_DIR and TMPDIR. Beyond that the host's
-// files are the machine's. Services, checks, files, secrets, snapshots and placement are not emulated.
+// files are the machine's. Services, checks, files, secrets, snapshots, placement, what is above apps and the socket
+// /.fly/api with its tokens are not emulated.
 //
 // # Trouble on demand
 //
