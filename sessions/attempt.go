@@ -281,7 +281,7 @@ func (a *attempt) hand(ctx context.Context) (runner.TakeReply, error) {
 		if _, err := a.put(ctx, "prompt", stringReader(prompt.Text)); err != nil {
 			return runner.TakeReply{}, err
 		}
-		turn.Prompt, turn.PromptPut = "", true
+		turn.Prompt, turn.PromptPut, turn.PromptBytes = "", true, int64(len(prompt.Text))
 	}
 	return a.take(ctx, runner.TakeRequest{Fence: a.r.Fence, Turn: turn, Secrets: a.m.cfg.Secrets})
 }
