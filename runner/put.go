@@ -39,9 +39,7 @@ func (s *server) put(_ context.Context, r PutRequest) PutReply {
 		status, reason := refusal(err)
 		return PutReply{Status: status, Reason: reason}
 	}
-	if !s.stayFor() {
-		return PutReply{Status: StatusExiting}
-	}
+	s.stayFor()
 	if _, err := os.Lstat(s.cfg.putDir(r.Turn, r.Fence)); err != nil {
 		s.dropPuts()
 	}
@@ -52,15 +50,14 @@ func (s *server) put(_ context.Context, r PutRequest) PutReply {
 	return PutReply{Status: StatusOK, Size: size}
 }
 
-// stayFor has a runner that lingers wait anew for the turn that is being put; false: it is going. s.changing must be
-// held.
-func (s *server) stayFor() bool {
+// stayFor has a runner that lingers wait anew for the turn that is being put. One that goes already lets it be put: the
+// take will be told.
+func (s *server) stayFor() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.settled.IsZero() {
 		s.settled = s.asked
 	}
-	return !s.leaving
 }
 
 // putChunk writes a chunk, and returns how many bytes of the file there are.

@@ -136,8 +136,8 @@ func TestStay(t *testing.T) {
 			if r := s.take(context.Background(), TakeRequest{Fence: 1, Turn: Turn{ID: "b", SessionID: aSession, Prompt: "x"}}); r.Status != StatusExiting {
 				s.t.Errorf("take = %+v, want exiting", r)
 			}
-			if r := s.put(context.Background(), PutRequest{Fence: 1, Turn: "b", Name: "prompt", Data: []byte("x")}); r.Status != StatusExiting {
-				s.t.Errorf("put = %+v, want exiting", r)
+			if r := s.put(context.Background(), PutRequest{Fence: 1, Turn: "b", Name: "prompt", Data: []byte("x")}); r.Status != StatusOK {
+				s.t.Errorf("put = %+v, want ok: the take tells", r)
 			}
 			s.goes(time.Second)
 		},

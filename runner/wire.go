@@ -97,7 +97,7 @@ type PutRequest struct {
 
 // PutReply says how many bytes of the file the runner has.
 type PutReply struct {
-	Status Status `json:"status"` // ok, fenced, invalid, exiting
+	Status Status `json:"status"` // ok, fenced, invalid
 	Reason string `json:"reason,omitempty"`
 	Size   int64  `json:"size"`
 }
