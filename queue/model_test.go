@@ -610,7 +610,7 @@ func (m *model) check(d dump) {
 	for key, k := range m.key {
 		s := d.hash["s:"+key]
 		// What is idle is forgotten some day, and nothing else is.
-		if ttl := d.ttl[key]; s != nil && (ttl > 0) != (len(k.jobs) == 0) {
+		if ttl := d.ttl["s:"+key]; s != nil && (ttl > 0) != (len(k.jobs) == 0) {
 			m.Fatalf("%s has %d jobs, and its hash has a life of %s", key, len(k.jobs), ttl)
 		}
 		if len(k.jobs) == 0 {
@@ -639,6 +639,11 @@ func (m *model) check(d dump) {
 		}
 		if len(d.list["q:"+key]) != len(k.jobs) {
 			m.Fatalf("%s has %d jobs, want %d", key, len(d.list["q:"+key]), len(k.jobs))
+		}
+	}
+	for name, ttl := range d.ttl {
+		if strings.HasPrefix(name, "ctl:") && ttl <= 0 { // its owner may be gone for good
+			m.Fatalf("the mailbox %s stays for ever", name)
 		}
 	}
 	m.sameCounts("run", d.hash["run"], run)
@@ -906,7 +911,7 @@ type dump struct {
 	set  map[string][]string
 	list map[string][]string
 	str  map[string]string        // without values
-	ttl  map[string]time.Duration // :: key → life of its hash; not in all
+	ttl  map[string]time.Duration // of hashes and lists; not in all
 }
 
 func (d dump) all() map[string]any {
@@ -944,10 +949,8 @@ func (m *model) look() dump {
 		case "meta", "run", "count", "fair", "s":
 			c := pipe.HGetAll(m.ctx, full)
 			read = append(read, func() (err error) { d.hash[name], err = c.Result(); return err })
-			if key, ok := strings.CutPrefix(name, "s:"); ok {
-				ttl := pipe.TTL(m.ctx, full)
-				read = append(read, func() (err error) { d.ttl[key], err = ttl.Result(); return err })
-			}
+			ttl := pipe.TTL(m.ctx, full)
+			read = append(read, func() (err error) { d.ttl[name], err = ttl.Result(); return err })
 		case "ready", "lease", "orphan", "delay", "park":
 			c := pipe.ZRangeWithScores(m.ctx, full, 0, -1)
 			read = append(read, func() error {
@@ -961,8 +964,9 @@ func (m *model) look() dump {
 			c := pipe.SMembers(m.ctx, full)
 			read = append(read, func() (err error) { d.set[name], err = c.Result(); slices.Sort(d.set[name]); return err })
 		case "q", "wake", "ctl":
-			c := pipe.LRange(m.ctx, full, 0, -1)
+			c, ttl := pipe.LRange(m.ctx, full, 0, -1), pipe.TTL(m.ctx, full)
 			read = append(read, func() (err error) { d.list[name], err = c.Result(); return err })
+			read = append(read, func() (err error) { d.ttl[name], err = ttl.Result(); return err })
 		case "d":
 			d.str[name] = ""
 		default:
