@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -88,6 +89,11 @@ func TestSecrets(t *testing.T) {
 	if out, _ := m.run(refused, sec); out.Failure != FailClone || !strings.Contains(out.Error, "[redacted]") {
 		t.Errorf("outcome = %+v, want the secret removed from what Git prints", out)
 	}
+	if err := os.WriteFile(filepath.Join(m.cfg.workspace(), sec.GitToken), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, _ := m.run(m.turn("hello"), sec)
+	hidden("a file's name", strings.Join(out.Files, " "))
 	// The prompts above, which hold the secrets on purpose, are in the stand-in's transcript; nothing else may be.
 	_, env := m.run(m.turn("env"), sec)
 	hidden("Claude Code's environment", env)

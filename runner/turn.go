@@ -68,6 +68,12 @@ func (t *turn) run() record {
 	answer = strings.ToValidUTF8(hide.Replace(answer), "\uFFFD")
 	out.Error = clip(strings.ToValidUTF8(hide.Replace(out.Error), "\uFFFD"), 2000)
 	out.AnswerBytes = int64(len(answer))
+	for i, name := range out.Files {
+		out.Files[i] = hide.Replace(name)
+	}
+	for i, r := range out.Repos {
+		out.Repos[i].Branch = hide.Replace(r.Branch)
+	}
 	return record{Outcome: out, Answer: answer}
 }
 
