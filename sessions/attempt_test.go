@@ -329,7 +329,7 @@ func TestRunnerStatus(t *testing.T) {
 	})
 	t.Run("a runner that never answers is a machine that failed", func(t *testing.T) {
 		t.Parallel()
-		sc := newWorld(t).script(func(cfg *MachinesConfig) { cfg.Patience = time.Second })
+		sc := newWorld(t).script(func(cfg *MachinesConfig) { cfg.Patience = 3 * time.Second })
 		sc.runner.answers("take", func() (any, error) { return nil, errRunner })
 		if out, _ := sc.unsettled(sc.run("one")); out.Failure != FailMachine || !sc.told("the machine does not answer yet") {
 			t.Errorf("RunTurn = %+v, told %v, want %s", out, sc.notes, FailMachine)
@@ -386,33 +386,43 @@ func TestMachineDies(t *testing.T) {
 			sc.have(1, 1)
 		})
 	}
-	t.Run("out of memory while nobody followed: the exit event tells the next owner", func(t *testing.T) {
-		t.Parallel()
-		sc := newWorld(t).script(nil)
-		ctx, crash := context.WithCancel(t.Context())
-		r := started(t, sc, func(string) { crash() })
-		if _, err := sc.m.RunTurn(ctx, &sc.s, r); err == nil {
-			t.Fatal("RunTurn = nil, want that it lets go")
-		}
-		sc.local("kill", map[string]any{"machine": sc.s.MachineID, "oom_killed": true})
-		sc.until("a dead machine", func() bool { return sc.state() == "stopped" })
-		again := r
-		again.Started, again.Fence, again.Stage = true, 2, nil
-		again.Nonce = leaseOf(t, sc)
-		if out, err := sc.m.RunTurn(t.Context(), &sc.s, again); err != nil || out.Failure != FailMemory || out.ExitCode != 137 {
-			t.Errorf("RunTurn = %+v, %v, want %s and exit 137", out, err, FailMemory)
-		}
-	})
+	for name, woken := range map[string]bool{
+		"out of memory while nobody followed: the exit event tells the next owner":           false,
+		"out of memory, and an owner that woke the machine is gone: the exit event tells it": true,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sc := newWorld(t).script(nil)
+			ctx, crash := context.WithCancel(t.Context())
+			r := started(t, sc, func(string) { crash() })
+			if _, err := sc.m.RunTurn(ctx, &sc.s, r); err == nil {
+				t.Fatal("RunTurn = nil, want that it lets go")
+			}
+			sc.local("kill", map[string]any{"machine": sc.s.MachineID, "oom_killed": true})
+			sc.until("a dead machine", func() bool { return sc.state() == "stopped" })
+			sc.outlastLease(t)
+			if woken {
+				if err := sc.world.fly.StartMachine(t.Context(), testApp, sc.s.MachineID, ""); err != nil {
+					t.Fatal(err)
+				}
+				sc.until("a started machine", func() bool { return sc.state() == "started" })
+			}
+			again := r
+			again.Started, again.Fence, again.Stage = true, 2, nil
+			if out, err := sc.m.RunTurn(t.Context(), &sc.s, again); err != nil || out.Failure != FailMemory || out.ExitCode != 137 {
+				t.Errorf("RunTurn = %+v, %v, want %s and exit 137", out, err, FailMemory)
+			}
+		})
+	}
 }
 
-// leaseOf waits until the lease that a crash left has run out: its nonce is lost.
-func leaseOf(t *testing.T, sc *script) string {
+// outlastLease waits until the lease that a crash left has run out: its nonce is lost.
+func (sc *script) outlastLease(t *testing.T) {
 	t.Helper()
 	sc.until("a lease that has run out", func() bool {
-		_, err := sc.world.fly.AcquireLease(t.Context(), testApp, sc.s.MachineID, time.Second, "test")
-		return err == nil
+		lease, err := sc.world.fly.AcquireLease(t.Context(), testApp, sc.s.MachineID, time.Minute, "test")
+		return err == nil && sc.world.fly.ReleaseLease(t.Context(), testApp, sc.s.MachineID, lease.Nonce) == nil
 	})
-	return ""
 }
 
 // TestFlyTrouble: what may pass is waited out, and people are told what is waited for.
@@ -475,7 +485,7 @@ func TestFlyTrouble(t *testing.T) {
 	})
 	t.Run("a turn that runs is followed through Fly's silence", func(t *testing.T) {
 		t.Parallel()
-		sc := newWorld(t).script(func(cfg *MachinesConfig) { cfg.Patience = 100 * time.Millisecond })
+		sc := newWorld(t).script(func(cfg *MachinesConfig) { cfg.Patience = 300 * time.Millisecond })
 		r := sc.run("hold on")
 		r.Stage = func(_ context.Context, s Stage) error {
 			if s != StageStarted {
@@ -533,13 +543,13 @@ func TestFlyTrouble(t *testing.T) {
 	})
 	t.Run("while a turn runs its lease is kept, and no other tool stops the machine", func(t *testing.T) {
 		t.Parallel()
-		sc := newWorld(t).script(func(cfg *MachinesConfig) { cfg.LeaseTTL = time.Second })
+		sc := newWorld(t).script(nil)
 		r := sc.run("hold on")
 		r.Stage = func(_ context.Context, s Stage) error {
 			if s == StageStarted {
 				go func() {
 					lease := "POST /v1/apps/acme/machines/" + sc.s.MachineID + "/lease 2"
-					sc.until("three refreshes", func() bool { return sc.asked(lease) > 3 })
+					sc.until("two refreshes", func() bool { return sc.asked(lease) > 2 })
 					err := sc.world.fly.StopMachine(context.WithoutCancel(t.Context()), testApp, sc.s.MachineID, fly.StopMachine{}, "")
 					if !errors.Is(err, fly.ErrLeaseHeld) {
 						t.Errorf("StopMachine by another = %v, want ErrLeaseHeld", err)
@@ -580,7 +590,7 @@ func TestFlyRefuses(t *testing.T) {
 	})
 	t.Run("there is no room: it waits, says so, and leaves no volume", func(t *testing.T) {
 		t.Parallel()
-		sc := newWorld(t).script(func(cfg *MachinesConfig) { cfg.Patience = time.Second })
+		sc := newWorld(t).script(func(cfg *MachinesConfig) { cfg.Patience = 3 * time.Second })
 		sc.faults(map[string]any{"method": "machine.create", "status": 409})
 		for range 2 { // the second time there are turns behind it
 			sc.s.Turns++
@@ -597,7 +607,7 @@ func TestFlyRefuses(t *testing.T) {
 	})
 	t.Run("there is no room for the machine of a conversation: it is kept", func(t *testing.T) {
 		t.Parallel()
-		sc := newWorld(t).script(func(cfg *MachinesConfig) { cfg.Patience = time.Second })
+		sc := newWorld(t).script(func(cfg *MachinesConfig) { cfg.Patience = 3 * time.Second })
 		sc.turn("one")
 		volume := sc.s.VolumeID
 		destroyMachine(t, sc)
@@ -717,7 +727,7 @@ func TestStop(t *testing.T) {
 	})
 	t.Run("while the machine boots: it does not run, and the machine sleeps", func(t *testing.T) {
 		t.Parallel()
-		sc := newWorld(t).script(nil)
+		sc := newWorld(t).script(func(cfg *MachinesConfig) { cfg.BootTimeout = time.Hour })
 		r := sc.run("one")
 		stop := make(chan struct{})
 		r.Stop = stop
@@ -727,7 +737,11 @@ func TestStop(t *testing.T) {
 			}
 			if strings.HasSuffix(r.URL.Path, "/wait") {
 				close(stop)
-				<-r.Context().Done()
+				select {
+				case <-r.Context().Done():
+				case <-time.After(soon):
+					t.Error("it goes on waiting for the machine")
+				}
 			}
 			_, _ = w.Write([]byte(`{"id":"x","state":"starting"}`))
 			return true
@@ -850,7 +864,7 @@ func TestRebuild(t *testing.T) {
 	})
 	t.Run("both are gone: what cannot be made afterwards leaves no volume", func(t *testing.T) {
 		t.Parallel()
-		sc := newWorld(t).script(func(cfg *MachinesConfig) { cfg.Patience = 100 * time.Millisecond })
+		sc := newWorld(t).script(func(cfg *MachinesConfig) { cfg.Patience = time.Second })
 		sc.s.Turns = 3
 		sc.turn("one")
 		lose(t, sc)

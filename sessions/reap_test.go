@@ -223,6 +223,34 @@ func TestReaper(t *testing.T) {
 	})
 }
 
+// TestMeant: which session an end is for when it comes to its turn.
+func TestMeant(t *testing.T) {
+	t.Parallel()
+	end := Turn{Kind: KindEnd, Session: "s1", Reason: EndByIdle, After: "t1"}
+	asked := Turn{Kind: KindEnd, Session: "s1", Reason: EndByPerson}
+	again := Turn{Kind: KindEnd, Session: "s1", After: "t1"}
+	for name, c := range map[string]struct {
+		end  Turn
+		s    Session
+		want bool
+	}{
+		"by time: the session as it was seen":                        {end, Session{SessionID: "s1", LastID: "t1"}, true},
+		"by time: not the session when it was used since":            {end, Session{SessionID: "s1", LastID: "t2"}, false},
+		"by time: not another session":                               {end, Session{SessionID: "s2", LastID: "t1"}, false},
+		"by a person: the session":                                   {asked, Session{SessionID: "s1", LastID: "t2"}, true},
+		"by a person: the session in the place of one that was lost": {asked, Session{SessionID: "s2", LastID: "t2"}, true},
+		"tried again: the session that has ended":                    {again, Session{SessionID: "s1", LastID: "t1", EndedAt: at("2026-01-01T00:00:00Z")}, true},
+		"tried again: not the fresh one":                             {again, Session{SessionID: "s2"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := (&work{turn: c.end}).meant(c.s); got != c.want {
+				t.Errorf("meant = %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
 func TestWarnAhead(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ ttl, idle, used, want time.Duration }{

@@ -26,7 +26,7 @@ import (
 const (
 	testApp    = "acme"
 	testPrefix = "fb:"
-	soon       = 30 * time.Second // nothing here takes so long unless it never comes
+	soon       = 60 * time.Second // nothing here takes so long unless it never comes
 )
 
 // mainProcess waits for its end as a runner does.
@@ -47,7 +47,13 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	srv, err := localfly.New(localfly.Config{Dir: t.TempDir(), Runner: []string{"/bin/sh", "-c", mainProcess}, BootDelay: 50 * time.Millisecond})
+	return newWorldWith(t, "")
+}
+
+// newWorldWith has the programs of a folder in its machines.
+func newWorldWith(t *testing.T, programs string) *world {
+	t.Helper()
+	srv, err := localfly.New(localfly.Config{Dir: t.TempDir(), BinDir: programs, Runner: []string{"/bin/sh", "-c", mainProcess}, BootDelay: 50 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +196,7 @@ func (w *world) have(machines, volumes int) {
 func (w *world) config(change func(*MachinesConfig)) MachinesConfig {
 	cfg := MachinesConfig{
 		Fly: w.fly, Handover: w.runner, App: testApp, Org: "personal", Region: "fra", Image: "image",
-		BootTimeout: soon, Patience: 3 * time.Second, LeaseTTL: 3 * time.Second,
+		BootTimeout: soon, Patience: soon, LeaseTTL: 3 * time.Second,
 	}
 	if change != nil {
 		change(&cfg)
@@ -297,7 +303,7 @@ func (sc *script) state() string {
 // until waits until look says yes.
 func (w *world) until(what string, look func() bool) {
 	w.t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(soon); !look(); <-tick.C {
 		if time.Now().After(deadline) {
@@ -424,7 +430,7 @@ func (f *fakeRunner) lingers(where string) bool {
 
 // up waits until the machine's process has said of each of its boots that it is up: it hears no signal before.
 func (f *fakeRunner) up(ctx context.Context, at Target, boot int) error {
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		log, err := f.fly.Logs(ctx, at.App, fly.Logs{Machine: at.Machine})
@@ -693,7 +699,7 @@ type replica struct {
 func (b *bot) replica(change func(*ServiceConfig, *MachinesConfig)) *replica {
 	b.t.Helper()
 	rdb := b.redis()
-	q, err := queue.New(rdb, queue.Config{Prefix: testPrefix, Lease: time.Second, Slots: 8, Poll: time.Second})
+	q, err := queue.New(rdb, queue.Config{Prefix: testPrefix, Lease: 2 * time.Second, Slots: 8, Poll: time.Second})
 	if err != nil {
 		b.t.Fatal(err)
 	}
