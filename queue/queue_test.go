@@ -335,33 +335,55 @@ func alternate(got, want []string) bool {
 	return true
 }
 
-// TestHandOn: a key that was parked for its group, and has to wait for its user when the group has a slot, hands the slot on.
+// TestHandOn: a key that was given a free slot, and does not use it, hands it on.
 func TestHandOn(t *testing.T) {
 	t.Parallel()
 	servers(t, func(t *testing.T, s server) {
-		q := s.queue(t, queue.Config{Prefix: "hand:", Owner: "r", Limits: queue.Limits{RunningPerUser: 1, RunningPerGroup: 1}})
-		step := func(n int, done ...any) []*queue.Claim {
-			t.Helper()
-			reply, err := q.Script(t.Context(), "step", append([]any{"r", 15000, n, 0, 1, 1}, done...)...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return q.Claims(reply.([]any)[1])
-		}
-		begin := func(key, user, group string) []*queue.Claim {
-			t.Helper()
-			if _, err := q.Enqueue(t.Context(), queue.Job{Key: key, ID: key, User: user, Group: group}, queue.Enqueue{}); err != nil {
-				t.Fatal(err)
-			}
-			return step(4)
-		}
-		a := begin("a", "u2", "g1") // runs
-		begin("b", "u1", "g1")      // parked for the group
-		begin("c", "u3", "g1")      // so is this
-		begin("d", "u1", "g2")      // runs: now its user has no slot for b
-		got := step(4, "a", "a", a[0].Fence)
-		if len(got) != 1 || got[0].Job.Key != "c" {
-			t.Errorf("claimed %v, want c: the group has a slot, and b's user has none", got)
+		for name, c := range map[string]struct {
+			n    int // claimed when the slot of the group is free
+			then func(q *queue.Queue) error
+		}{
+			"because its user has none": {4, func(*queue.Queue) error { return nil }},
+			"because its key was closed": {0, func(q *queue.Queue) error {
+				_, err := q.Close(t.Context(), queue.Job{Key: "b", ID: "last", User: "u9", Group: "g9"})
+				return err
+			}},
+			"because it was cancelled": {0, func(q *queue.Queue) error {
+				_, err := q.Cancel(t.Context(), "b", "b")
+				return err
+			}},
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				q := s.queue(t, queue.Config{Prefix: name + ":", Owner: "r"})
+				step := func(n int, done ...any) []*queue.Claim {
+					t.Helper()
+					reply, err := q.Script(t.Context(), "step", append([]any{"r", 15000, n, 0, 1, 1}, done...)...)
+					if err != nil {
+						t.Fatal(err)
+					}
+					list, _ := reply.([]any)
+					return q.Claims(list[1])
+				}
+				begin := func(key, user, group string) []*queue.Claim {
+					t.Helper()
+					if _, err := q.Enqueue(t.Context(), queue.Job{Key: key, ID: key, User: user, Group: group}, queue.Enqueue{}); err != nil {
+						t.Fatal(err)
+					}
+					return step(4)
+				}
+				a := begin("a", "u2", "g1") // runs
+				begin("b", "u1", "g1")      // parked for the group
+				begin("c", "u3", "g1")      // so is this
+				begin("d", "u1", "g2")      // runs: now its user has no slot for b
+				step(c.n, "a", "a", a[0].Fence)
+				if err := c.then(q); err != nil {
+					t.Fatal(err)
+				}
+				if st, err := q.Inspect(t.Context(), "c"); err != nil || (st.Place != "ready" && st.Place != "lease") {
+					t.Errorf("c is in %q, %v; want it ready or claimed: its group has a slot, and b does not take it", st.Place, err)
+				}
+			})
 		}
 	})
 }
