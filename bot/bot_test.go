@@ -301,8 +301,8 @@ func TestCommands(t *testing.T) {
 // TestMissed: what was said while nobody listened, and Slack has given up.
 func TestMissed(t *testing.T) {
 	t.Parallel()
-	tillMinutesAgo := func(n time.Duration) map[string]sessions.Mark {
-		return map[string]sessions.Mark{general: {Since: tsOf(time.Now().Add(-48 * time.Hour)), UpTo: tsOf(time.Now().Add(-n * time.Minute))}}
+	tillLately := func() map[string]sessions.Mark {
+		return map[string]sessions.Mark{general: {Since: tsOf(time.Now().Add(-48 * time.Hour)), UpTo: tsOf(time.Now().Add(-3 * time.Minute))}}
 	}
 	t.Run("is taken in at the start: once, in order, the rest left alone", func(t *testing.T) {
 		t.Parallel()
@@ -312,7 +312,7 @@ func TestMissed(t *testing.T) {
 			root = w.say(member, general, "", "the plan") // a live session's
 			live := session(root)
 			w.sessions.live, w.sessions.status.Session = []sessions.Session{live}, &live
-			w.sessions.marks = tillMinutesAgo(3)
+			w.sessions.marks = tillLately()
 			w.say(member, general, "", "people talking")
 			want = append(want, w.say(member, general, root, "a reply"))
 			w.say(member, general, root, "!aside not for you")
@@ -336,7 +336,7 @@ func TestMissed(t *testing.T) {
 		t.Parallel()
 		var root, known string
 		w := newWorkspaceAfter(t, func(cfg *Config) { cfg.AskAfter = time.Nanosecond }, func(w *workspace) {
-			w.sessions.marks = tillMinutesAgo(3)
+			w.sessions.marks = tillLately()
 			root, known = w.say(member, general, "", mention+"water the plants"), w.say(member, general, "", mention+"done long ago")
 			w.sessions.seen[turnID(team, general, known)] = true
 		})

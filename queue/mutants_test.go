@@ -189,7 +189,6 @@ var (
 	statement = regexp.MustCompile(`^\s*([A-Za-z_][\w.]*\(.*\)|return\b.*|if .* then .* end|[A-Za-z_][\w.\[\], #+]* = .*)$`)
 	declares  = regexp.MustCompile(`^\s*(local|function|for|end|else|elseif)\b`)
 	compares  = regexp.MustCompile(`(==|~=|<=|>=|<|>)`)
-	turned    = strings.NewReplacer("==", "~=", "~=", "==", "<=", ">", ">=", "<", "<", ">=", ">", "<=")
 )
 
 // mutate makes all mutants of a script.
@@ -210,8 +209,13 @@ func mutate(script, text string) []mutant {
 		}
 		for _, at := range compares.FindAllStringIndex(code, -1) {
 			op := code[at[0]:at[1]]
-			with(i, code[:at[0]]+turned.Replace(op)+code[at[1]:], fmt.Sprintf("turned %s in %s", op, strings.TrimSpace(code)))
+			with(i, code[:at[0]]+turn(op)+code[at[1]:], fmt.Sprintf("turned %s in %s", op, strings.TrimSpace(code)))
 		}
 	}
 	return out
+}
+
+// turn is the opposite of a comparison.
+func turn(op string) string {
+	return map[string]string{"==": "~=", "~=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}[op]
 }

@@ -90,7 +90,7 @@ type ledger struct {
 func newLedger(t *testing.T, redis string, at int, after bool) *ledger {
 	t.Helper()
 	// Commands run as Claude's own user, in a machine that has a /tmp of its own.
-	dir, err := os.MkdirTemp("/var/tmp", "flaudebot-ledger-")
+	dir, err := os.MkdirTemp("/var/tmp", "flaudebot-ledger-") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}
