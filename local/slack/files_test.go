@@ -42,7 +42,7 @@ func TestFiles(t *testing.T) {
 		id := upload(w, member, "a.csv", "1,2\n")
 		w.api(member, "files.completeUploadExternal", args{"files": []any{args{"id": id}}, "channel_id": general, "initial_comment": mention + "read this"})
 		w.want("message", s.event(), args{"subtype": "file_share", "files.0.title": "a.csv"})
-		w.want("app_mention", s.event(), args{"type": "app_mention", "files.0.name": "a.csv"})
+		w.want("app_mention", s.event(), args{"type": "app_mention", "subtype": nil, "files.0.name": "a.csv"})
 	})
 	in(t, "the bytes come back to those who may see them, and a login page to others", slack.Config{}, func(t *testing.T, w *world) {
 		data := "\x89PNG\r\n\x1a\n and some \x00 bytes"

@@ -37,8 +37,9 @@ type args = map[string]any
 // world is the stand-in with raw HTTP and WebSocket clients. Its network is in memory and its time is fake: it moves on only
 // when all wait, so that an hour takes no time and nothing depends on how busy the machine is.
 type world struct {
-	t    *testing.T
-	http *http.Client
+	t        *testing.T
+	http     *http.Client
+	patience time.Duration // for a frame that is to come
 }
 
 // host is the address of the stand-in, as clients name it.
@@ -92,7 +93,7 @@ func in(t *testing.T, name string, cfg slack.Config, test func(*testing.T, *worl
 				transport.CloseIdleConnections()
 				<-served
 			})
-			test(t, &world{t: t, http: &http.Client{Transport: transport}})
+			test(t, &world{t: t, http: &http.Client{Transport: transport}, patience: 24 * time.Hour})
 		})
 	})
 }
@@ -295,7 +296,7 @@ func (s *socket) next() map[string]any {
 			s.w.t.Fatal("the connection has ended")
 		}
 		return f
-	case <-time.After(24 * time.Hour):
+	case <-time.After(s.w.patience):
 		s.w.t.Fatal("no frame comes")
 	}
 	return nil

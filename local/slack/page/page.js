@@ -577,6 +577,7 @@ function composer(form, box, thread) {
   box.addEventListener('keydown', (e) => {
     if (e.key === 'Enter' && !e.shiftKey && !e.isComposing) { e.preventDefault(); form.requestSubmit(); }
   });
+  box.addEventListener('keypress', (e) => { if (e.key === 'Enter' && !e.shiftKey) e.preventDefault(); });
   form.addEventListener('submit', async (e) => {
     e.preventDefault();
     const words = box.value.trim();

@@ -64,7 +64,8 @@ function token(inner) {
     return el('time', { datetime: at.toISOString() }, at.toLocaleString([], { month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit' }));
   }
   if (what[0] === '!') return el('span', { class: 'mention' }, decode(label || '@' + what.slice(1).split('^')[0]));
-  return link(decode(what), decode(label || what));
+  const url = decode(what);
+  return /^(https?|mailto):/i.test(url) ? link(url, decode(label || what)) : text(decode('<' + inner + '>'));
 }
 
 // inline renders text by rules: each is a pattern (global) and what becomes of a match. It takes each pattern's next match once.
@@ -115,11 +116,11 @@ const markdownRules = [
   [/<((?:https?:|mailto:|[@#!])[^<>\n]+)>/, (m) => token(m[1])],
   [/\bhttps?:\/\/[^\s<>)\]]*[^\s<>)\].,;:!?'"*_]/, (m) => link(m[0], m[0])],
   [/\*\*\*([^\s*](?:[^*]{0,2000}[^\s*])?)\*\*\*/, (m, d) => el('strong', {}, el('em', {}, inline(m[1], markdownRules, d + 1)))],
-  [/\*\*([^\s*](?:[\s\S]{0,2000}?\S)?)\*\*(?!\*)/, (m, d) => el('strong', {}, inline(m[1], markdownRules, d + 1))],
-  [/(?<!\w)__([^\s_](?:[\s\S]{0,2000}?\S)?)__(?!\w)/, (m, d) => el('strong', {}, inline(m[1], markdownRules, d + 1))],
-  [/(?<!\*)\*([^\s*](?:[^*]{0,2000}?[^\s*])?)\*(?!\*)/, (m, d) => el('em', {}, inline(m[1], markdownRules, d + 1))],
-  [/(?<!\w)_([^\s_](?:[^_]{0,2000}?[^\s_])?)_(?!\w)/, (m, d) => el('em', {}, inline(m[1], markdownRules, d + 1))],
-  [/~~(\S(?:[\s\S]{0,2000}?\S)?)~~/, (m, d) => el('s', {}, inline(m[1], markdownRules, d + 1))],
+  [/\*\*([^\s*](?:[\s\S]{0,2000}?\S)??)\*\*(?!\*)/, (m, d) => el('strong', {}, inline(m[1], markdownRules, d + 1))],
+  [/(?<!\w)__([^\s_](?:[\s\S]{0,2000}?\S)??)__(?!\w)/, (m, d) => el('strong', {}, inline(m[1], markdownRules, d + 1))],
+  [/(?<![*\\])\*((?:\\.|[^\s*\\])(?:(?:\\.|[^*\\]){0,2000}?(?:\\.|[^\s*\\]))??)\*(?!\*)/, (m, d) => el('em', {}, inline(m[1], markdownRules, d + 1))],
+  [/(?<!\w)_([^\s_](?:[^_]{0,2000}?[^\s_])??)_(?!\w)/, (m, d) => el('em', {}, inline(m[1], markdownRules, d + 1))],
+  [/~~([^\s~](?:[\s\S]{0,2000}?\S)??)~~/, (m, d) => el('s', {}, inline(m[1], markdownRules, d + 1))],
   emojiRule,
 ];
 
@@ -169,7 +170,7 @@ function blocksOf(lines, raw, depth) {
     if (fence) {
       const code = [];
       const closing = new RegExp('^ {0,3}' + fence[2][0] + '{' + fence[2].length + ',} *$');
-      for (i++; i < lines.length && !closing.test(lines[i]); i++) code.push((raw ? raw[i] : lines[i]).replace(new RegExp('^ {0,' + fence[1].length + '}'), ''));
+      for (i++; i < lines.length && !closing.test(lines[i]); i++) code.push(dedent(raw ? raw[i] : lines[i], fence[1].length));
       i++;
       out.push(codeBlock(code.join('\n'), fence[3].trim().split(/\s/)[0]));
       continue;
@@ -193,6 +194,13 @@ function blocksOf(lines, raw, depth) {
   return out;
 }
 
+// dedent takes so many columns of indentation away; a tab has four.
+function dedent(line, columns) {
+  let at = 0, n = 0;
+  for (; n < columns && (line[at] === ' ' || line[at] === '\t'); at++) n += line[at] === ' ' ? 1 : 4;
+  return ' '.repeat(Math.max(n - columns, 0)) + line.slice(at);
+}
+
 function list(lines, raw, i, out, depth) {
   const first = lines[i].match(itemLine);
   const ordered = /\d/.test(first[2]);
@@ -214,7 +222,7 @@ function list(lines, raw, i, out, depth) {
         own.push(''); ownRaw.push('');
       } else if (indent >= least) {
         const cut = Math.min(indent, inner);
-        own.push(l.slice(cut)); ownRaw.push(raw ? raw[i].replace(new RegExp('^[ \\t]{0,' + cut + '}'), '') : l.slice(cut));
+        own.push(l.slice(cut)); ownRaw.push(raw ? dedent(raw[i], cut) : l.slice(cut));
       } else if (itemLine.test(l) || startsBlock(l) || own.at(-1) === '') break;
       else { own.push(l.trim()); ownRaw.push(l.trim()); }
     }
