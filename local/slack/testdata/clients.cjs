@@ -76,7 +76,7 @@ async function socketMode(ts) {
   await connected;
   client.on('slack_event', async ({ ack, type }) => { if (type === 'events_api') await ack(); });
 
-  const message = once(client, 'message', ({ event }) => event.text.includes('hi'));
+  const message = once(client, 'message', ({ event }) => event.text === '<@U0FLAUDE> hi');
   const mention = once(client, 'app_mention');
   const sent = await member.chat.postMessage({ channel, text: '<@U0FLAUDE> hi' });
   assert.equal((await message).event.ts, sent.ts);
