@@ -374,6 +374,12 @@ func TestSweep(t *testing.T) {
 			s.VolumeID = b.volume(t, volumeName(s.SessionID))
 			r.record(s)
 		}, 30 * day, 10 * day, 0, 1},
+		"a volume that no record knows stays": {func(t *testing.T, b *bot, r *replica) {
+			b.volume(t, volumeName(r.cfg.Machines.Begin(Spec{}, time.Now()).SessionID))
+		}, 30 * day, 29 * day, 0, 1},
+		"a volume that no record knows goes when it was left alone for as long as any session may be": {func(t *testing.T, b *bot, r *replica) {
+			b.volume(t, volumeName(r.cfg.Machines.Begin(Spec{}, time.Now()).SessionID))
+		}, 30 * day, 31 * day, 0, 0},
 		"what is not marked as ours is never touched": {func(t *testing.T, b *bot, r *replica) {
 			s := r.record(r.cfg.Machines.Begin(Spec{Thread: thread()}, time.Now()))
 			all := map[string]string{MetaManaged: managedBy, MetaSession: "another", MetaThread: thread().Key()}

@@ -96,6 +96,9 @@ type crash struct {
 	dead   atomic.Bool
 }
 
+// stageDone stands for the end of the job.
+const stageDone Stage = "done"
+
 var errDead = errors.New("this replica is dead")
 
 func (c *crash) DialHook(next redis.DialHook) redis.DialHook {
@@ -116,9 +119,17 @@ func (c *crash) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 		if c.dead.Load() {
 			return errDead
 		}
-		// EVALSHA hash 1 key, then prefix, key, id, fence, stage, notes.
+		// EVALSHA hash 1 key, then prefix, key, id, fence, stage, notes; the end of a job is a step with one more triple.
 		args := cmd.Args()
-		if len(args) != 10 || args[0] != "evalsha" || fmt.Sprint(args[8]) != string(c.stage) {
+		stage := Stage("")
+		switch {
+		case args[0] != "evalsha":
+		case len(args) == 10:
+			stage = Stage(fmt.Sprint(args[8]))
+		case len(args) == 14:
+			stage = stageDone
+		}
+		if stage != c.stage {
 			return next(ctx, cmd)
 		}
 		if c.nth--; c.nth != 0 {
@@ -150,11 +161,15 @@ func TestTakeover(t *testing.T) {
 			{StageResult, 1},
 			{StagePosting, 1},
 			{StagePosted, 1},
+			{stageDone, 1},
 		} {
-			if kind == KindOnce && (c.nth == 1 && c.stage != StageStarted && c.stage != StagePosting) {
+			if kind == KindOnce && c.nth == 1 && c.stage != StageStarted && c.stage != StagePosting && c.stage != stageDone {
 				continue // as with a session
 			}
 			for _, before := range []bool{true, false} {
+				if c.stage == stageDone && !before {
+					continue // then it is done
+				}
 				when := map[bool]string{true: "before", false: "after"}[before]
 				t.Run(fmt.Sprintf("%s: %s %s is written, %d", kind, when, c.stage, c.nth), func(t *testing.T) {
 					t.Parallel()
@@ -387,6 +402,9 @@ func TestEnd(t *testing.T) {
 			t.Errorf("List = %v, %v", names(all), err)
 		}
 
+		if ending, err := r.End(t.Context(), thread(), "U1"); !errors.Is(err, ErrNoSession) {
+			t.Errorf("End of what has ended = %+v, %v, want ErrNoSession", ending, err)
+		}
 		reply := r.accept(turn("104", "are you there?", false))
 		if out := b.answered(r, reply); out.Failure != FailEnded || b.runner.ran(reply.ID) != 0 {
 			t.Errorf("a reply after the end: %+v, want %s", out, FailEnded)
