@@ -66,7 +66,7 @@ func firstCells(page string) []string {
 }
 
 // problems says which rows name no test, or one that is not there.
-func problems(page string, have map[string][]subtests) []string {
+func problems(page string, have map[string][]*subtests) []string {
 	var out []string
 	ref := regexp.MustCompile("`([^`]+)`")
 	for _, cells := range rows(page) {
@@ -80,7 +80,7 @@ func problems(page string, have map[string][]subtests) []string {
 			switch {
 			case !ok:
 				out = append(out, fmt.Sprintf("%s, of the row %s, is nowhere", test, cells[0]))
-			case sub != "" && !slices.ContainsFunc(all, func(s subtests) bool { return s.has(sub) }):
+			case sub != "" && !slices.ContainsFunc(all, func(s *subtests) bool { return s.has(sub) }):
 				out = append(out, fmt.Sprintf("%s has no subtest %q, of the row %s", test, sub, cells[0]))
 			}
 		}
@@ -94,7 +94,7 @@ type subtests struct {
 	ends  [][2]string // what stands before and after a name of the table, where t.Run is given name+": more"
 }
 
-func (s subtests) has(name string) bool {
+func (s *subtests) has(name string) bool {
 	if slices.Contains(s.names, name) {
 		return true
 	}
@@ -117,7 +117,7 @@ func TestSeedProblems(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	have := map[string][]subtests{}
+	have := map[string][]*subtests{}
 	collect(file, have)
 	for cell, want := range map[string]string{
 		"`TestA`":                           "",
@@ -147,9 +147,9 @@ func TestSeedProblems(t *testing.T) {
 }
 
 // tests are all tests of the module below a folder, by name, with their subtests.
-func tests(t *testing.T, dir string) map[string][]subtests {
+func tests(t *testing.T, dir string) map[string][]*subtests {
 	t.Helper()
-	out := map[string][]subtests{}
+	out := map[string][]*subtests{}
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -174,13 +174,13 @@ func tests(t *testing.T, dir string) map[string][]subtests {
 }
 
 // collect adds the tests of a file.
-func collect(file *ast.File, out map[string][]subtests) {
+func collect(file *ast.File, out map[string][]*subtests) {
 	for _, decl := range file.Decls {
 		f, ok := decl.(*ast.FuncDecl)
 		if !ok || f.Recv != nil || f.Body == nil || !strings.HasPrefix(f.Name.Name, "Test") {
 			continue
 		}
-		var s subtests
+		s := &subtests{}
 		ast.Inspect(f.Body, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.CallExpr:
