@@ -36,6 +36,10 @@ type ExecHandover struct {
 	Fly *fly.Client
 }
 
+// askRunner runs a verb, which is its $0. Nothing is documented of the environment of an exec: where the PATH is missing, or
+// is not the image's, the runner is found all the same.
+const askRunner = `PATH="${PATH:-/usr/bin:/bin}:/usr/local/bin" exec flaudebot runner "$0"`
+
 // Call implements [Handover].
 func (h ExecHandover) Call(ctx context.Context, at Target, verb string, request, reply any) error {
 	body, err := json.Marshal(request)
@@ -43,7 +47,7 @@ func (h ExecHandover) Call(ctx context.Context, at Target, verb string, request,
 		return fmt.Errorf("encode %s: %w", verb, err)
 	}
 	res, err := h.Fly.Exec(ctx, at.App, at.Machine, fly.Exec{
-		Command: []string{"flaudebot", "runner", verb},
+		Command: []string{"/bin/sh", "-c", askRunner, verb},
 		Stdin:   string(body),
 		Timeout: execTimeout,
 	}, at.Nonce)
