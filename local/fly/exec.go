@@ -36,7 +36,7 @@ func (s *Server) exec(r *http.Request) (any, error) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
-	defer context.AfterFunc(p.over, cancel)() // it ends with the machine
+	defer context.AfterFunc(p.over, cancel)() // it ends with the machine, also where no namespace and no /proc sees to that
 	cmd := p.inside(ctx, in.Command)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(in.Stdin), &stdout, &stderr

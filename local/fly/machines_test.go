@@ -2,8 +2,10 @@ package fly_test
 
 import (
 	"fmt"
+	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -243,24 +245,51 @@ func TestStates(t *testing.T) {
 
 func TestSuspend(t *testing.T) {
 	t.Parallel()
-	// counting writes a rising number to its volume: it goes on where it was only if its memory was kept.
-	const counting = `n=0; while :; do n=$((n+1)); echo $n > "$FLAUDEBOT_DATA/n"; sleep 0.02; done`
-	t.Run("its memory stays as it was, and a start goes on", func(t *testing.T) {
-		t.Parallel()
-		w := newWorld(t, fly.Config{})
-		id := w.started("m", running(counting+`; #`))
-		w.until("it counts", func() bool { _, n := w.exec(id, `cat "$FLAUDEBOT_DATA/n"`); return len(strings.TrimSpace(n)) > 1 })
-		w.do("POST", of(id, "suspend"), nil).is(200, `{"ok":true}`)
-		w.wait(id, "suspended")
-		w.do("POST", of(id, "suspend"), nil).is(200)
-		w.do("POST", of(id, "exec"), obj{"cmd": "true"}).is(412)
-		w.start(id)
-		w.wait(id, "started")
-		w.until("it goes on counting", func() bool { _, n := w.exec(id, `cat "$FLAUDEBOT_DATA/n"`); return len(strings.TrimSpace(n)) > 1 })
-		want := []string{"suspend/suspending", "suspend/suspended", "start/starting", "start/started"}
-		if got := w.kinds(id); !slices.Equal(got[4:], want) || len(w.exits(id)) != 0 {
-			t.Errorf("events = %v, want %v and no exit", got[4:], want)
+	// all says whether every process with a mark is stopped, or none of them is. One that is stopped between vfork and exec
+	// holds its parent in state D.
+	all := func(t *testing.T, mark string, stopped bool) bool {
+		t.Helper()
+		states := ""
+		for _, pid := range withMark(t, mark) {
+			stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			if _, state, ok := strings.Cut(string(stat), ") "); ok {
+				states += state[:1]
+			}
 		}
+		if !stopped {
+			return states != "" && !strings.Contains(states, "T")
+		}
+		return strings.Contains(states, "T") && strings.Trim(states, "TD") == ""
+	}
+	t.Run("its processes stop as they are, and a start lets them go on", func(t *testing.T) {
+		t.Parallel()
+		eachKind(t, func(t *testing.T, cfg fly.Config) {
+			mark := fmt.Sprintf("suspend-%d-%v", os.Getpid(), cfg.Plain)
+			w := newWorld(t, cfg)
+			id := w.started("m", running("# "+mark+`
+				(while :; do sleep 0.02; done) &
+				n=0; while :; do n=$((n+1)); echo $n > "$FLAUDEBOT_DATA/n"; sleep 0.02; done`))
+			count := func() int {
+				_, out := w.exec(id, `cat "$FLAUDEBOT_DATA/n"`)
+				n, _ := strconv.Atoi(strings.TrimSpace(out))
+				return n
+			}
+			w.until("it counts", func() bool { return count() > 1 })
+			before := count()
+			w.do("POST", of(id, "suspend"), nil).is(200, `{"ok":true}`)
+			w.wait(id, "suspended")
+			w.until("all of it has stopped", func() bool { return all(t, mark, true) })
+			w.do("POST", of(id, "suspend"), nil).is(200)
+			w.do("POST", of(id, "exec"), obj{"cmd": "true"}).is(412)
+			w.start(id)
+			w.wait(id, "started")
+			w.until("all of it goes on", func() bool { return all(t, mark, false) })
+			w.until("it counts on from where it was", func() bool { return count() > before+2 })
+			want := []string{"suspend/suspending", "suspend/suspended", "start/starting", "start/started"}
+			if got := w.kinds(id); !slices.Equal(got[4:], want) || len(w.exits(id)) != 0 {
+				t.Errorf("events = %v, want %v and no exit", got[4:], want)
+			}
+		})
 	})
 	t.Run("a stop drops what was kept", func(t *testing.T) {
 		t.Parallel()

@@ -357,6 +357,7 @@ func TestIsolated(t *testing.T) {
 	vol := w.volume()
 	id := w.started("m", mounting(vol, "/data"))
 	other := w.started("other", nil)
+	mine := fmt.Sprintf("mine-%d", os.Getpid())
 	t.Run("its volume is at its path", func(t *testing.T) {
 		w.in(t).exec(id, "echo kept > /data/file")
 		if raw, err := os.ReadFile(filepath.Join(dir, "volumes", vol, "file")); err != nil || string(raw) != "kept\n" {
@@ -381,17 +382,17 @@ func TestIsolated(t *testing.T) {
 	})
 	t.Run("/tmp and /run are its own", func(t *testing.T) {
 		w := w.in(t)
-		_, got := w.exec(id, "ls -A /tmp; stat -c %a /tmp; echo x > /tmp/mine; echo x > /run/mine")
+		_, got := w.exec(id, "ls -A /tmp; stat -c %a /tmp; echo x > /tmp/"+mine+"; echo x > /run/"+mine)
 		top := strings.Split(strings.TrimPrefix(share, "/tmp/"), "/")[0]
 		if strings.HasPrefix(share, "/tmp/") && got != top+"\n1777\n" {
 			t.Errorf("/tmp = %q, want what is shared alone", got)
 		}
-		for _, path := range []string{"/tmp/mine", "/run/mine"} {
+		for _, path := range []string{"/tmp/" + mine, "/run/" + mine} {
 			if _, err := os.Stat(path); err == nil {
 				t.Errorf("%s is on the host", path)
 			}
 		}
-		if _, got := w.exec(other, "ls /tmp/mine /run/mine 2>/dev/null"); got != "" {
+		if _, got := w.exec(other, "ls /tmp/"+mine+" /run/"+mine+" 2>/dev/null"); got != "" {
 			t.Errorf("another machine sees %q", got)
 		}
 	})
@@ -405,7 +406,7 @@ func TestIsolated(t *testing.T) {
 		w.stopped(id)
 		w.start(id)
 		w.wait(id, "started")
-		if _, got := w.exec(id, "ls /tmp/mine 2>/dev/null; cat /data/file"); got != "kept\n" {
+		if _, got := w.exec(id, "ls /tmp/"+mine+" 2>/dev/null; cat /data/file"); got != "kept\n" {
 			t.Errorf("it finds %q", got)
 		}
 	})
