@@ -59,12 +59,24 @@ func (sv *Service) Accept(ctx context.Context, t Turn) (Accepted, error) {
 	}
 	switch res.Status {
 	case queue.Queued:
-		return Accepted{Status: AcceptQueued, Ahead: int(res.Ahead)}, nil
+		return Accepted{Status: AcceptQueued, Ahead: sv.ahead(ctx, job.Key, int(res.Ahead))}, nil
 	case queue.Duplicate:
 		return Accepted{Status: AcceptDuplicate}, nil
 	default:
 		return Accepted{Status: AcceptFull}, nil
 	}
+}
+
+// ahead is how many turns of the thread a person has to wait for: one that is answered, and whose machine goes to sleep, is none.
+func (sv *Service) ahead(ctx context.Context, key string, n int) int {
+	if n == 0 {
+		return 0
+	}
+	st, err := sv.cfg.Queue.Inspect(ctx, key)
+	if err == nil && st.Running != "" && Stage(st.Stage) == StagePosted {
+		n--
+	}
+	return n
 }
 
 // Edit changes the text of a turn that is still waiting; false: it is not waiting any more, or a newer

@@ -299,6 +299,36 @@ func TestAccept(t *testing.T) {
 			t.Error("the turn that was taken back ran")
 		}
 	})
+	t.Run("a turn that is answered, and whose machine goes to sleep, is ahead of nobody", func(t *testing.T) {
+		t.Parallel()
+		b := newBot(t)
+		r := b.replica(nil)
+		r.accept(turn("101", "one", true))
+		ctx, cancel := context.WithCancel(t.Context())
+		running, ended := make(chan Stage), make(chan error)
+		go func() {
+			ended <- r.cfg.Queue.Run(ctx, func(ctx context.Context, c *queue.Claim) queue.Verdict {
+				for _, stage := range []Stage{StageStarted, StagePosted} {
+					if err := c.SetStage(ctx, string(stage), nil); err != nil {
+						t.Errorf("SetStage = %v", err)
+					}
+					running <- stage
+				}
+				<-ctx.Done()
+				return queue.Handoff()
+			})
+		}()
+		for i, want := range []int{1, 1} { // the second has the first of these before it, and not the one that is answered
+			stage := <-running
+			if res, err := r.Accept(t.Context(), turn(fmt.Sprint(102+i), "more", false)); err != nil || res.Ahead != want {
+				t.Errorf("%s: Accept = %+v, %v; want %d ahead", stage, res, err, want)
+			}
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run = %v", err)
+		}
+	})
 	t.Run("a running turn is stopped, and the thread goes on", func(t *testing.T) {
 		t.Parallel()
 		b := newBot(t)
