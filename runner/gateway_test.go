@@ -113,6 +113,11 @@ func TestGateway(t *testing.T) {
 			if res.StatusCode != http.StatusOK || got.Header.Get("X-Api-Key") != c.wantKey || got.Header.Get("Authorization") != c.wantToken {
 				t.Errorf("%s: upstream saw %v", res.Status, got.Header)
 			}
+			// A pass in both places, as the CLI may send it, leaves none on the way out.
+			ask(t, env["ANTHROPIC_BASE_URL"], http.Header{"X-Api-Key": {pass}, "Authorization": {"Bearer " + pass}})
+			if both := u.last(); both.Header.Get("X-Api-Key") != c.wantKey || both.Header.Get("Authorization") != c.wantToken {
+				t.Errorf("upstream saw %v, want the real credential alone", both.Header)
+			}
 			if got.URL.String() != "/base/v1/messages?beta=true" || got.Header.Get("Anthropic-Version") != "x" || got.Header.Get("Anthropic-Beta") != header.Get("Anthropic-Beta") {
 				t.Errorf("upstream saw %s %v, want the request as it was", got.URL, got.Header)
 			}

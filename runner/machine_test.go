@@ -108,7 +108,7 @@ func (m *machine) start(wrap func(*exec.Cmd)) {
 	m.t.Cleanup(func() {
 		if cmd.ProcessState == nil {
 			_ = cmd.Process.Signal(syscall.SIGTERM)
-			_ = cmd.Wait()
+			m.exit()
 		}
 		if strings.Contains(log.String(), "DATA RACE") {
 			m.t.Error("process 1 has a data race")
@@ -148,7 +148,10 @@ func helperMain() int {
 // exit waits for the end of process 1 and returns its code.
 func (m *machine) exit() int {
 	m.t.Helper()
-	timer := time.AfterFunc(patience, func() { _ = m.cmd.Process.Kill() })
+	timer := time.AfterFunc(patience, func() {
+		m.t.Error("process 1 does not end")
+		_ = m.cmd.Process.Kill()
+	})
 	defer timer.Stop()
 	_ = m.cmd.Wait()
 	return m.cmd.ProcessState.ExitCode()

@@ -443,8 +443,8 @@ func trapDeaf(t *testing.T) {
 			turn := m.begin(m.turn(scene), Secrets{})
 			m.working(turn)
 			m.stop(turn)
-			if out, _ := m.end(turn); out.Failure != FailStopped || out.ExitCode != 130 {
-				t.Errorf("outcome = %+v, want it stopped with 130", out)
+			if out, _ := m.end(turn); out.Failure != FailStopped || out.ExitCode != 130 || out.EndedAt.Sub(out.StartedAt) > patience/2 {
+				t.Errorf("outcome = %+v, want it stopped soon with 130", out)
 			}
 			slow := m.turn(scene)
 			slow.Settings.TimeoutSeconds = 1

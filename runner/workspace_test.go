@@ -119,6 +119,9 @@ func TestClone(t *testing.T) {
 		if out, _ := m.end(turn); out.Failure != FailStopped || out.ExitCode != 130 {
 			t.Errorf("outcome = %+v, want it stopped", out)
 		}
+		if content(m, ".cloning-repo/part") != "" {
+			t.Error("a part of the clone is left")
+		}
 		for _, p := range left(t, pid) {
 			if there(p) {
 				t.Errorf("process %d of the clone is still there", p)
