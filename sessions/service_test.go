@@ -305,7 +305,7 @@ func TestAccept(t *testing.T) {
 		r := b.replica(nil)
 		r.accept(turn("101", "one", true))
 		ctx, cancel := context.WithCancel(t.Context())
-		running, ended := make(chan Stage), make(chan error)
+		running, accepted, ended := make(chan Stage), make(chan struct{}), make(chan error)
 		go func() {
 			ended <- r.cfg.Queue.Run(ctx, func(ctx context.Context, c *queue.Claim) queue.Verdict {
 				for _, stage := range []Stage{StageStarted, StagePosted} {
@@ -313,6 +313,7 @@ func TestAccept(t *testing.T) {
 						t.Errorf("SetStage = %v", err)
 					}
 					running <- stage
+					<-accepted
 				}
 				<-ctx.Done()
 				return queue.Handoff()
@@ -323,6 +324,7 @@ func TestAccept(t *testing.T) {
 			if res, err := r.Accept(t.Context(), turn(fmt.Sprint(102+i), "more", false)); err != nil || res.Ahead != want {
 				t.Errorf("%s: Accept = %+v, %v; want %d ahead", stage, res, err, want)
 			}
+			accepted <- struct{}{}
 		}
 		cancel()
 		if err := <-ended; err != nil {
