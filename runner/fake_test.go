@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -116,9 +117,7 @@ func (f *fake) text(s string) {
 
 func (f *fake) result(text string, more map[string]any) {
 	r := map[string]any{"type": "result", "subtype": "success", "is_error": false, "result": text, "total_cost_usd": 0.25, "session_id": f.session}
-	for k, v := range more {
-		r[k] = v
-	}
+	maps.Copy(r, more)
 	f.say(r)
 }
 
@@ -222,7 +221,7 @@ func scenes() map[string]func(f *fake, rest string) int {
 			return f.hears(nil)
 		},
 		"work and name itself": func(f *fake, rest string) int {
-			_ = os.WriteFile(rest, []byte(fmt.Sprintf("%d 0", os.Getpid())), 0o600)
+			_ = os.WriteFile(rest, fmt.Appendf(nil, "%d 0", os.Getpid()), 0o600)
 			return f.works()
 		},
 		// late: makes it although it is asked to stop

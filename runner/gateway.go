@@ -38,7 +38,6 @@ func openGateway(s Secrets) (*gateway, error) {
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(upstream)
-			r.Out.Host = upstream.Host
 			r.Out.Header.Del("X-Api-Key")
 			r.Out.Header.Del("Authorization")
 			if s.ClaudeOAuthToken != "" {

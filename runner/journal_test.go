@@ -96,14 +96,14 @@ func TestJournal(t *testing.T) {
 		c := volume(t)
 		j := newTestJournal(t, c, "a")
 		line := strings.Repeat("x", 2*maxRaw)
-		for range maxRaws/maxRaw + 50 {
+		for range 2 * maxRaws / maxRaw {
 			j.add(line, Event{Kind: KindText, Text: "said"})
 		}
 		j.close()
 		if got := size(c.turnFile("a", ".ndjson")); got > maxRaws+maxRaws/4 {
 			t.Errorf("the journal has %d bytes, want about %d", got, maxRaws)
 		}
-		if got := c.kept("a"); len(got) != maxRaws/maxRaw+50 {
+		if got := c.kept("a"); len(got) != 2*maxRaws/maxRaw {
 			t.Errorf("%d events are kept, want them all", len(got))
 		}
 	})

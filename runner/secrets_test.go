@@ -55,7 +55,7 @@ func TestSecrets(t *testing.T) {
 		}
 	}
 	// Long enough that the text of an event, of a tool's target and of a todo are cut within the secret.
-	long := func(n int) string { return strings.Repeat("x", n-10) + sec.AnthropicAPIKey }
+	long := func(n int) string { return strings.Repeat("x", n-21) + sec.AnthropicAPIKey }
 	said := jsonLine(map[string]any{"type": "assistant", "message": map[string]any{"content": []any{
 		map[string]any{"type": "text", "text": long(2000)},
 		map[string]any{"type": "tool_use", "name": "Bash", "id": "1", "input": map[string]any{"command": long(300)}},

@@ -238,6 +238,24 @@ func TestPut(t *testing.T) {
 			t.Errorf("answer = %q, want the new prompt alone", answer)
 		}
 	})
+	t.Run("what the running turn has still to read stays", func(t *testing.T) {
+		t.Parallel()
+		s, err := newServer(volume(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		mine := s.cfg.putDir("a", 1)
+		s.running = newTurn(s.cfg, Turn{ID: "a"}, "", Secrets{}, nil, mine)
+		for _, r := range []PutRequest{{Turn: "a", Fence: 1}, {Turn: "b", Fence: 1}, {Turn: "c", Fence: 2}} {
+			r.Name, r.Data = "file/x", []byte("x")
+			if got := s.put(t.Context(), r); got.Status != StatusOK {
+				t.Fatalf("put = %+v, want ok", got)
+			}
+		}
+		if size(putPath(mine, "file/x")) != 1 || size(putPath(s.cfg.putDir("b", 1), "file/x")) != 0 {
+			t.Error("want the running turn's kept, and nothing of a turn that was never taken")
+		}
+	})
 	t.Run("it cannot fill the volume", func(t *testing.T) {
 		t.Parallel()
 		m := newMachine(t).boot()
