@@ -307,7 +307,7 @@ func (l *ledger) judge(turnsOfA int) {
 		l.t.Fatal(err)
 	}
 	got := map[string][]string{}
-	for _, line := range strings.Fields(string(raw)) {
+	for line := range strings.FieldsSeq(string(raw)) {
 		got[line[:1]] = append(got[line[:1]], line)
 	}
 	for name, n := range map[string]int{"A": turnsOfA, "B": 3} {

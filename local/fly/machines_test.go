@@ -249,17 +249,17 @@ func TestSuspend(t *testing.T) {
 	// holds its parent in state D.
 	all := func(t *testing.T, mark string, stopped bool) bool {
 		t.Helper()
-		states := ""
+		var states strings.Builder
 		for _, pid := range withMark(t, mark) {
 			stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 			if _, state, ok := strings.Cut(string(stat), ") "); ok {
-				states += state[:1]
+				states.WriteString(state[:1])
 			}
 		}
 		if !stopped {
-			return states != "" && !strings.Contains(states, "T")
+			return states.String() != "" && !strings.Contains(states.String(), "T")
 		}
-		return strings.Contains(states, "T") && strings.Trim(states, "TD") == ""
+		return strings.Contains(states.String(), "T") && strings.Trim(states.String(), "TD") == ""
 	}
 	t.Run("its processes stop as they are, and a start lets them go on", func(t *testing.T) {
 		t.Parallel()

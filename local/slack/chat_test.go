@@ -2,6 +2,7 @@ package slack_test
 
 import (
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"testing"
@@ -426,9 +427,7 @@ func TestRateLimits(t *testing.T) {
 	} {
 		in(t, fmt.Sprintf("%s: %d a minute", c.method, c.perMinute), limited, func(t *testing.T, w *world) {
 			a := args{}
-			for k, v := range c.a {
-				a[k] = v
-			}
+			maps.Copy(a, c.a)
 			if a["channel"] != nil {
 				a["ts"] = w.post(bot, general, "", "x")
 			}

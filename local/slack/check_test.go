@@ -1,6 +1,7 @@
 package slack_test
 
 import (
+	"maps"
 	"strings"
 	"testing"
 
@@ -20,9 +21,7 @@ func numbered(n int) []any {
 
 func with(m args, name string, v any) args {
 	out := args{}
-	for k, old := range m {
-		out[k] = old
-	}
+	maps.Copy(out, m)
 	if out[name] = v; v == nil {
 		delete(out, name)
 	}

@@ -200,7 +200,7 @@ func (w *world) post(token, channel, thread, text string) string {
 
 // at follows a path through JSON: names, and numbers as "0". What is not there is nil.
 func at(v any, path string) any {
-	for _, name := range strings.Split(path, ".") {
+	for name := range strings.SplitSeq(path, ".") {
 		switch x := v.(type) {
 		case map[string]any:
 			v = x[name]
