@@ -242,9 +242,15 @@ func (m *machine) end(t Turn) (Outcome, string) {
 // follow reads events until one is the wanted or the turn is over, and returns all that came.
 func (m *machine) follow(t Turn, wanted func(Event) bool) []Event {
 	m.t.Helper()
+	return m.look(t, 15*time.Second, wanted)
+}
+
+// look is follow with another time that the runner may hold a reply: news are held back for a moment, unless it is short.
+func (m *machine) look(t Turn, hold time.Duration, wanted func(Event) bool) []Event {
+	m.t.Helper()
 	var all []Event
 	for {
-		r := call[EventsReply](m, "events", EventsRequest{Turn: t.ID, After: len(all), WaitMS: 15000})
+		r := call[EventsReply](m, "events", EventsRequest{Turn: t.ID, After: len(all), WaitMS: int(hold.Milliseconds())})
 		for _, e := range r.Events {
 			if all = append(all, e); e.N != len(all) {
 				m.t.Fatalf("event %d has the number %d", len(all), e.N)
@@ -262,7 +268,7 @@ func (m *machine) follow(t Turn, wanted func(Event) bool) []Event {
 // working waits until Claude Code is at work on the turn.
 func (m *machine) working(t Turn) {
 	m.t.Helper()
-	events := m.follow(t, func(e Event) bool { return e.Kind == KindText })
+	events := m.look(t, 20*time.Millisecond, func(e Event) bool { return e.Kind == KindText })
 	if events[len(events)-1].Kind != KindText {
 		m.t.Fatalf("the turn came to an end: %+v", events)
 	}
