@@ -144,7 +144,7 @@ func methodScopes() map[string][]string {
 		"PostMessage": chat, "PostMessageWithResponse": chat, "PostEphemeral": chat, "UpdateMessage": chat, "DeleteMessage": chat,
 		"GetPermalink": nil, "AddReaction": {"reactions:write"}, "RemoveReaction": {"reactions:write"}, "GetReactions": {"reactions:read"},
 		"GetConversationReplies": everywhere("history"), "GetConversationHistory": everywhere("history"),
-		"GetConversationInfo": everywhere("read"), "GetUsersInConversation": everywhere("read"), "OpenConversation": {"im:write"},
+		"GetConversationsForUser": everywhere("read"), "GetConversationInfo": everywhere("read"), "GetUsersInConversation": everywhere("read"), "OpenConversation": {"im:write"},
 		"GetUserInfo": {"users:read"}, "GetUserGroupMembers": {"usergroups:read"},
 		"UploadFile": {"files:write"}, "GetFileInfo": {"files:read"}, "SetAgentSessionStatus": {"assistant:write"},
 	}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -269,8 +270,11 @@ func TestRedisAway(t *testing.T) {
 		addr, dir := freeAddr(t), t.TempDir()
 		kill := startRedis(t, addr, dir)
 		start(t, append(append([]string{}, w.env...), "REDIS_URL=redis://"+addr), "serve")
-		root := w.say(member, general, "", mention+"take 2 seconds")
-		w.until("the command runs", func() bool { return strings.Contains(toJSON(t, w.thread(general, root)), "sleep 2") })
+		root := w.say(member, general, "", mention+"run: touch /data/workspace/began && sleep 3")
+		w.until("the command runs", func() bool {
+			began, _ := filepath.Glob(filepath.Join(w.data, "fly", "volumes", "*", "workspace", "began"))
+			return len(began) == 1
+		})
 		kill()
 		reply := w.say(member, general, root, "say: kept")
 		startRedis(t, addr, dir)

@@ -64,6 +64,16 @@ func shows(selector, text string) step {
 func visible(selector string) step { return chromedp.WaitVisible(chromedp.CSS(selector)) }
 func click(selector string) step   { return chromedp.Click(chromedp.CSS(selector)) }
 
+// press clicks on what is there at that moment: a live update may put another element in its place.
+func press(selector string) step {
+	poll := chromedp.Poll[bool](fmt.Sprintf(`(() => { const e = document.querySelector(%q); if (e) e.click(); return !!e })()`, selector),
+		chromedp.WithPollingTimeout(60*time.Second), chromedp.WithPollingInterval(100*time.Millisecond))
+	return func(ctx context.Context, t *chromedp.Target) (chromedp.Void, error) {
+		_, err := poll(ctx, t)
+		return chromedp.Void{}, err
+	}
+}
+
 // screenshot keeps a picture where FLAUDEBOT_TEST_PICTURES says, else nowhere.
 func screenshot(t *testing.T, ctx context.Context, name string) {
 	t.Helper()
@@ -113,7 +123,7 @@ func TestPage(t *testing.T) {
 	do(t, ctx, "a live message has a Stop button", send("thread", "take 50 seconds"), shows("#thread .content", "sleep 50"),
 		visible(`#thread button.block[data-action="stop"]`))
 	screenshot(t, ctx, "page-light.png")
-	do(t, ctx, "Stop stops it", click(`#thread button.block[data-action="stop"]`), shows("#thread .content", "exit 130"))
+	do(t, ctx, "Stop stops it", press(`#thread button.block[data-action="stop"]`), shows("#thread .content", "exit 130"))
 	do(t, ctx, "/flaude end ends the only session", send("channel", "/flaude end"), shows("#messages .message.private", "Ending the session"),
 		shows("#thread .content", "The session has ended"))
 
@@ -125,7 +135,7 @@ func TestPage(t *testing.T) {
 	if err != nil || buttons != 2 {
 		t.Errorf("the picker has %d buttons, %v, want 2", buttons, err)
 	}
-	do(t, ctx, "and its button ends one", click(`#messages .message.private button.block[data-action="end"]`),
+	do(t, ctx, "and its button ends one", press(`#messages .message.private button.block[data-action="end"]`),
 		shows("#messages .message, #thread .message", "Ending the session"))
 }
 
@@ -141,7 +151,7 @@ func TestPageInTheDark(t *testing.T) {
 	if text, code := w.answer(general, root, root); code != "0" {
 		t.Fatalf("answer = %q (exit %s)", text, code)
 	}
-	do(t, ctx, "Markdown is rendered", click(".replies"), visible("#thread table"),
+	do(t, ctx, "Markdown is rendered", press(".replies"), visible("#thread table"),
 		visible("#thread pre code"), visible("#thread ol li"), visible("#thread blockquote"))
 	screenshot(t, ctx, "page-dark.png")
 }
