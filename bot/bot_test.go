@@ -81,6 +81,27 @@ func TestIntake(t *testing.T) {
 			t.Errorf("turns = %v, want %v without the aside %s", got, want, aside)
 		}
 	})
+	t.Run("a mention that names the bot as well is one", func(t *testing.T) {
+		w := w.in(t)
+		ts := w.say(member, general, "", "<@U0FLAUDE|flaude> fix it")
+		w.until("a turn", func() bool { return w.sessions.turn(ts) != nil })
+		if turn := w.sessions.turn(ts); turn.Text != "fix it" || !turn.Mention {
+			t.Errorf("turn = %+v", turn)
+		}
+	})
+	t.Run("what Slack tells of a channel is nobody's prompt", func(t *testing.T) {
+		w := w.in(t)
+		for i, e := range []innerEvent{
+			{Subtype: "channel_topic", User: "U0MEMBER", Text: "set the topic: ask <@U0FLAUDE>"},
+			{Subtype: "tombstone", User: "U0MEMBER", Text: mention + "This message was deleted."},
+			{User: slackbot, Text: mention + "reminder"},
+		} {
+			e.Type, e.Channel, e.TS = "message", general, fmt.Sprintf("1700000000.00000%d", i)
+			if err := w.bot.take(t.Context(), outerEvent{TeamID: team, Event: e}); err != nil || w.sessions.turn(e.TS) != nil {
+				t.Errorf("%+v became a turn, %v", e, err)
+			}
+		}
+	})
 	t.Run("an empty mention is told what to do", func(t *testing.T) {
 		w := w.in(t)
 		ts := w.say(member, general, "", mention)
@@ -182,6 +203,34 @@ func TestThread(t *testing.T) {
 			t.Errorf("stopped %d times, want once and no turn", n)
 		}
 		w.sessions.set(func(f *fakeSessions) { f.status.Running = nil })
+	})
+	t.Run("a word to stop is not lost when it could not be noted", func(t *testing.T) {
+		w := w.in(t)
+		w.sessions.set(func(f *fakeSessions) {
+			f.status.Running, f.stops, f.forget = &sessions.Turn{Kind: sessions.KindTurn, User: "U0MEMBER", Text: "x"}, nil, 1
+		})
+		defer w.sessions.set(func(f *fakeSessions) { f.status.Running = nil })
+		ts := w.say(member, general, root, mention+"stop")
+		note := `"turn":"` + string(turnID(team, general, ts)) + `"`
+		w.until("a sentence", func() bool { return has(w.thread(general, root), sayStopping, note) })
+		if n := w.sessions.count(func(f *fakeSessions) int { return len(f.stops) }); n < 2 {
+			t.Errorf("asked to stop %d times, want again when Slack sent it again", n)
+		}
+	})
+	t.Run("a word to stop that comes again leaves the turn alone that began after it", func(t *testing.T) {
+		w := w.in(t)
+		w.sessions.set(func(f *fakeSessions) {
+			f.status.Running, f.stops = &sessions.Turn{Kind: sessions.KindTurn, User: "U0MEMBER", Text: "x"}, nil
+			f.status.Since = time.Now().Add(time.Minute)
+		})
+		defer w.sessions.set(func(f *fakeSessions) { f.status.Running, f.status.Since = nil, time.Time{} })
+		e := innerEvent{Type: "message", User: "U0MEMBER", Text: mention + "stop", Channel: general, TS: tsOf(time.Now()), ThreadTS: root}
+		if err := w.bot.take(t.Context(), outerEvent{TeamID: team, Event: e, again: true}); err != nil {
+			t.Fatal(err)
+		}
+		if n := w.sessions.count(func(f *fakeSessions) int { return len(f.stops) }); n != 0 {
+			t.Errorf("asked to stop %d times, want never", n)
+		}
 	})
 	t.Run("only its owner and admins end a session; unpushed work is named first", func(t *testing.T) {
 		w := w.in(t)
@@ -315,6 +364,10 @@ func TestMissed(t *testing.T) {
 			w.sessions.marks = tillLately()
 			w.say(member, general, "", "people talking")
 			want = append(want, w.say(member, general, root, "a reply"))
+			told := w.api(member, "chat.postMessage", url.Values{
+				"channel": {general}, "thread_ts": {root}, "text": {mention + "one for the channel too"}, "reply_broadcast": {"true"},
+			})
+			want = append(want, fmt.Sprint(told["ts"]))
 			w.say(member, general, root, "!aside not for you")
 			begun := w.say(member, general, "", mention+"begin")
 			want = append(want, begun, w.say(admin, general, begun, "and a reply to it"), w.say(member, general, root, "another reply"))
@@ -328,8 +381,18 @@ func TestMissed(t *testing.T) {
 			}
 			return 0
 		})
-		if n := len(got); n != len(want)+1 || !slices.Equal(got[:n-1], want) {
+		// Threads do not wait for each other.
+		for name, of := range map[string][]string{"the live session's": {want[0], want[1], want[4]}, "the new": {want[2], want[3]}} {
+			in := slices.DeleteFunc(slices.Clone(got), func(ts string) bool { return !slices.Contains(of, ts) })
+			if !slices.Equal(in, of) {
+				t.Errorf("turns of %s thread = %v, want %v", name, in, of)
+			}
+		}
+		if len(got) != len(want)+1 {
 			t.Errorf("turns = %v, want %v and a last one", got, want)
+		}
+		if turn := w.sessions.turn(want[1]); turn == nil || turn.Thread.TS != root {
+			t.Errorf("the reply that was sent to the channel too = %+v, want it in its thread", turn)
 		}
 	})
 	t.Run("is asked about when it is old, and done when it is wanted", func(t *testing.T) {

@@ -31,16 +31,24 @@ func controlWord(in incoming) string {
 	return ""
 }
 
-// control acts on a control word, once however often its message is delivered.
+// control acts on a control word. It acts first and notes afterwards that it did: whoever dies between the two leaves the word to
+// Slack, which sends it again.
 func (b *Bot) control(ctx context.Context, in incoming, word string) error {
-	if b.late(in.event) && word != "end" {
+	if in.event.late && word != "end" {
 		return nil // what it was about is over
 	}
-	first, err := b.sessions.Once(ctx, "control:"+string(in.id()))
-	if err != nil || !first {
+	key := "control:" + string(in.id())
+	if done, err := b.sessions.Noted(ctx, key); err != nil || done {
+		return err
+	}
+	if over, err := b.isOver(ctx, in, word); err != nil || over {
 		return err
 	}
 	r := b.act(ctx, word, in.thread, in.event.User, false)
+	first, err := b.sessions.Once(ctx, key)
+	if err != nil || !first {
+		return err
+	}
 	b.aside(ctx, func(ctx context.Context) {
 		if word == "end" || word == "stop" {
 			b.say(ctx, in.thread, in.id(), r.text, r.blocks...)
@@ -49,6 +57,15 @@ func (b *Bot) control(ctx context.Context, in incoming, word string) error {
 		b.whisper(ctx, in.thread, in.event.User, r.text)
 	})
 	return nil
+}
+
+// isOver tells a word to stop that comes again, from the turn that runs by now: that one began after the word.
+func (b *Bot) isOver(ctx context.Context, in incoming, word string) (bool, error) {
+	if word != "stop" || !in.event.again {
+		return false, nil
+	}
+	st, err := b.sessions.Status(ctx, in.thread)
+	return err == nil && st.Running != nil && tsOf(st.Since) > in.event.TS, err
 }
 
 // answer is what a person is told.

@@ -44,8 +44,8 @@ type innerEvent struct {
 		Channel string `json:"channel"`
 		TS      string `json:"ts"`
 	} `json:"item"`
-	again  bool // Slack sends it once more
-	missed bool // it was read, since nobody had taken it in
+	again bool // Slack sends it once more
+	late  bool // it was missed for so long that its author may not want it any more
 }
 
 type slackFile struct {
@@ -87,12 +87,12 @@ func (b *Bot) take(ctx context.Context, o outerEvent) (err error) {
 		return b.message(ctx, team, e)
 	case "message":
 		switch e.Subtype {
-		case "", "file_share", "thread_broadcast", "me_message":
-			return b.message(ctx, team, e)
 		case "message_changed":
 			return b.edited(ctx, team, e)
 		case "message_deleted":
 			return b.deleted(ctx, team, e)
+		default:
+			return b.message(ctx, team, e)
 		}
 	case "agent_session_stopped":
 		thread := sessions.Thread{Team: team, Channel: e.Channel, TS: e.ThreadTS}
@@ -123,12 +123,12 @@ func turnID(team, channel, ts string) sessions.TurnID {
 }
 
 func (b *Bot) read(team string, e innerEvent) incoming {
-	own := "<@" + b.self + ">"
+	own := ownMention(b.self)
 	in := incoming{
 		team: team, event: e, thread: sessions.Thread{Team: team, Channel: e.Channel, TS: e.thread()},
-		mention: strings.Contains(e.Text, own), dm: e.ChannelType == "im" || strings.HasPrefix(e.Channel, "D"), root: e.thread() == e.TS,
+		mention: e.Type == "app_mention" || own.MatchString(e.Text), dm: e.ChannelType == "im" || strings.HasPrefix(e.Channel, "D"), root: e.thread() == e.TS,
 	}
-	in.words = strings.TrimSpace(ownMention(b.self).ReplaceAllString(e.Text, " "))
+	in.words = strings.TrimSpace(own.ReplaceAllString(e.Text, " "))
 	return in
 }
 
@@ -139,7 +139,7 @@ func ownMention(self string) *regexp.Regexp {
 // message takes in what somebody said. A mention comes as two events, and each of them perhaps several times: the
 // turn's id makes them one.
 func (b *Bot) message(ctx context.Context, team string, e innerEvent) error {
-	if e.BotID != "" || e.User == "" || e.User == b.self || e.TS == "" {
+	if e.BotID != "" || e.User == "" || e.User == b.self || e.User == slackbot || e.TS == "" || !isSaid(e.Subtype) {
 		return nil
 	}
 	in := b.read(team, e)
@@ -169,6 +169,14 @@ func (b *Bot) message(ctx context.Context, team string, e innerEvent) error {
 		return b.sayOnce(ctx, in, "empty", sayEmpty)
 	}
 	return b.accept(ctx, in, begins)
+}
+
+// slackbot is Slack's own user, which the API does not call a bot.
+const slackbot = "USLACKBOT"
+
+// isSaid tells what people say from what Slack tells of a channel: joins, topics, tombstones and the like.
+func isSaid(subtype string) bool {
+	return slices.Contains([]string{"", "file_share", "thread_broadcast", "me_message"}, subtype)
 }
 
 // replyCounts says whether a reply without a mention is for the bot: when its thread has a session, and the reply is
@@ -212,7 +220,7 @@ func isAside(text string) bool {
 
 // accept stores the turn and shows that it was heard.
 func (b *Bot) accept(ctx context.Context, in incoming, begins bool) error {
-	if b.late(in.event) {
+	if in.event.late {
 		return b.ask(ctx, in)
 	}
 	t := b.turn(in, begins)

@@ -3,6 +3,7 @@ package bot
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -34,6 +35,10 @@ const catchUpFirst = 10 * time.Second
 const (
 	maxMissedPages   = 5   // of 200 messages, of a channel or a thread
 	maxMissedThreads = 300 // live sessions whose threads are read, the ones used last
+	// threadsBack is how long before a mark a thread may have begun to be looked into, unless it has a live session.
+	threadsBack = 48 * time.Hour
+	// overlapFor is the age up to which a mark is overlapped: the queue knows for three days what it has seen.
+	overlapFor = 48 * time.Hour
 )
 
 // marks are how far channels were taken in by this replica, until they are written.
@@ -109,7 +114,8 @@ func (b *Bot) catchUps(ctx context.Context, first func()) {
 	first()
 }
 
-// catchUp reads what was said since the marks, and takes it in.
+// catchUp reads what was said since the marks, channel by channel, the one that spoke last first, and takes it in. A channel that
+// cannot be read does not keep the others waiting; its error is returned.
 func (b *Bot) catchUp(ctx context.Context) error {
 	marks, err := b.sessions.Marks(ctx, b.team)
 	if err != nil {
@@ -123,54 +129,69 @@ func (b *Bot) catchUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var missed []innerEvent
+	now := time.Now() // what is late is so from here: the look itself may take long
+	slices.SortFunc(channels, func(x, y string) int { return cmp.Compare(marks[y].UpTo, marks[x].UpTo) })
+	var failed error
 	for _, channel := range channels {
 		mark, known := marks[channel]
 		if !known { // from now on
-			b.marks.note(channel, tsOf(time.Now()))
+			b.marks.note(channel, tsOf(now))
 			continue
 		}
-		said, err := b.saidSince(ctx, channel, max(mark.Since, before(mark.UpTo, overlap)), live[channel])
-		if err != nil {
-			return err
+		if err := b.catchUpIn(ctx, channel, mark, live[channel], now); err != nil {
+			failed = errors.Join(failed, err)
 		}
-		missed = append(missed, said...)
 	}
-	slices.SortFunc(missed, func(a, b innerEvent) int { return cmp.Compare(a.TS, b.TS) })
+	b.writeMarks(ctx)
+	return failed
+}
+
+// catchUpIn takes in what was missed in a channel.
+func (b *Bot) catchUpIn(ctx context.Context, channel string, mark sessions.Mark, live []string, now time.Time) error {
+	oldest := mark.UpTo
+	if oldest > before(tsOf(now), overlapFor) {
+		oldest = max(mark.Since, before(oldest, overlap))
+	}
+	missed, err := b.saidSince(ctx, channel, oldest, live)
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(missed, func(x, y innerEvent) int { return cmp.Compare(x.TS, y.TS) })
 	for _, e := range missed {
+		e.late = e.TS < before(tsOf(now), b.cfg.AskAfter)
 		if err := b.message(ctx, b.team, e); err != nil {
 			return err
 		}
-		b.marks.note(e.Channel, e.TS)
+		b.marks.note(channel, e.TS)
 	}
-	b.writeMarks(ctx)
 	return nil
 }
 
-// saidSince is what was said in a channel, in the threads of its live sessions, and in threads that begin within that time.
+// saidSince is what was said in a channel: beside threads, in those of its live sessions, and in those that began lately.
 func (b *Bot) saidSince(ctx context.Context, channel, oldest string, live []string) ([]innerEvent, error) {
 	threads := map[string]bool{}
 	for _, ts := range live {
 		threads[ts] = true
 	}
 	var out []innerEvent
-	add := func(thread string, m slack.Message) {
-		e := eventOf(sessions.Thread{Team: b.team, Channel: channel, TS: thread}, m)
-		e.missed = true
-		if thread == m.Timestamp {
-			e.ThreadTS = ""
-		}
-		out = append(out, e)
-	}
 	err := b.pages(ctx, func(cursor string) ([]slack.Message, string, error) {
-		res, err := b.api.GetConversationHistoryContext(ctx, &slack.GetConversationHistoryParameters{ChannelID: channel, Oldest: oldest, Cursor: cursor, Limit: 200})
+		res, err := b.api.GetConversationHistoryContext(ctx, &slack.GetConversationHistoryParameters{
+			ChannelID: channel, Oldest: before(oldest, threadsBack), Cursor: cursor, Limit: 200,
+		})
 		if err != nil {
 			return nil, "", err
 		}
 		return res.Messages, res.ResponseMetaData.NextCursor, nil
 	}, func(m slack.Message) {
-		add(m.Timestamp, m)
-		if m.ReplyCount > 0 {
+		switch {
+		case m.ThreadTimestamp != "" && m.ThreadTimestamp != m.Timestamp: // a reply that was sent to the channel too
+			threads[m.ThreadTimestamp] = true
+		case m.Timestamp > oldest:
+			e := eventOf(sessions.Thread{Team: b.team, Channel: channel}, m)
+			e.ThreadTS = ""
+			out = append(out, e)
+		}
+		if m.LatestReply > oldest {
 			threads[m.Timestamp] = true
 		}
 	})
@@ -185,7 +206,7 @@ func (b *Bot) saidSince(ctx context.Context, channel, oldest string, live []stri
 			return page, next, err
 		}, func(m slack.Message) {
 			if m.Timestamp != thread && m.Timestamp > oldest {
-				add(thread, m)
+				out = append(out, eventOf(sessions.Thread{Team: b.team, Channel: channel, TS: thread}, m))
 			}
 		})
 		if err != nil {
@@ -221,6 +242,7 @@ func (b *Bot) pages(ctx context.Context, read func(cursor string) ([]slack.Messa
 			return nil
 		}
 	}
+	b.log.WarnContext(ctx, "more was missed than is read")
 	return nil
 }
 
@@ -258,11 +280,6 @@ func (b *Bot) liveThreads(ctx context.Context) (map[string][]string, error) {
 		out[s.Thread.Channel] = append(out[s.Thread.Channel], s.Thread.TS)
 	}
 	return out, nil
-}
-
-// late tells what was missed for so long that its author may not want it any more.
-func (b *Bot) late(e innerEvent) bool {
-	return e.missed && e.TS < before(tsOf(time.Now()), b.cfg.AskAfter)
 }
 
 // ask asks whether a message is still to be done that was missed for long; Retry does it.

@@ -24,6 +24,8 @@ type Sessions interface {
 	Status(ctx context.Context, thread sessions.Thread) (sessions.Status, error)
 	// List returns the live sessions of a channel, or of all channels if channel is empty, newest first.
 	List(ctx context.Context, team, channel string) ([]sessions.Session, error)
+	// Noted reports whether Once was called for key.
+	Noted(ctx context.Context, key string) (bool, error)
 	// Known reports whether a turn was ever accepted, within three days.
 	Known(ctx context.Context, id sessions.TurnID) (bool, error)
 	// Mark notes how far each channel was taken in: everything up to a message's ts. A note never goes back.

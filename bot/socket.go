@@ -196,6 +196,7 @@ func (c *connection) take(ctx context.Context, e envelope) {
 		case c.queues[lane(outer.Event)] <- do:
 		default: // too much at once: Slack sends it again
 			c.bot.log.WarnContext(ctx, "event left to Slack: too many wait")
+			c.bot.unstored.Store(true)
 		}
 	default:
 		ack(nil)

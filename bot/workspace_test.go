@@ -200,6 +200,7 @@ type fakeSessions struct {
 	seen     map[sessions.TurnID]bool
 	fail     int // so many times Accept fails
 	full     bool
+	forget   int  // so many times Once fails
 	busy     bool // what was accepted waits
 	marks    map[string]sessions.Mark
 	status   sessions.Status
@@ -305,6 +306,12 @@ func (f *fakeSessions) List(_ context.Context, _, channel string) ([]sessions.Se
 	return out, nil
 }
 
+func (f *fakeSessions) Noted(_ context.Context, key string) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.once[key], nil
+}
+
 func (f *fakeSessions) Known(_ context.Context, id sessions.TurnID) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -333,6 +340,10 @@ func (f *fakeSessions) Marks(context.Context, string) (map[string]sessions.Mark,
 func (f *fakeSessions) Once(_ context.Context, key string) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.forget > 0 {
+		f.forget--
+		return false, errors.New("Redis is away")
+	}
 	first := !f.once[key]
 	f.once[key] = true
 	return first, nil

@@ -53,3 +53,12 @@ func (sv *Service) Marks(ctx context.Context, team string) (map[string]Mark, err
 func (sv *Service) Known(ctx context.Context, id TurnID) (bool, error) {
 	return sv.cfg.Queue.Seen(ctx, string(id))
 }
+
+// Noted reports whether [Service.Once] was called for key, within its thirty days.
+func (sv *Service) Noted(ctx context.Context, key string) (bool, error) {
+	n, err := sv.store.rdb.Exists(ctx, sv.store.prefix+"once:"+key).Result()
+	if err != nil {
+		return false, fmt.Errorf("look whether %s was noted: %w", key, err)
+	}
+	return n > 0, nil
+}
