@@ -141,7 +141,7 @@ func (v *validator) slack(c *config) {
 	v.token("SLACK_BOT_TOKEN", c.SlackBotToken, "xoxb-", "Slack app → OAuth & Permissions → Bot User OAuth Token")
 	v.address("SLACK_API_URL", c.SlackAPIURL)
 	if c.SlackAPIURL != "" && !strings.HasSuffix(c.SlackAPIURL, "/") {
-		v.add("SLACK_API_URL=%s: must end in /, since the method's name is appended", c.SlackAPIURL)
+		v.add("SLACK_API_URL=%s: must end in /, since the method's name is appended", redactAddress(c.SlackAPIURL))
 	}
 	c.allowedUsers = v.ids("FLAUDEBOT_ALLOWED_USERS", c.AllowedUsers, "UWS")
 	c.allowedChannels = v.ids("FLAUDEBOT_ALLOWED_CHANNELS", c.AllowedChannels, "CGD")
@@ -172,7 +172,7 @@ func (v *validator) fly(c *config) {
 	v.address("FLY_FLAPS_BASE_URL", c.FlyBaseURL)
 	v.address("FLY_API_BASE_URL", c.FlyLogsURL)
 	if strings.HasSuffix(strings.TrimRight(c.FlyBaseURL, "/"), "/v1") {
-		v.add("FLY_FLAPS_BASE_URL=%s: leave /v1 out", c.FlyBaseURL)
+		v.add("FLY_FLAPS_BASE_URL=%s: leave /v1 out", redactAddress(c.FlyBaseURL))
 	}
 	switch {
 	case c.FlyApp == "":
@@ -202,6 +202,7 @@ func (v *validator) claude(c *config) {
 }
 
 func (v *validator) rest(c *config) {
+	v.secrets(c.settings)
 	c.ttl = v.duration("FLAUDEBOT_TTL", c.TTL, 0, 0)
 	c.idleTTL = v.duration("FLAUDEBOT_IDLE_TTL", c.IdleTTL, 0, 0)
 	c.linger = v.duration("FLAUDEBOT_LINGER", c.Linger, 0, time.Hour)
@@ -224,8 +225,16 @@ func (v *validator) token(name, value, prefix, where string) {
 		v.add("%s is not set: %s", name, where)
 	case !strings.HasPrefix(value, prefix):
 		v.add("%s: want a token that begins with %s (%s)", name, prefix, where)
-	case strings.ContainsAny(value, " \t\n"):
-		v.add("%s: holds a space or a line break: copy it again", name)
+	}
+}
+
+// secrets refuses what cannot be a token or a key, for all that are marked as such.
+func (v *validator) secrets(s settings) {
+	values := reflect.ValueOf(s)
+	for f := range reflect.TypeFor[settings]().Fields() {
+		if f.Tag.Get("secret") != "" && strings.ContainsAny(values.FieldByIndex(f.Index).String(), " \t\r\n") {
+			v.add("%s: holds a space or a line break: copy it again", f.Tag.Get("envconfig"))
+		}
 	}
 }
 
@@ -261,6 +270,8 @@ func (v *validator) duration(name, value string, low, high time.Duration) time.D
 		v.add("%s=%s: want a duration such as 30s, 15m or 48h", name, value)
 	case d < low:
 		v.add("%s=%s: want at least %s", name, value, low)
+	case d > 0 && d < time.Second:
+		v.add("%s=%s: want at least 1s, or 0", name, value)
 	case high > 0 && d > high:
 		v.add("%s=%s: want at most %s", name, value, high)
 	}
@@ -333,7 +344,7 @@ func parseRepos(value string) ([]runner.Repo, error) {
 		}
 		out = append(out, r)
 	}
-	return out, nil
+	return out, runner.CheckRepos(out)
 }
 
 // cutLast cuts a folder off; an = inside of a query or a path with a later slash is part of the address.

@@ -73,6 +73,13 @@ func TestSettings(t *testing.T) {
 		{"a token inside of a repository's address", func(s *settings) { s.Repos = "https://u:secret@github.com/a/b" }, "set GITHUB_USERNAME and GITHUB_TOKEN"},
 		{"a token as the user of a repository's address", func(s *settings) { s.Repos = "https://secret@github.com/a/b" }, "set GITHUB_USERNAME and GITHUB_TOKEN"},
 		{"a repository outside of the workspace", func(s *settings) { s.Repos = "https://github.com/a/b=../x" }, "a plain name below the workspace"},
+		{"two repositories in one folder", func(s *settings) { s.Repos = "https://github.com/a/site,https://github.com/b/site" }, "two repositories would be in site"},
+		{"a repository in the attachments' folder", func(s *settings) { s.Repos = "https://github.com/a/attachments" }, "is no name for a repository's folder"},
+		{"a Fly token with a line break", func(s *settings) { s.FlyToken = "fly\nsecret" }, "FLY_API_TOKEN: holds a space or a line break"},
+		{"a Claude key with a space", func(s *settings) { s.AnthropicAPIKey = "sk-ant secret" }, "ANTHROPIC_API_KEY: holds a space or a line break"},
+		{"a Git token with a line break", func(s *settings) { s.GitToken = "ghp-secret\n" }, "GITHUB_TOKEN: holds a space or a line break"},
+		{"a base address with a password and the version", func(s *settings) { s.FlyBaseURL = "https://me:hunter2@fly.example/v1" }, "FLY_FLAPS_BASE_URL=[redacted]: leave /v1 out"},
+		{"a time limit below what it is counted in", func(s *settings) { s.TurnTimeout = "500ms" }, "FLAUDEBOT_TURN_TIMEOUT=500ms: want at least 1s, or 0"},
 		{"an unknown log format", func(s *settings) { s.LogFormat = "xml" }, "want text or json"},
 	} {
 		t.Run("says what is wrong: "+c.name, func(t *testing.T) {
