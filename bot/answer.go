@@ -39,7 +39,7 @@ func (b *Bot) Finish(ctx context.Context, s sessions.Session, t sessions.Turn, l
 
 // postParts posts the parts that are not in the thread yet, in order.
 func (b *Bot) postParts(ctx context.Context, s sessions.Session, t sessions.Turn, o sessions.Outcome, posted map[string]string) error {
-	for i, p := range b.parts(s, t, o) {
+	for i, p := range b.parts(s, t, o, b.isEnding(ctx, t, o)) {
 		name := strconv.Itoa(i + 1)
 		if posted[name] != "" {
 			continue
@@ -69,8 +69,17 @@ type part struct {
 // maxParts is how many messages an answer may take before it becomes a file.
 const maxParts = 3
 
+// isEnding reports whether a turn was stopped since its session ends: then there is nothing to go on with.
+func (b *Bot) isEnding(ctx context.Context, t sessions.Turn, o sessions.Outcome) bool {
+	if o.Failure != runner.FailStopped {
+		return false
+	}
+	st, err := b.sessions.Status(ctx, t.Thread)
+	return err == nil && ending(st)
+}
+
 // parts makes the messages of an outcome.
-func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome) []part {
+func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isEnding bool) []part {
 	if t.Kind == sessions.KindEnd {
 		return []part{{text: sayGoodbye(s, o)}}
 	}
@@ -87,14 +96,17 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome) []p
 	for i := range out {
 		out[i].text = escape(out[i].markdown)
 	}
-	if o.Failure != runner.FailNone {
+	switch {
+	case isEnding:
+		out = append(out, part{text: sayStoppedForGood})
+	case o.Failure != runner.FailNone:
 		out = append(out, part{text: failureSentence(o)})
-	} else if len(out) == 0 {
+	case len(out) == 0:
 		out = append(out, part{text: "Done. Claude had nothing to say about it."})
 	}
 	last := &out[len(out)-1]
 	last.footer = footerLine(o)
-	if canRetry(o.Failure) && t.Kind == sessions.KindTurn {
+	if canRetry(o.Failure) && t.Kind == sessions.KindTurn && !isEnding {
 		last.buttons = append(last.buttons, button("retry", "Retry", string(t.ID), "primary"))
 	}
 	return out
@@ -227,7 +239,7 @@ func (b *Bot) uploadAnswer(ctx context.Context, t sessions.Turn, name, text stri
 func (b *Bot) settle(ctx context.Context, t sessions.Turn, liveTS string, o sessions.Outcome) {
 	b.native.set(ctx, b, t.Thread, slack.AgentSessionStatusActive)
 	if liveTS != "" {
-		text := fmt.Sprintf("*%s* · %s", doneSentence(o), footerLine(o))
+		text := fmt.Sprintf("*%s* · %d s", doneSentence(o), seconds(o))
 		block := slack.NewContextBlock("", slack.NewTextBlockObject(slack.MarkdownType, text, false, false))
 		err := b.patiently(ctx, func() error {
 			_, _, _, err := b.api.UpdateMessageContext(ctx, t.Thread.Channel, liveTS, slack.MsgOptionText(text, false), slack.MsgOptionBlocks(block))

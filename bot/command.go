@@ -42,8 +42,10 @@ func (b *Bot) command(ctx context.Context, payload json.RawMessage) any {
 		return ephemeral(b.inThread(ctx, c, word, rest))
 	case "run":
 		return ephemeral(b.runOnce(ctx, c, rest))
+	case "", "help":
+		return ephemeral(plainly(sayHelp))
 	}
-	return ephemeral(plainly(sayHelp))
+	return ephemeral(plainly("I do not know “" + escape(clip(unescape(word), 40)) + "”.\n" + sayHelp))
 }
 
 // ephemeral is the body of an ack that answers a command.
@@ -79,7 +81,7 @@ func (b *Bot) inThread(ctx context.Context, c slashCommand, word, link string) a
 			if err != nil {
 				return plainly(sayTrouble)
 			}
-			a.text = "Which one? \n" + a.text
+			a.text, a.blocks = "Which one?\n"+a.text, append([]slack.Block{section("Which one?")}, a.blocks...)
 			return a
 		case len(live) > 1:
 			return plainly("There are several live sessions here: add a link to a thread.")

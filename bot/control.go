@@ -19,12 +19,8 @@ func controlWord(in incoming) string {
 	bang := strings.HasPrefix(words, "!")
 	word := strings.TrimRight(strings.TrimPrefix(words, "!"), ".!")
 	switch word {
-	case "end", "stop":
-		if bang || in.mention {
-			return word
-		}
-	case "status", "help", "list":
-		if in.mention {
+	case "end", "stop", "status", "help", "list":
+		if bang || in.mention || (in.dm && in.root) {
 			return word
 		}
 	}

@@ -143,7 +143,12 @@ func (b *Bot) pressRetry(ctx context.Context, p interactionPayload, thread sessi
 		return plainly(sayFull)
 	case res.Status == sessions.AcceptDuplicate:
 		return plainly("It is being run again already.")
-	case res.Ahead > 0:
+	}
+	b.aside(ctx, func(ctx context.Context) { // the mark of the first try goes
+		b.react(ctx, t, "eyes")
+		b.unreact(ctx, t, "x")
+	})
+	if res.Ahead > 0 {
 		return plainly(sayPlace(res.Ahead))
 	}
 	return plainly("Running it again.")

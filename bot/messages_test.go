@@ -156,7 +156,7 @@ func outcomes(b *Bot) map[string][]part {
 		return b.parts(session("1.2"), turn, sessions.Outcome{
 			Outcome: runner.Outcome{ExitCode: code, Failure: f, Error: err, StartedAt: at, EndedAt: at.Add(61 * time.Second), CostUSD: 0.1234},
 			Answer:  answer, Number: 3,
-		})
+		}, false)
 	}
 	out := map[string][]part{
 		"short":            make1("**Done**: see `main.go`", 0, runner.FailNone, ""),
@@ -165,7 +165,10 @@ func outcomes(b *Bot) map[string][]part {
 		"in two messages":  make1(strings.Repeat("word ", 1500)+"\n\n"+strings.Repeat("more ", 1500), 0, runner.FailNone, ""),
 		"as a file":        make1(strings.Repeat("a paragraph\n\n", 8000), 0, runner.FailNone, ""),
 		"that is no UTF-8": make1("caf\xe9", 0, runner.FailNone, ""),
-		"half done":        make1("I began", 137, runner.FailKilled, "signal: killed"),
+		"stopped for good": b.parts(session("1.2"), turn, sessions.Outcome{
+			Outcome: runner.Outcome{ExitCode: 130, Failure: runner.FailStopped, StartedAt: at, EndedAt: at.Add(time.Second)}, Number: 3,
+		}, true),
+		"half done": make1("I began", 137, runner.FailKilled, "signal: killed"),
 	}
 	for _, f := range []sessions.Failure{
 		runner.FailClaude, runner.FailStopped, runner.FailTimeout, runner.FailCredentials, runner.FailLimit, runner.FailAPI, runner.FailClone,
@@ -178,11 +181,11 @@ func outcomes(b *Bot) map[string][]part {
 	for name, reason := range map[string]sessions.EndReason{"person": sessions.EndByPerson, "ttl": sessions.EndByTTL, "idle": sessions.EndByIdle} {
 		s := session("1.2")
 		s.EndReason = reason
-		out["end by "+name] = b.parts(s, sessions.Turn{Kind: sessions.KindEnd}, sessions.Outcome{Destroyed: true})
+		out["end by "+name] = b.parts(s, sessions.Turn{Kind: sessions.KindEnd}, sessions.Outcome{Destroyed: true}, false)
 	}
 	out["end that is not through"] = b.parts(session("1.2"), sessions.Turn{Kind: sessions.KindEnd}, sessions.Outcome{
 		Outcome: runner.Outcome{Failure: sessions.FailFly, Error: "503"},
-	})
+	}, false)
 	return out
 }
 

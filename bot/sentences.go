@@ -12,23 +12,25 @@ import (
 // All that the bot says of its own accord, in one place. What happened, and what to do.
 
 const (
-	sayEmpty        = "Hello! Mention me together with what you would like done, for example: “@flaude why does the login test fail?”"
-	sayFull         = "Too many messages are waiting here already, so I did not take this one. Send it again when some are answered."
-	sayEnded        = "The session of this thread has ended, so I left your reply alone. Mention me here to begin a fresh one."
-	sayNotYou       = "I may only work for full members of this workspace, so I left your message alone. A member can ask me on your behalf."
-	sayWrongChannel = "I am not set up to work in this channel. Ask in one of the channels where I am, or ask whoever runs me to allow this one."
-	sayNotThere     = "That thread is in a channel where you are not, or where I am not."
-	sayTryAgain     = "Slack did not tell me who you are just now. Please try again in a moment."
-	sayNoSession    = "There is no live session here."
-	sayNothingRuns  = "Nothing is running here."
-	sayStopping     = "Stopping. The conversation stays: reply to go on."
-	sayTrouble      = "I could not reach my memory just now, so nothing was done. Please try again in a moment."
-	sayOldButton    = "That button belongs to something that is over."
-	sayRetryGone    = "The message of that turn is gone, so I cannot run it again. Send it once more."
-	sayLate         = "I was away when you wrote this, and that is a while ago. Shall I still do it?"
-	sayHelp         = "Mention me in a channel to start a session: `@flaude fix the flaky test`. Each thread is one conversation with its own machine and files.\n" +
-		"• Reply in the thread to go on. Begin with `!aside` to talk among yourselves.\n" +
-		"• `@flaude stop`, `@flaude status` and `@flaude end` work in the thread; so do `!stop` and `!end`.\n" +
+	sayEmpty          = "Hello! Mention me together with what you would like done, for example: “@flaude why does the login test fail?”"
+	sayFull           = "Too many messages are waiting here already, so I did not take this one. Send it again when some are answered."
+	sayEnded          = "The session of this thread has ended, so I left your reply alone. Mention me here to begin a fresh one."
+	sayNotYou         = "I may only work for full members of this workspace, so I left your message alone. A member can ask me on your behalf."
+	sayWrongChannel   = "I am not set up to work in this channel. Ask in one of the channels where I am, or ask whoever runs me to allow this one."
+	sayNotThere       = "That thread is in a channel where you are not, or where I am not."
+	sayTryAgain       = "Slack did not tell me who you are just now. Please try again in a moment."
+	sayNoSession      = "There is no live session here."
+	sayNothingRuns    = "Nothing is running here."
+	sayStoppedForGood = "Stopped: the session is being ended."
+	sayStopping       = "Stopping. The conversation stays: reply to go on."
+	sayTrouble        = "I could not reach my memory just now, so nothing was done. Please try again in a moment."
+	sayOldButton      = "That button belongs to something that is over."
+	sayRetryGone      = "The message of that turn is gone, so I cannot run it again. Send it once more."
+	sayLate           = "I was away when you wrote this, and that is a while ago. Shall I still do it?"
+	sayHelp           = "Mention me in a channel to start a session: `@flaude fix the flaky test`. Each thread is one conversation with its own machine and files. " +
+		"In a direct message no mention is needed, and each message outside of a thread starts a session of its own.\n" +
+		"• Reply in the thread to go on; attach files; edit or delete a message that still waits. Begin with `!aside` to talk among yourselves.\n" +
+		"• `@flaude stop`, `@flaude status` and `@flaude end` work in the thread; so do `!stop`, `!status` and `!end`.\n" +
 		"• `/flaude list` shows the live sessions here, `/flaude end` ends one, `/flaude run PROMPT` runs one prompt on a fresh machine.\n" +
 		"• `/flaude stop` and `/flaude status` take a link to a thread."
 )
@@ -166,8 +168,11 @@ func canRetry(f sessions.Failure) bool {
 
 // footerLine is the last line of every turn's answer.
 func footerLine(o sessions.Outcome) string {
-	seconds := int(o.Duration().Round(time.Second) / time.Second)
-	return fmt.Sprintf("exit %d · %d s · $%.2f · turn %d", o.ExitCode, max(seconds, 0), o.CostUSD, o.Number)
+	return fmt.Sprintf("exit %d · %d s · $%.2f · turn %d", o.ExitCode, seconds(o), o.CostUSD, o.Number)
+}
+
+func seconds(o sessions.Outcome) int {
+	return max(int(o.Duration().Round(time.Second)/time.Second), 0)
 }
 
 // stepSentence says where a turn is.
@@ -197,7 +202,7 @@ func doneSentence(o sessions.Outcome) string {
 	case o.Failure == runner.FailStopped:
 		return "Stopped"
 	case o.Failure != runner.FailNone:
-		return "Did not work out"
+		return "Failed"
 	}
 	return "Done"
 }
