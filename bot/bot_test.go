@@ -217,14 +217,14 @@ func TestThread(t *testing.T) {
 			t.Errorf("asked to stop %d times, want again when Slack sent it again", n)
 		}
 	})
-	t.Run("a word to stop that comes again leaves the turn alone that began after it", func(t *testing.T) {
+	t.Run("a word to stop that comes late leaves the turn alone that was asked for after it", func(t *testing.T) {
 		w := w.in(t)
+		said := tsOf(time.Now())
 		w.sessions.set(func(f *fakeSessions) {
-			f.status.Running, f.stops = &sessions.Turn{Kind: sessions.KindTurn, User: "U0MEMBER", Text: "x"}, nil
-			f.status.Since = time.Now().Add(time.Minute)
+			f.status.Running, f.stops = &sessions.Turn{Kind: sessions.KindTurn, User: "U0MEMBER", Text: "x", TS: tsOf(time.Now().Add(time.Second))}, nil
 		})
-		defer w.sessions.set(func(f *fakeSessions) { f.status.Running, f.status.Since = nil, time.Time{} })
-		e := innerEvent{Type: "message", User: "U0MEMBER", Text: mention + "stop", Channel: general, TS: tsOf(time.Now()), ThreadTS: root}
+		defer w.sessions.set(func(f *fakeSessions) { f.status.Running = nil })
+		e := innerEvent{Type: "message", User: "U0MEMBER", Text: mention + "stop", Channel: general, TS: said, ThreadTS: root}
 		if err := w.bot.take(t.Context(), outerEvent{TeamID: team, Event: e, again: true}); err != nil {
 			t.Fatal(err)
 		}

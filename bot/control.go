@@ -55,13 +55,13 @@ func (b *Bot) control(ctx context.Context, in incoming, word string) error {
 	return nil
 }
 
-// isOver tells a word to stop that comes again, from the turn that runs by now: that one began after the word.
+// isOver tells a word to stop that came late from the turn that runs by now: that one was asked for after the word.
 func (b *Bot) isOver(ctx context.Context, in incoming, word string) (bool, error) {
-	if word != "stop" || !in.event.again {
+	if word != "stop" {
 		return false, nil
 	}
 	st, err := b.sessions.Status(ctx, in.thread)
-	return err == nil && st.Running != nil && tsOf(st.Since) > in.event.TS, err
+	return err == nil && st.Running != nil && st.Running.TS > in.event.TS, err
 }
 
 // answer is what a person is told.
