@@ -130,7 +130,7 @@ func (w *world) open() error {
 	w.handlers["slack"] = slack.Handler()
 	fly, err := localfly.New(localfly.Config{
 		Dir: filepath.Join(w.dir, "fly"), Runner: []string{"flaudebot", "runner"}, BinDir: bin, Share: w.sharedFolders(),
-		BootDelay: 300 * time.Millisecond, RateLimits: true, Log: w.log.With("stand_in", "fly"),
+		BootDelay: 300 * time.Millisecond, RateLimits: true, Env: runtimeSettings(), Log: w.log.With("stand_in", "fly"),
 	})
 	if err != nil {
 		return err
@@ -138,6 +138,15 @@ func (w *world) open() error {
 	w.closers = append(w.closers, fly.Close)
 	w.handlers["fly"] = fly.Handler()
 	w.handlers["claude"] = localclaude.New(localclaude.Config{Log: w.log.With("stand_in", "claude")}).Handler()
+	return nil
+}
+
+// runtimeSettings are those of Go's race detector, where this program is built with it: they go along to the machines, which run
+// the same program.
+func runtimeSettings() map[string]string {
+	if v := environ("GORACE"); v != "" {
+		return map[string]string{"GORACE": v}
+	}
 	return nil
 }
 
