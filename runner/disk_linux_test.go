@@ -54,7 +54,7 @@ func TestFullDisk(t *testing.T) {
 		if r := m.take(turn, Secrets{}); r.Status != StatusDone {
 			t.Errorf("take = %+v, want done", r)
 		}
-		if r := call[PutReply](m, "put", PutRequest{Turn: "x", Fence: m.fence, Name: "file/x", Data: []byte("x")}); r.Status != StatusInvalid || !strings.Contains(r.Reason, "nearly full") {
+		if r := call[PutReply](m, "put", PutRequest{Turn: "x", Fence: m.fence, Name: "file/x", Data: []byte("x")}); r.Status != StatusInvalid || r.Failure != FailDisk || !strings.Contains(r.Reason, "nearly full") {
 			t.Errorf("put = %+v, want it refused", r)
 		}
 		if out, _ := m.say("fill"); out.Failure != FailDisk {
@@ -63,6 +63,19 @@ func TestFullDisk(t *testing.T) {
 		m.say("clean up")
 		if out, _ := m.say("hello"); out.Failure != FailNone || !out.Resumed {
 			t.Errorf("after room was made: outcome = %+v, want the conversation resumed", out)
+		}
+	})
+	t.Run("attachments that do not fit any more are told as a full volume", func(t *testing.T) {
+		t.Parallel()
+		for err, want := range map[error]Failure{
+			&os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}:                    FailDisk,
+			refused{&os.PathError{Op: "write", Path: "x", Err: syscall.EDQUOT}, FailFile}: FailDisk,
+			refused{os.ErrPermission, FailFile}:                                           FailFile,
+			os.ErrPermission:                                                              FailHandover,
+		} {
+			if got := failureOf(err); got != want {
+				t.Errorf("failureOf(%v) = %s, want %s", err, got, want)
+			}
 		}
 	})
 	t.Run("an outcome that does not fit is kept in memory", func(t *testing.T) {

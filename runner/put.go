@@ -36,8 +36,7 @@ func (s *server) put(_ context.Context, r PutRequest) PutReply {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	if err := s.admit(r.Fence); err != nil {
-		status, reason := refusal(err)
-		return PutReply{Status: status, Reason: reason}
+		return refusePut(err)
 	}
 	s.stayFor()
 	if _, err := os.Lstat(s.cfg.putDir(r.Turn, r.Fence)); err != nil {
@@ -45,9 +44,17 @@ func (s *server) put(_ context.Context, r PutRequest) PutReply {
 	}
 	size, err := s.cfg.putChunk(r)
 	if err != nil {
-		return PutReply{Status: StatusInvalid, Reason: err.Error()}
+		if r.Name != "prompt" {
+			err = refused{err, FailFile}
+		}
+		return refusePut(err)
 	}
 	return PutReply{Status: StatusOK, Size: size}
+}
+
+func refusePut(err error) PutReply {
+	status, failure, reason := refusal(err)
+	return PutReply{Status: status, Failure: failure, Reason: reason}
 }
 
 // stayFor has a runner that lingers wait anew for the turn that is being put. One that goes already lets it be put: the
@@ -106,7 +113,7 @@ func (c Config) mayGrow(dir string, r PutRequest, have int64) error {
 		return fmt.Errorf("all that was put for this turn is larger than %d MB", maxPutTurn>>20)
 	}
 	if free, err := freeBytes(c.Data); err == nil && free-more < minFree {
-		return fmt.Errorf("the volume is nearly full: %d MB are free", free>>20)
+		return fmt.Errorf("%w: %d MB are free", errFull, free>>20)
 	}
 	return nil
 }

@@ -96,7 +96,11 @@ func (t *turn) work() (Outcome, string) {
 		return Outcome{ExitCode: 1, Failure: FailClone, Error: err.Error()}, ""
 	}
 	if err := t.placeFiles(); err != nil {
-		return Outcome{ExitCode: 1, Failure: FailDisk, Error: err.Error()}, ""
+		failure := FailFile
+		if isFull(err) {
+			failure = FailDisk
+		}
+		return Outcome{ExitCode: 1, Failure: failure, Error: err.Error()}, ""
 	}
 	if t.stopped() {
 		return t.cut(Outcome{}), ""

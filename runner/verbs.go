@@ -36,20 +36,11 @@ func (s *server) admit(fence int64) error {
 	return nil
 }
 
-// refusal is the answer to a request that was not admitted.
-func refusal(err error) (Status, string) {
-	if errors.Is(err, errFenced) {
-		return StatusFenced, ""
-	}
-	return StatusInvalid, err.Error()
-}
-
 func (s *server) take(_ context.Context, r TakeRequest) TakeReply {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	if err := s.admit(r.Fence); err != nil {
-		status, reason := refusal(err)
-		return TakeReply{Status: status, Reason: reason}
+		return refuseTake(err)
 	}
 	switch status, _, rec := s.statusOf(r.Turn.ID); status {
 	case StatusUnknown:
@@ -64,14 +55,19 @@ func (s *server) take(_ context.Context, r TakeRequest) TakeReply {
 	puts := s.cfg.putDir(r.Turn.ID, r.Fence)
 	prompt, err := r.Turn.check(puts)
 	if err != nil {
-		return TakeReply{Status: StatusInvalid, Reason: err.Error()}
+		return refuseTake(err)
 	}
 	j, err := newJournal(s.cfg, r.Turn.ID)
 	if err != nil {
-		return TakeReply{Status: StatusInvalid, Reason: err.Error()}
+		return refuseTake(err)
 	}
 	s.begin(newTurn(s.cfg, r.Turn, prompt, r.Secrets, j, puts))
 	return TakeReply{Status: StatusAccepted}
+}
+
+func refuseTake(err error) TakeReply {
+	status, failure, reason := refusal(err)
+	return TakeReply{Status: status, Failure: failure, Reason: reason}
 }
 
 // occupied says why no turn can be taken now; empty: one can. s.changing must be held until it is.
@@ -121,17 +117,20 @@ func (t Turn) check(puts string) (string, error) {
 	case !sessionID.MatchString(t.SessionID):
 		return "", fmt.Errorf("%q is no session id: want a UUID", t.SessionID)
 	case isBlank(prompt):
-		return "", errors.New("the prompt is blank")
+		return "", refuse(FailNoPrompt, "the prompt is blank")
 	}
 	for _, f := range t.Files {
 		if !putName.MatchString("file/" + f.Name) {
-			return "", fmt.Errorf("%q is no name for an attachment", f.Name)
+			return "", refuse(FailFile, "%q is no name for an attachment", f.Name)
 		}
 		if err := f.whole(putPath(puts, "file/"+f.Name)); err != nil {
-			return "", err
+			return "", refused{err, FailFile}
 		}
 	}
-	return prompt, checkRepos(t.Repos)
+	if err := checkRepos(t.Repos); err != nil {
+		return "", refused{err, FailRepos}
+	}
+	return prompt, nil
 }
 
 // eventsBudget keeps a reply with events below MaxBody.

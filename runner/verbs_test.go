@@ -122,22 +122,26 @@ func TestTake(t *testing.T) {
 	t.Run("a turn that makes no sense is refused and leaves nothing", func(t *testing.T) {
 		t.Parallel()
 		m := newMachine(t).boot()
-		for want, change := range map[string]func(*Turn){
-			"needs an id":         func(t *Turn) { t.ID = "" },
-			"no session id":       func(t *Turn) { t.SessionID = "../x" },
-			"prompt was not put":  func(t *Turn) { t.PromptPut = true },
-			"no name for an att":  func(t *Turn) { t.Files = []File{{Name: "../x"}} },
-			"was not put":         func(t *Turn) { t.Files = []File{{Name: "x", Size: 1}} },
-			"no address of a rep": func(t *Turn) { t.Repos = []Repo{{URL: "--upload-pack=x"}} },
-			"no name for a repos": func(t *Turn) { t.Repos = []Repo{{URL: "https://h/x", Dir: "../x"}} },
-			"two repositories":    func(t *Turn) { t.Repos = []Repo{{URL: "https://h/x"}, {URL: "https://i/x.git"}} },
-			"holds a password":    func(t *Turn) { t.Repos = []Repo{{URL: "https://me:hunter22@h/x"}} },
+		for want, c := range map[string]struct {
+			failure Failure
+			change  func(*Turn)
+		}{
+			"needs an id":         {FailHandover, func(t *Turn) { t.ID = "" }},
+			"no session id":       {FailHandover, func(t *Turn) { t.SessionID = "../x" }},
+			"prompt was not put":  {FailHandover, func(t *Turn) { t.PromptPut = true }},
+			"prompt is blank":     {FailNoPrompt, func(t *Turn) { t.Prompt = " \n" }},
+			"no name for an att":  {FailFile, func(t *Turn) { t.Files = []File{{Name: "../x"}} }},
+			"was not put":         {FailFile, func(t *Turn) { t.Files = []File{{Name: "x", Size: 1}} }},
+			"no address of a rep": {FailRepos, func(t *Turn) { t.Repos = []Repo{{URL: "--upload-pack=x"}} }},
+			"no name for a repos": {FailRepos, func(t *Turn) { t.Repos = []Repo{{URL: "https://h/x", Dir: "../x"}} }},
+			"two repositories":    {FailRepos, func(t *Turn) { t.Repos = []Repo{{URL: "https://h/x"}, {URL: "https://i/x.git"}} }},
+			"holds a password":    {FailRepos, func(t *Turn) { t.Repos = []Repo{{URL: "https://me:hunter22@h/x"}} }},
 		} {
 			turn := m.turn("hello")
-			change(&turn)
+			c.change(&turn)
 			r := m.take(turn, Secrets{})
-			if r.Status != StatusInvalid || !strings.Contains(r.Reason, want) || strings.Contains(r.Reason, "hunter22") {
-				t.Errorf("take = %+v, want it invalid: %s", r, want)
+			if r.Status != StatusInvalid || r.Failure != c.failure || !strings.Contains(r.Reason, want) || strings.Contains(r.Reason, "hunter22") {
+				t.Errorf("take = %+v, want it invalid: %s, %s", r, c.failure, want)
 			}
 			if turn.ID != "" && call[ResultReply](m, "result", ResultRequest{Turn: turn.ID}).Status != StatusUnknown {
 				t.Errorf("%s: the refused turn is heard of", want)
@@ -256,6 +260,45 @@ func TestPut(t *testing.T) {
 			t.Error("want the running turn's kept, and nothing of a turn that was never taken")
 		}
 	})
+	t.Run("a fence that cannot be kept, and a journal that cannot begin, are told as what they are", func(t *testing.T) {
+		t.Parallel()
+		s, err := newServer(volume(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		turn := Turn{ID: "a", SessionID: "6f1c2f52-6f5c-4c39-8f0a-2f3a0a5b9a11", Prompt: "hello"}
+		if err := os.RemoveAll(filepath.Join(s.cfg.own(), "turns")); err != nil {
+			t.Fatal(err)
+		}
+		if r := s.take(t.Context(), TakeRequest{Fence: 1, Turn: turn}); r.Status != StatusInvalid || r.Failure != FailHandover {
+			t.Errorf("take without a place for the journal = %+v, want %s", r, FailHandover)
+		}
+		if err := os.Mkdir(s.cfg.fenceFile()+".new", 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(s.cfg.fenceFile()+".new/x", nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if r := s.take(t.Context(), TakeRequest{Fence: 2, Turn: turn}); r.Status != StatusInvalid || r.Failure != FailHandover || !strings.Contains(r.Reason, "fence") {
+			t.Errorf("take without a place for the fence = %+v, want %s", r, FailHandover)
+		}
+		if r := s.put(t.Context(), PutRequest{Turn: "a", Fence: 3, Name: "file/x", Data: []byte("x")}); r.Status != StatusInvalid || r.Failure != FailHandover {
+			t.Errorf("put without a place for the fence = %+v, want %s", r, FailHandover)
+		}
+	})
+	t.Run("an attachment that cannot be placed is no full volume", func(t *testing.T) {
+		t.Parallel()
+		m := newMachine(t).boot()
+		if err := os.WriteFile(filepath.Join(m.cfg.workspace(), "attachments"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		turn := m.turn("hello")
+		put(t, m, PutRequest{Turn: turn.ID, Name: "file/a", Data: []byte("x")}, StatusOK)
+		turn.Files = []File{{Name: "a", Size: 1, SHA256: sum("x")}}
+		if out, _ := m.run(turn, Secrets{}); out.Failure != FailFile || !strings.Contains(out.Error, "in the way") {
+			t.Errorf("outcome = %+v, want %s", out, FailFile)
+		}
+	})
 	t.Run("it cannot fill the volume", func(t *testing.T) {
 		t.Parallel()
 		m := newMachine(t).boot()
@@ -269,7 +312,7 @@ func TestPut(t *testing.T) {
 		}
 		big("prompt", maxPutPrompt)
 		r := put(t, m, PutRequest{Turn: "x", Name: "prompt", Offset: maxPutPrompt, Data: []byte("x")}, StatusInvalid)
-		if !strings.Contains(r.Reason, "larger than 8 MB") {
+		if !strings.Contains(r.Reason, "larger than 8 MB") || r.Failure != FailHandover {
 			t.Errorf("put = %+v", r)
 		}
 		big("file/1", maxPutFile)
@@ -278,7 +321,7 @@ func TestPut(t *testing.T) {
 		big("file/3", maxPutFile)
 		big("file/4", maxPutTurn-3*maxPutFile-maxPutPrompt)
 		r = put(t, m, PutRequest{Turn: "x", Name: "file/5", Data: []byte("x")}, StatusInvalid)
-		if !strings.Contains(r.Reason, "larger than 128 MB") {
+		if !strings.Contains(r.Reason, "larger than 128 MB") || r.Failure != FailFile {
 			t.Errorf("put = %+v", r)
 		}
 		// What was put for a turn that was never taken goes when the next one comes.

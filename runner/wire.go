@@ -34,7 +34,7 @@ const (
 	StatusFenced      Status = "fenced"      // an older fencing token than one already seen
 	StatusBusy        Status = "busy"        // another turn is running
 	StatusExiting     Status = "exiting"     // the runner is on its way out and takes nothing more
-	StatusInvalid     Status = "invalid"     // the request makes no sense; Reason says why
+	StatusInvalid     Status = "invalid"     // the request cannot be carried out; Failure and Reason say why
 	StatusOK          Status = "ok"
 )
 
@@ -97,9 +97,10 @@ type PutRequest struct {
 
 // PutReply says how many bytes of the file the runner has.
 type PutReply struct {
-	Status Status `json:"status"` // ok, fenced, invalid
-	Reason string `json:"reason,omitempty"`
-	Size   int64  `json:"size"`
+	Status  Status  `json:"status"` // ok, fenced, invalid
+	Failure Failure `json:"failure,omitempty"`
+	Reason  string  `json:"reason,omitempty"`
+	Size    int64   `json:"size"`
 }
 
 // TakeRequest hands a turn over.
@@ -112,6 +113,7 @@ type TakeRequest struct {
 // TakeReply answers it: accepted, running, done (with the outcome), interrupted, busy, fenced, exiting, invalid.
 type TakeReply struct {
 	Status  Status   `json:"status"`
+	Failure Failure  `json:"failure,omitempty"`
 	Reason  string   `json:"reason,omitempty"`
 	Outcome *Outcome `json:"outcome,omitempty"`
 }
@@ -204,6 +206,10 @@ const (
 	FailStart       Failure = "start"       // Claude Code could not be started
 	FailKilled      Failure = "killed"      // Claude Code was killed by a signal that nobody here sent
 	FailInterrupted Failure = "interrupted" // the machine or the runner died in mid-turn
+	FailNoPrompt    Failure = "noprompt"    // there is nothing to ask
+	FailFile        Failure = "file"        // an attachment did not arrive, or cannot be placed
+	FailRepos       Failure = "repos"       // an address or a folder among the repositories makes no sense
+	FailHandover    Failure = "handover"    // the turn could not be handed to the runner
 )
 
 // Outcome is how a turn ended. The answer's text travels apart, see ResultReply.
