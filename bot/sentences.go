@@ -144,9 +144,15 @@ func failureSentence(o sessions.Outcome) string {
 		return "Fly refuses my token. Whoever runs me must check FLY_API_TOKEN and FLAUDEBOT_FLY_APP; then press Retry." + detail
 	case sessions.FailLost:
 		return "The machine and its files are gone, and the conversation with them. Your next message here begins a fresh one." + detail
-	case sessions.FailNoPrompt:
+	case sessions.FailForgotten:
+		return "The machine knows nothing of this turn any more, so I cannot say how it ended. It may have done part of the work: look before you press Retry." + detail
+	case runner.FailNoPrompt:
 		return "There was nothing to ask: the message is blank. Send it again with words." + detail
-	case sessions.FailFile:
+	case runner.FailRepos:
+		return "A repository among my settings makes no sense, so nothing was run. Whoever runs me must mend FLAUDEBOT_REPOS; then press Retry." + detail
+	case runner.FailHandover:
+		return "I could not hand your message to the machine, so nothing was run. Press Retry; if it happens again, whoever runs me should look at the machine." + detail
+	case runner.FailFile:
 		return "I could not get an attachment into the workspace, so nothing was run. Attach it again, or press Retry." + detail
 	case sessions.FailRepeated:
 		return "This message brought me down several times, so I gave it up. Try to say it differently." + detail
@@ -160,7 +166,7 @@ func failureSentence(o sessions.Outcome) string {
 // canRetry tells failures after which running the same prompt again makes sense.
 func canRetry(f sessions.Failure) bool {
 	switch f {
-	case runner.FailNone, sessions.FailNoPrompt, sessions.FailEnded, runner.FailTranscript, runner.FailDisk:
+	case runner.FailNone, runner.FailNoPrompt, sessions.FailEnded, runner.FailTranscript, runner.FailDisk:
 		return false
 	}
 	return true

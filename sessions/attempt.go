@@ -2,6 +2,7 @@ package sessions
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -173,7 +174,7 @@ func (a *attempt) once(ctx context.Context) (Outcome, error) {
 		}
 		status = reply.Status
 		if status == runner.StatusInvalid {
-			return a.failed(FailNoPrompt, errors.New(reply.Reason)), nil
+			return Outcome{}, refusedBy(reply.Failure, reply.Reason)
 		}
 	}
 	switch status {
@@ -192,7 +193,7 @@ func (a *attempt) once(ctx context.Context) (Outcome, error) {
 	case runner.StatusFenced:
 		return Outcome{}, letGo{errors.New("the runner has seen a newer owner of this turn")}
 	case runner.StatusUnknown:
-		return a.failed(FailLost, errors.New("the runner has no record of a turn that had started")), nil
+		return a.failed(FailForgotten, errors.New("the runner has no record of a turn that had started")), nil
 	default: // exiting: it will be gone in a moment
 		return Outcome{}, a.awaitExit(ctx)
 	}
@@ -277,13 +278,15 @@ func (a *attempt) hand(ctx context.Context) (runner.TakeReply, error) {
 	if turn.Files, err = a.putFiles(ctx, prompt.Files); err != nil {
 		return runner.TakeReply{}, err
 	}
-	if len(prompt.Text) > maxInlinePrompt {
+	request := runner.TakeRequest{Fence: a.r.Fence, Turn: turn, Secrets: a.m.cfg.Secrets}
+	if !fits(request) {
 		if _, err := a.put(ctx, "prompt", stringReader(prompt.Text)); err != nil {
 			return runner.TakeReply{}, err
 		}
 		turn.Prompt, turn.PromptPut, turn.PromptBytes = "", true, int64(len(prompt.Text))
+		request.Turn = turn
 	}
-	return a.take(ctx, runner.TakeRequest{Fence: a.r.Fence, Turn: turn, Secrets: a.m.cfg.Secrets})
+	return a.take(ctx, request)
 }
 
 // take offers the turn, again and again while the runner is at another one.
@@ -332,7 +335,7 @@ func (a *attempt) follow(ctx context.Context) (Outcome, error) {
 		case runner.StatusInterrupted:
 			return a.interrupted(ctx), nil
 		default:
-			return a.failed(FailLost, fmt.Errorf("the runner answers %s to a turn that it had accepted", reply.Status)), nil
+			return a.failed(FailForgotten, fmt.Errorf("the runner answers %s to a turn that it had accepted", reply.Status)), nil
 		}
 	}
 }
@@ -529,11 +532,30 @@ func waitingFor(err error) string {
 	}
 }
 
-// failureOf tells what an error of Fly means for the turn.
+// refused is a runner's no to a turn, or to what was put for it.
+type refused struct {
+	failure Failure
+	reason  string
+}
+
+func (r refused) Error() string { return r.reason }
+
+// refusedBy is the error of a refusal. A runner of an older image does not say what fails: only its reason tells.
+func refusedBy(f Failure, reason string) error {
+	if f == runner.FailNone {
+		f = runner.FailHandover
+	}
+	return refused{f, reason}
+}
+
+// failureOf tells what an error around the turn means for it.
 func failureOf(err error) Failure {
+	var no refused
 	switch {
+	case errors.As(err, &no):
+		return no.failure
 	case errors.Is(err, errAttachment):
-		return FailFile
+		return runner.FailFile
 	case errors.Is(err, errLostMachine), errors.Is(err, errRunner), errors.Is(err, errBusy), errors.Is(err, errNotUp):
 		return FailMachine
 	case errors.Is(err, fly.ErrCapacity), errors.Is(err, fly.ErrQuota):
@@ -579,8 +601,15 @@ var errAttachment = errors.New("attachment")
 // chunk is how much of a file goes into one put: with base64 and its frame it stays below runner.MaxBody.
 const chunk = 32 << 10
 
-// maxInlinePrompt is the longest prompt that travels inside of a take; JSON may double its length.
-const maxInlinePrompt = 16 << 10
+// fits reports whether a take is short enough to travel in one piece, as the string within JSON that an exec makes of its JSON.
+func fits(request runner.TakeRequest) bool {
+	inner, err := json.Marshal(request)
+	if err != nil {
+		return true // the call will tell
+	}
+	outer, err := json.Marshal(string(inner))
+	return err != nil || len(outer) <= runner.MaxBody
+}
 
 func (a *attempt) putFiles(ctx context.Context, files []PromptFile) ([]runner.File, error) {
 	var out []runner.File
@@ -623,7 +652,7 @@ func (a *attempt) put(ctx context.Context, name string, body io.Reader) (putFile
 			case reply.Status == runner.StatusFenced:
 				return putFile{}, letGo{errors.New("the runner has seen a newer owner of this turn")}
 			case reply.Status != runner.StatusOK:
-				return putFile{}, fmt.Errorf("the runner answers %s: %s", reply.Status, reply.Reason)
+				return putFile{}, refusedBy(reply.Failure, reply.Reason)
 			}
 			offset += int64(n)
 		}

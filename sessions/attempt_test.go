@@ -2,6 +2,7 @@ package sessions
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -164,7 +165,7 @@ func TestTurnIsBegun(t *testing.T) {
 		sc := newWorld(t).script(nil)
 		got := map[string]int{}
 		sc.runner.answers("put", func() (any, error) { got["pieces"]++; return runner.PutReply{Status: runner.StatusOK}, nil })
-		long := strings.Repeat("x", maxInlinePrompt+1)
+		long := strings.Repeat("x", runner.MaxBody)
 		r := sc.run(long)
 		r.Prompt = func(context.Context, bool) (Prompt, error) {
 			body := io.NopCloser(strings.NewReader(strings.Repeat("y", 2*chunk+1)))
@@ -172,8 +173,52 @@ func TestTurnIsBegun(t *testing.T) {
 		}
 		sc.unsettled(r)
 		take := sc.runner.taken()[0].Turn
-		if got["pieces"] != 4 || !take.PromptPut || take.Prompt != "" || len(take.Files) != 1 || take.Files[0].Size != 2*chunk+1 {
-			t.Errorf("%d pieces and %+v, want three of the file, one of the prompt", got["pieces"], take)
+		if got["pieces"] != 5 || !take.PromptPut || take.Prompt != "" || len(take.Files) != 1 || take.Files[0].Size != 2*chunk+1 {
+			t.Errorf("%d pieces and %+v, want three of the file, two of the prompt", got["pieces"], take)
+		}
+	})
+	t.Run("what JSON makes of a prompt decides whether it goes in pieces", func(t *testing.T) {
+		t.Parallel()
+		for prompt, inPieces := range map[string]bool{
+			strings.Repeat("x", 40<<10):  false,
+			strings.Repeat("<", 6<<10):   false, // seven bytes each, in the string that an exec makes of it
+			strings.Repeat("<", 8<<10):   true,
+			strings.Repeat("\"", 11<<10): false, // four
+			strings.Repeat("\"", 14<<10): true,
+		} {
+			sc := newWorld(t).script(nil)
+			sc.runner.answers("put", func() (any, error) { return runner.PutReply{Status: runner.StatusOK}, nil })
+			sc.unsettled(sc.run(prompt))
+			take := sc.runner.taken()[0]
+			inner, err := json.Marshal(take)
+			if err != nil {
+				t.Fatal(err)
+			}
+			outer, err := json.Marshal(string(inner))
+			if err != nil || len(outer) > runner.MaxBody {
+				t.Errorf("%d times %q is a take of %d bytes, %v", len(prompt), prompt[:1], len(outer), err)
+			}
+			if take.Turn.PromptPut != inPieces {
+				t.Errorf("%d times %q in pieces: %v, want %v", len(prompt), prompt[:1], take.Turn.PromptPut, inPieces)
+			}
+		}
+	})
+	t.Run("a piece that is refused is told as what is wrong with it", func(t *testing.T) {
+		t.Parallel()
+		for _, want := range []Failure{runner.FailDisk, runner.FailFile, runner.FailHandover} {
+			sc := newWorld(t).script(nil)
+			sc.runner.answers("put", func() (any, error) {
+				return runner.PutReply{Status: runner.StatusInvalid, Failure: want, Reason: "because"}, nil
+			})
+			r := sc.run("one")
+			r.Prompt = func(context.Context, bool) (Prompt, error) {
+				return Prompt{Text: "one", Files: []PromptFile{{Name: "a", Open: func(context.Context) (io.ReadCloser, error) {
+					return io.NopCloser(strings.NewReader("x")), nil
+				}}}}, nil
+			}
+			if out, _ := sc.unsettled(r); out.Failure != want || !strings.Contains(out.Error, "because") || sc.runner.ran("turn-1") != 0 {
+				t.Errorf("RunTurn = %+v, want %s", out, want)
+			}
 		}
 	})
 	t.Run("an attachment that cannot be had fails the turn alone", func(t *testing.T) {
@@ -183,8 +228,8 @@ func TestTurnIsBegun(t *testing.T) {
 		r.Prompt = func(context.Context, bool) (Prompt, error) {
 			return Prompt{Text: "one", Files: []PromptFile{{Name: "a", Open: func(context.Context) (io.ReadCloser, error) { return nil, errors.New("gone") }}}}, nil
 		}
-		if out, _ := sc.unsettled(r); out.Failure != FailFile || out.ExitCode != 1 {
-			t.Errorf("RunTurn = %+v, want %s", out, FailFile)
+		if out, _ := sc.unsettled(r); out.Failure != runner.FailFile || out.ExitCode != 1 {
+			t.Errorf("RunTurn = %+v, want %s", out, runner.FailFile)
 		}
 	})
 }
@@ -195,6 +240,11 @@ func TestRunnerStatus(t *testing.T) {
 	done := &runner.Outcome{ExitCode: 4, Failure: runner.FailClaude, AnswerBytes: 5}
 	take := func(s runner.Status) func(*script) {
 		return func(sc *script) { sc.runner.once("take", runner.TakeReply{Status: s, Reason: "because"}, nil) }
+	}
+	refuse := func(f Failure) func(*script) {
+		return func(sc *script) {
+			sc.runner.once("take", runner.TakeReply{Status: runner.StatusInvalid, Failure: f, Reason: "because"}, nil)
+		}
 	}
 	result := func(s runner.Status) func(*script) {
 		return func(sc *script) {
@@ -221,24 +271,28 @@ func TestRunnerStatus(t *testing.T) {
 				return runner.ResultReply{Status: runner.StatusDone, Outcome: done, Text: "whole"}, nil
 			})
 		}, runner.FailClaude, 4, "whole", 0, false},
-		"interrupted: it is not run again": {false, take(runner.StatusInterrupted), FailMachine, 1, "", 0, false},
-		"fenced: a newer owner has it":     {false, take(runner.StatusFenced), "", 0, "", 0, true},
-		"invalid: there is nothing to ask": {false, take(runner.StatusInvalid), FailNoPrompt, 1, "", 0, false},
-		"busy: the other turn is stopped":  {false, take(runner.StatusBusy), runner.FailNone, 0, "answer to one", 1, false},
+		"interrupted: it is not run again":                                         {false, take(runner.StatusInterrupted), FailMachine, 1, "", 0, false},
+		"fenced: a newer owner has it":                                             {false, take(runner.StatusFenced), "", 0, "", 0, true},
+		"invalid: there is nothing to ask":                                         {false, refuse(runner.FailNoPrompt), runner.FailNoPrompt, 1, "", 0, false},
+		"invalid: the volume is full":                                              {false, refuse(runner.FailDisk), runner.FailDisk, 1, "", 0, false},
+		"invalid: a repository makes no sense":                                     {false, refuse(runner.FailRepos), runner.FailRepos, 1, "", 0, false},
+		"invalid: an attachment did not arrive":                                    {false, refuse(runner.FailFile), runner.FailFile, 1, "", 0, false},
+		"invalid, by a runner that does not say why: the turn was not handed over": {false, refuse(""), runner.FailHandover, 1, "", 0, false},
+		"busy: the other turn is stopped":                                          {false, take(runner.StatusBusy), runner.FailNone, 0, "answer to one", 1, false},
 		"started, done: its outcome is read": {true, func(sc *script) {
 			sc.runner.answers("result", func() (any, error) {
 				return runner.ResultReply{Status: runner.StatusDone, Outcome: done, Text: "whole"}, nil
 			})
 		}, runner.FailClaude, 4, "whole", 0, false},
-		"started, unknown: it is lost":              {true, result(runner.StatusUnknown), FailLost, 1, "", 0, false},
+		"started, unknown: it is forgotten":         {true, result(runner.StatusUnknown), FailForgotten, 1, "", 0, false},
 		"started, interrupted: it is not run again": {true, result(runner.StatusInterrupted), FailMachine, 1, "", 0, false},
 		"started, running: it is followed": {true, func(sc *script) {
 			result(runner.StatusRunning)(sc)
 			sc.runner.once("events", runner.EventsReply{Status: runner.StatusDone, Outcome: done, Text: "whole"}, nil)
 		}, runner.FailClaude, 4, "whole", 0, false},
-		"unknown while it is followed: it is lost": {false, func(sc *script) {
+		"unknown while it is followed: it is forgotten": {false, func(sc *script) {
 			sc.runner.once("events", runner.EventsReply{Status: runner.StatusUnknown}, nil)
-		}, FailLost, 1, "", 1, false},
+		}, FailForgotten, 1, "", 1, false},
 		"interrupted while it is followed: it is not run again": {false, func(sc *script) {
 			sc.runner.once("events", runner.EventsReply{Status: runner.StatusInterrupted}, nil)
 		}, FailMachine, 1, "", 1, false},

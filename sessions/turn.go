@@ -117,8 +117,7 @@ const (
 	FailFly       Failure = "fly"       // Fly refuses or cannot be reached
 	FailFlyAccess Failure = "flyaccess" // Fly refuses the token
 	FailLost      Failure = "lost"      // volume or machine are gone for good
-	FailNoPrompt  Failure = "noprompt"  // there is nothing to ask
-	FailFile      Failure = "file"      // an attachment could not be had
+	FailForgotten Failure = "forgotten" // the machine knows nothing of a turn that had started
 	FailEnded     Failure = "ended"     // the session ended while the message waited
 	FailRepeated  Failure = "repeated"  // it brought down whoever worked on it, time and again
 )
