@@ -175,7 +175,7 @@ func outcomes(b *Bot) map[string][]part {
 		runner.FailTranscript, runner.FailDisk, runner.FailStart, runner.FailKilled, runner.FailInterrupted, sessions.FailMachine, sessions.FailMemory,
 		sessions.FailCapacity, sessions.FailFly, sessions.FailFlyAccess, sessions.FailLost, sessions.FailForgotten, runner.FailNoPrompt,
 		runner.FailFile, runner.FailRepos, runner.FailHandover,
-		sessions.FailRepeated, sessions.FailEnded,
+		sessions.FailRepeated, sessions.FailEnded, sessions.FailSlack, sessions.FailGone,
 	} {
 		out["failure "+string(f)] = make1("", 1, f, "what it said <!here>\nin two lines")
 	}

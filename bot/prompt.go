@@ -64,7 +64,7 @@ func (b *Bot) messageAt(ctx context.Context, t sessions.Turn) (*slack.Message, e
 }
 
 // errGone says that a message was deleted.
-var errGone = errors.New("the message is gone")
+var errGone = sessions.ErrMessageGone
 
 // maxContext bounds what is told of a thread, in characters; what was said last is kept.
 const maxContext = 12000

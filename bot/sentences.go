@@ -156,6 +156,10 @@ func failureSentence(o sessions.Outcome) string {
 		return "I could not get an attachment into the workspace, so nothing was run. Attach it again, or press Retry." + detail
 	case sessions.FailRepeated:
 		return "This message brought me down several times, so I gave it up. Try to say it differently." + detail
+	case sessions.FailSlack:
+		return "Slack did not let me read your message just now, so nothing was run. Press Retry in a few minutes." + detail
+	case sessions.FailGone:
+		return "The message was deleted before I could read it, so nothing was run."
 	case sessions.FailEnded:
 		return "The session ended while this message waited. Mention me to begin a fresh one."
 	case runner.FailNone, runner.FailClaude: // told by what Claude Code said
@@ -166,7 +170,7 @@ func failureSentence(o sessions.Outcome) string {
 // canRetry tells failures after which running the same prompt again makes sense.
 func canRetry(f sessions.Failure) bool {
 	switch f {
-	case runner.FailNone, runner.FailNoPrompt, sessions.FailEnded, runner.FailTranscript, runner.FailDisk:
+	case runner.FailNone, runner.FailNoPrompt, sessions.FailEnded, sessions.FailGone, runner.FailTranscript, runner.FailDisk:
 		return false
 	}
 	return true

@@ -37,6 +37,8 @@ var (
 	errLostMachine = errors.New("the machine is not running")
 	// errBusy says that the runner is at another turn.
 	errBusy = errors.New("the runner is at another turn")
+	// errPrompt says that the prompt could not be made: Slack is in the way.
+	errPrompt = errors.New("read the message")
 	// errNotUp says that the machine did not come up in time.
 	errNotUp = errors.New("the machine did not come up")
 )
@@ -255,7 +257,7 @@ func (a *attempt) quieten(ctx context.Context) error {
 
 // hand puts what the turn needs and takes it.
 func (a *attempt) hand(ctx context.Context) (runner.TakeReply, error) {
-	prompt, err := a.r.Prompt(ctx, !a.s.Begun())
+	prompt, err := a.prompt(ctx)
 	if err != nil {
 		return runner.TakeReply{}, err
 	}
@@ -287,6 +289,18 @@ func (a *attempt) hand(ctx context.Context) (runner.TakeReply, error) {
 		request.Turn = turn
 	}
 	return a.take(ctx, request)
+}
+
+// prompt has the front make what Claude is given, again and again while Slack is in the way.
+func (a *attempt) prompt(ctx context.Context) (Prompt, error) {
+	var prompt Prompt
+	err := a.patiently(ctx, func(ctx context.Context) (err error) {
+		if prompt, err = a.r.Prompt(ctx, !a.s.Begun()); err != nil {
+			return fmt.Errorf("%w: %w", errPrompt, err)
+		}
+		return nil
+	})
+	return prompt, err
 }
 
 // take offers the turn, again and again while the runner is at another one.
@@ -511,12 +525,17 @@ func pauseFor(ctx context.Context, d time.Duration, stop <-chan struct{}, accept
 }
 
 func worthWaiting(err error) bool {
+	if errors.Is(err, errPrompt) {
+		return !errors.Is(err, ErrMessageGone)
+	}
 	return isPassing(err) || errors.Is(err, fly.ErrCapacity) || errors.Is(err, errRunner) || errors.Is(err, errBusy) ||
 		errors.Is(err, fly.ErrPrecondition)
 }
 
 func waitingFor(err error) string {
 	switch {
+	case errors.Is(err, errPrompt):
+		return "Slack does not answer just now"
 	case errors.Is(err, fly.ErrCapacity):
 		return "Fly has no room just now"
 	case errors.Is(err, fly.ErrLeaseHeld):
@@ -554,6 +573,10 @@ func failureOf(err error) Failure {
 	switch {
 	case errors.As(err, &no):
 		return no.failure
+	case errors.Is(err, ErrMessageGone):
+		return FailGone
+	case errors.Is(err, errPrompt):
+		return FailSlack
 	case errors.Is(err, errAttachment):
 		return runner.FailFile
 	case errors.Is(err, errLostMachine), errors.Is(err, errRunner), errors.Is(err, errBusy), errors.Is(err, errNotUp):

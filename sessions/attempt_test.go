@@ -177,6 +177,43 @@ func TestTurnIsBegun(t *testing.T) {
 			t.Errorf("%d pieces and %+v, want three of the file, two of the prompt", got["pieces"], take)
 		}
 	})
+	t.Run("while Slack is in the way of the prompt it is made again, and the wait is told", func(t *testing.T) {
+		t.Parallel()
+		sc := newWorld(t).script(nil)
+		r := sc.run("one")
+		tries := 0
+		r.Prompt = func(context.Context, bool) (Prompt, error) {
+			if tries++; tries < 3 {
+				return Prompt{}, errors.New("internal_error")
+			}
+			return Prompt{Text: "one"}, nil
+		}
+		if out, _ := sc.unsettled(r); out.Answer != "answer to one" || !sc.told("Slack does not answer just now") {
+			t.Errorf("RunTurn = %+v after %d tries, told %v", out, tries, sc.notes)
+		}
+	})
+	t.Run("a prompt that cannot be made is Slack's failure, not Fly's", func(t *testing.T) {
+		t.Parallel()
+		sc := newWorld(t).script(func(cfg *MachinesConfig) { cfg.Patience = time.Second })
+		r := sc.run("one")
+		r.Prompt = func(context.Context, bool) (Prompt, error) { return Prompt{}, errors.New("internal_error") }
+		if out, _ := sc.unsettled(r); out.Failure != FailSlack || out.ExitCode != 1 || sc.runner.ran("turn-1") != 0 {
+			t.Errorf("RunTurn = %+v, want %s", out, FailSlack)
+		}
+	})
+	t.Run("a message that is gone is not waited for", func(t *testing.T) {
+		t.Parallel()
+		sc := newWorld(t).script(nil)
+		r := sc.run("one")
+		tries := 0
+		r.Prompt = func(context.Context, bool) (Prompt, error) {
+			tries++
+			return Prompt{}, errors.Join(errors.New("turn-1"), ErrMessageGone)
+		}
+		if out, _ := sc.unsettled(r); out.Failure != FailGone || tries != 1 || sc.runner.ran("turn-1") != 0 {
+			t.Errorf("RunTurn = %+v after %d tries, want %s", out, tries, FailGone)
+		}
+	})
 	t.Run("what JSON makes of a prompt decides whether it goes in pieces", func(t *testing.T) {
 		t.Parallel()
 		for prompt, inPieces := range map[string]bool{

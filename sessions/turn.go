@@ -118,6 +118,8 @@ const (
 	FailFlyAccess Failure = "flyaccess" // Fly refuses the token
 	FailLost      Failure = "lost"      // volume or machine are gone for good
 	FailForgotten Failure = "forgotten" // the machine knows nothing of a turn that had started
+	FailSlack     Failure = "slack"     // Slack did not let the message be read
+	FailGone      Failure = "gone"      // the message was deleted before it was read
 	FailEnded     Failure = "ended"     // the session ended while the message waited
 	FailRepeated  Failure = "repeated"  // it brought down whoever worked on it, time and again
 )
@@ -156,7 +158,8 @@ const (
 // a message with this turn's metadata before it posts one.
 type Front interface {
 	// Prompt makes what Claude is given: the text with its context, and the attachments. first is
-	// set for the first turn of a conversation.
+	// set for the first turn of a conversation. After an error it is asked again for a while, unless
+	// the error is [ErrMessageGone].
 	Prompt(ctx context.Context, t Turn, first bool) (Prompt, error)
 	// Begin shows the live message, and returns its ts.
 	Begin(ctx context.Context, s Session, t Turn, look bool) (liveTS string, err error)
