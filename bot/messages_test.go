@@ -176,6 +176,7 @@ func outcomes(b *Bot) map[string][]part {
 		sessions.FailCapacity, sessions.FailFly, sessions.FailFlyAccess, sessions.FailLost, sessions.FailForgotten, runner.FailNoPrompt,
 		runner.FailFile, runner.FailRepos, runner.FailHandover,
 		sessions.FailRepeated, sessions.FailEnded, sessions.FailSlack, sessions.FailGone,
+		sessions.FailStuck, sessions.FailRecord,
 	} {
 		out["failure "+string(f)] = make1("", 1, f, "what it said <!here>\nin two lines")
 	}
@@ -186,6 +187,9 @@ func outcomes(b *Bot) map[string][]part {
 	}
 	out["end that is not through"] = b.parts(session("1.2"), sessions.Turn{Kind: sessions.KindEnd}, sessions.Outcome{
 		Outcome: runner.Outcome{Failure: sessions.FailFly, Error: "503"},
+	}, false)
+	out["end that was given up"] = b.parts(session("1.2"), sessions.Turn{Kind: sessions.KindEnd}, sessions.Outcome{
+		Outcome: runner.Outcome{Failure: sessions.FailStuck},
 	}, false)
 	return out
 }

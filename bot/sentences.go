@@ -85,7 +85,11 @@ func sayEnding(e sessions.Ending) string {
 }
 
 func sayGoodbye(s sessions.Session, o sessions.Outcome) string {
-	if o.Failure != runner.FailNone {
+	switch o.Failure {
+	case runner.FailNone:
+	case sessions.FailStuck, sessions.FailRecord:
+		return "I could not end the session: what I know of it cannot be read or written. Whoever runs me should look at my logs."
+	default:
 		return "The session has ended, but I could not remove its machine yet: " + escape(o.Error) + ". I will keep trying."
 	}
 	why := ""
@@ -160,6 +164,10 @@ func failureSentence(o sessions.Outcome) string {
 		return "Slack did not let me read your message just now, so nothing was run. Press Retry in a few minutes." + detail
 	case sessions.FailGone:
 		return "The message was deleted before I could read it, so nothing was run."
+	case sessions.FailStuck:
+		return "Something of my own stayed in the way of this message for too long, so I gave it up. It may have done part of the work: look before you press Retry." + detail
+	case sessions.FailRecord:
+		return "What I know of this thread's session cannot be read, so nothing was run. Ask in a new thread; whoever runs me should look at my logs." + detail
 	case sessions.FailEnded:
 		return "The session ended while this message waited. Mention me to begin a fresh one."
 	case runner.FailNone, runner.FailClaude: // told by what Claude Code said
@@ -170,7 +178,7 @@ func failureSentence(o sessions.Outcome) string {
 // canRetry tells failures after which running the same prompt again makes sense.
 func canRetry(f sessions.Failure) bool {
 	switch f {
-	case runner.FailNone, runner.FailNoPrompt, sessions.FailEnded, sessions.FailGone, runner.FailTranscript, runner.FailDisk:
+	case runner.FailNone, runner.FailNoPrompt, sessions.FailEnded, sessions.FailGone, sessions.FailRecord, runner.FailTranscript, runner.FailDisk:
 		return false
 	}
 	return true

@@ -44,7 +44,7 @@ func (sv *Service) Reap(ctx context.Context, now time.Time) error {
 			return err
 		}
 	}
-	return errors.Join(err, sv.sweepNowAndThen(ctx, now))
+	return errors.Join(err, sv.restNowAndThen(ctx, all, now), sv.sweepNowAndThen(ctx, now))
 }
 
 func (sv *Service) reapOne(ctx context.Context, s Session, now time.Time) error {

@@ -354,7 +354,7 @@ func TestAccept(t *testing.T) {
 		t.Parallel()
 		b := newBot(t)
 		r := b.replica(nil).start()
-		if out := b.answered(r, r.accept(turn("101", "hello", false))); out.Failure != FailEnded {
+		if out := b.answered(r, r.accept(turn("101", "hello", false))); out.Failure != FailEnded || out.Number != 1 {
 			t.Errorf("the outcome is %+v, want %s", out, FailEnded)
 		}
 		if s := r.session(); s != nil {
@@ -438,7 +438,7 @@ func TestEnd(t *testing.T) {
 			t.Errorf("End of what has ended = %+v, %v, want ErrNoSession", ending, err)
 		}
 		reply := r.accept(turn("104", "are you there?", false))
-		if out := b.answered(r, reply); out.Failure != FailEnded || b.runner.ran(reply.ID) != 0 {
+		if out := b.answered(r, reply); out.Failure != FailEnded || out.Number != r.session().Turns+1 || b.runner.ran(reply.ID) != 0 {
 			t.Errorf("a reply after the end: %+v, want %s", out, FailEnded)
 		}
 		b.have(0, 0)

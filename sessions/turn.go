@@ -120,6 +120,8 @@ const (
 	FailForgotten Failure = "forgotten" // the machine knows nothing of a turn that had started
 	FailSlack     Failure = "slack"     // Slack did not let the message be read
 	FailGone      Failure = "gone"      // the message was deleted before it was read
+	FailStuck     Failure = "stuck"     // something in our own keeping stayed in its way for too long
+	FailRecord    Failure = "record"    // the session's record cannot be read
 	FailEnded     Failure = "ended"     // the session ended while the message waited
 	FailRepeated  Failure = "repeated"  // it brought down whoever worked on it, time and again
 )

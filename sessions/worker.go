@@ -3,6 +3,7 @@ package sessions
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -45,10 +46,45 @@ func (sv *Service) handle(ctx context.Context, c *queue.Claim) queue.Verdict {
 	case ctx.Err() != nil:
 		w.log.InfoContext(ctx, "turn let go", "cause", context.Cause(ctx))
 		return queue.Handoff()
+	case w.hopeless(err):
+		if err := w.giveUp(ctx, err); err != nil {
+			return queue.Retry(retryAfter)
+		}
+		return queue.Done()
 	default:
-		w.log.WarnContext(ctx, "turn put off", "err", err)
-		return queue.Retry(5 * time.Second)
+		w.log.WarnContext(ctx, "turn put off", "err", err, "tries", c.Tries)
+		return queue.Retry(retryAfter)
 	}
+}
+
+const (
+	// retryAfter is the pause before a turn that was put off is tried again.
+	retryAfter = 5 * time.Second
+	// maxTries is how often a turn may be put off before it is given up: its thread waits behind it.
+	maxTries = 120
+)
+
+// hopeless reports whether a turn is not to be tried again after err.
+func (w *work) hopeless(err error) bool {
+	return w.claim.Tries >= maxTries || errors.Is(err, errUnreadable)
+}
+
+// giveUp ends a turn that cannot be brought to its end, and tells its thread unless that has its answer.
+func (w *work) giveUp(ctx context.Context, cause error) error {
+	w.log.ErrorContext(ctx, "turn given up", "err", cause, "tries", w.claim.Tries, "stage", w.stage)
+	if w.stage == StagePosted || (w.turn.Kind == KindEnd && w.turn.Reason != EndByPerson) {
+		return nil
+	}
+	s := &Session{Thread: w.turn.Thread}
+	if stored, err := w.sv.store.Get(ctx, w.turn.Thread); err == nil && stored != nil {
+		s = stored
+	}
+	out := w.outcome(FailStuck)
+	if errors.Is(cause, errUnreadable) {
+		out = w.outcome(FailRecord)
+	}
+	out.Number = s.Turns + 1
+	return w.finish(ctx, s, out)
 }
 
 // work is one owner's work on one turn.
@@ -114,12 +150,41 @@ func (w *work) inSession(ctx context.Context) error {
 		return err
 	}
 	if s.Ended() { // it ended while this reply waited, and only a mention may begin another
-		return w.finish(ctx, s, w.outcome(FailEnded))
+		out := w.outcome(FailEnded)
+		out.Number = s.Turns + 1
+		return w.finish(ctx, s, out)
 	}
 	if err := w.run(ctx, s); err != nil {
 		return err
 	}
-	return w.sv.cfg.Machines.Settle(ctx, *s, w.turn.ID, w.claim.Fence, w.note.Nonce)
+	return w.settle(ctx, *s)
+}
+
+// settleLimit bounds how long a turn that is answered sees to its machine: its thread waits meanwhile.
+const settleLimit = 45 * time.Second
+
+// settle sees the machine of an answered turn to its rest. It is best effort: a machine that cannot be reached serves
+// the next turn as it is, or else the reaper stops it.
+func (w *work) settle(ctx context.Context, s Session) error {
+	m := w.sv.cfg.Machines
+	limit, cancel := context.WithTimeout(ctx, min(settleLimit, m.cfg.Patience))
+	defer cancel()
+	for pause := time.Second; ; pause *= 2 {
+		err := m.Settle(limit, s, w.turn.ID, w.claim.Fence, w.note.Nonce)
+		if err != nil && isPassing(err) && limit.Err() == nil {
+			w.log.DebugContext(ctx, "machine not settled yet", "machine", s.MachineID, "err", err)
+			if pauseFor(limit, pause, nil, true) == nil {
+				continue
+			}
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			w.log.WarnContext(ctx, "machine left as it is, the reaper sees to it", "machine", s.MachineID, "err", err)
+		}
+		return nil
+	}
 }
 
 // once runs a turn on a machine of its own.
