@@ -196,14 +196,15 @@ func outcomes(b *Bot) map[string][]part {
 
 func notes() map[string]string {
 	s := session("1.2")
-	s.State = []runner.RepoState{{Dir: "repo", Changed: 1}, {Dir: "other", Changed: 2, Unpushed: 3}}
+	s.State = []runner.RepoState{{Dir: "repo", Changed: 1}, {Dir: "other", Changed: 2, Unpushed: 3, Unknown: true}}
 	return map[string]string{
 		"help": sayHelp, "empty": sayEmpty, "full": sayFull, "one ahead": sayPlace(1), "three ahead": sayPlace(3), "ended": sayEnded,
 		"not you": sayNotYou, "wrong channel": sayWrongChannel, "not there": sayNotThere, "try again": sayTryAgain, "no session": sayNoSession,
 		"nothing runs": sayNothingRuns, "stopping": sayStopping, "trouble": sayTrouble, "old button": sayOldButton, "retry gone": sayRetryGone,
 		"refused files": sayRefusedFiles([]string{"a<b>.bin", "film.mp4"}, 2<<20), "not yours": sayNotYours("U0ADMIN"), "unpushed": sayUnpushed(s),
-		"ending":           sayEnding(sessions.Ending{}),
-		"ending in a turn": sayEnding(sessions.Ending{Stopped: &sessions.Turn{}, Dropped: make([]sessions.Turn, 2)}),
-		"ends soon":        sayEndsSoon(time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)),
+		"unpushed, unknown": sayUnpushed(sessions.Session{State: []runner.RepoState{{Dir: "repo", Unknown: true}}}),
+		"ending":            sayEnding(sessions.Ending{}),
+		"ending in a turn":  sayEnding(sessions.Ending{Stopped: &sessions.Turn{}, Dropped: make([]sessions.Turn, 2)}),
+		"ends soon":         sayEndsSoon(time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)),
 	}
 }

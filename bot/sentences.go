@@ -53,6 +53,7 @@ func sayNotYours(owner string) string {
 // sayUnpushed names the work that an end would throw away.
 func sayUnpushed(s sessions.Session) string {
 	var parts []string
+	known := false
 	for _, r := range s.Unpushed() {
 		var what []string
 		if r.Changed > 0 {
@@ -61,9 +62,17 @@ func sayUnpushed(s sessions.Session) string {
 		if r.Unpushed > 0 {
 			what = append(what, plural(r.Unpushed, "unpushed commit"))
 		}
+		known = known || len(what) > 0
+		if r.Unknown {
+			what = append(what, "I could not look")
+		}
 		parts = append(parts, fmt.Sprintf("`%s`: %s", escape(r.Dir), strings.Join(what, ", ")))
 	}
-	return "This session holds work that is nowhere else — " + strings.Join(parts, "; ") + ". Ending it throws that away."
+	holds := "may hold"
+	if known {
+		holds = "holds"
+	}
+	return "This session " + holds + " work that is nowhere else — " + strings.Join(parts, "; ") + ". Ending it throws that away."
 }
 
 func plural(n int, what string) string {

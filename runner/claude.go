@@ -105,7 +105,7 @@ func (t *turn) command(gate *gateway, resume bool) *exec.Cmd {
 		args = append(args, "--model", t.Settings.Model)
 	}
 	for _, r := range t.Repos {
-		args = append(args, "--add-dir", filepath.Join(t.cfg.workspace(), r.dir()))
+		args = append(args, "--add-dir", filepath.Join(t.cfg.workspace(), r.Folder()))
 	}
 	cmd := t.cfg.asClaude(exec.Command(t.cfg.Claude, args...)) //nolint:gosec // the session image's program
 	cmd.Dir = t.cfg.workspace()

@@ -18,7 +18,7 @@ func TestGitCredential(t *testing.T) {
 	turn := m.turn("work")
 	turn.Repos = []Repo{{URL: "https://Git.example/a/b.git"}, {URL: "http://plain.example:8080/c"}, {URL: "git@ssh.example:d/e"}}
 	for _, r := range turn.Repos { // they are there already: nothing is cloned
-		if err := os.Mkdir(filepath.Join(m.cfg.workspace(), r.dir()), 0o755); err != nil {
+		if err := os.Mkdir(filepath.Join(m.cfg.workspace(), r.Folder()), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}

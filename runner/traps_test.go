@@ -174,7 +174,7 @@ func trapRepositorySettings(t *testing.T) {
 	args, _, _ := strings.Cut(answer, "\n")
 	for _, want := range []string{
 		" --setting-sources user ", " --strict-mcp-config ",
-		" --add-dir " + filepath.Join(m.cfg.workspace(), turn.Repos[0].dir()), " --add-dir " + filepath.Join(m.cfg.workspace(), "second"),
+		" --add-dir " + filepath.Join(m.cfg.workspace(), turn.Repos[0].Folder()), " --add-dir " + filepath.Join(m.cfg.workspace(), "second"),
 	} {
 		if !strings.Contains(args+" ", want) {
 			t.Errorf("arguments = %s, want %s", args, want)

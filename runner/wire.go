@@ -235,6 +235,8 @@ type RepoState struct {
 	Branch   string `json:"branch,omitempty"`
 	Changed  int    `json:"changed"`  // files changed or added, not committed
 	Unpushed int    `json:"unpushed"` // commits that no remote branch has
+	// Unknown says that Git did not tell, or not all: there may be more.
+	Unknown bool `json:"unknown,omitempty"`
 }
 
 // AckRequest says that the outcome is safe elsewhere.

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -18,8 +20,8 @@ const cloneLimit = 15 * time.Minute
 
 var dirName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]*$`)
 
-// dir is the repository's folder below the workspace.
-func (r Repo) dir() string {
+// Folder is the repository's folder below the workspace.
+func (r Repo) Folder() string {
 	if r.Dir != "" {
 		return r.Dir
 	}
@@ -34,12 +36,12 @@ func checkRepos(repos []Repo) error {
 			return fmt.Errorf("%q is no address of a repository", r.URL)
 		case hasPassword(r.URL): // Git would keep it in the repository, where Claude Code reads it
 			return errors.New("the address of a repository holds a password: set the Git token instead")
-		case !dirName.MatchString(r.dir()) || r.dir() == "attachments":
-			return fmt.Errorf("%q is no name for a repository's folder", r.dir())
-		case seen[r.dir()]:
-			return fmt.Errorf("two repositories would be in %s: give one a folder", r.dir())
+		case !dirName.MatchString(r.Folder()) || r.Folder() == "attachments":
+			return fmt.Errorf("%q is no name for a repository's folder", r.Folder())
+		case seen[r.Folder()]:
+			return fmt.Errorf("two repositories would be in %s: give one a folder", r.Folder())
 		}
-		seen[r.dir()] = true
+		seen[r.Folder()] = true
 	}
 	return nil
 }
@@ -58,7 +60,7 @@ func hasPassword(address string) bool {
 func (c Config) cloneAll(ctx context.Context, t *turn) error {
 	told := false
 	for _, r := range t.Repos {
-		target := filepath.Join(c.workspace(), r.dir())
+		target := filepath.Join(c.workspace(), r.Folder())
 		if _, err := os.Lstat(target); err == nil {
 			continue
 		}
@@ -66,9 +68,9 @@ func (c Config) cloneAll(ctx context.Context, t *turn) error {
 			t.phase(PhaseCloning)
 			told = true
 		}
-		aside := filepath.Join(c.workspace(), ".cloning-"+r.dir())
+		aside := filepath.Join(c.workspace(), ".cloning-"+r.Folder())
 		if c.UID >= 0 && isPath(r.URL) {
-			aside = filepath.Join(c.own(), "cloning-"+r.dir())
+			aside = filepath.Join(c.own(), "cloning-"+r.Folder())
 		}
 		if err := os.RemoveAll(aside); err != nil {
 			return fmt.Errorf("clone %s: %w", r.URL, err)
@@ -116,16 +118,27 @@ func isPath(address string) bool {
 func (c Config) repoStates(repos []Repo) []RepoState {
 	out := []RepoState{}
 	for _, r := range repos {
-		dir := filepath.Join(c.workspace(), r.dir())
-		git := func(args ...string) string {
-			// Neither hooks nor a monitor of the repository's own run here.
-			text, _ := c.output(context.Background(), 20*time.Second, dir, "git",
-				append([]string{"-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"}, args...)...)
-			return strings.TrimSpace(text)
+		dir := filepath.Join(c.workspace(), r.Folder())
+		st := RepoState{Dir: r.Folder()}
+		if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) { // nothing is there to be lost
+			out = append(out, st)
+			continue
 		}
-		st := RepoState{Dir: r.dir(), Branch: git("rev-parse", "--abbrev-ref", "HEAD")}
-		st.Changed = lineCount(git("status", "--porcelain"))
-		st.Unpushed = lineCount(git("log", "--oneline", "--branches", "--not", "--remotes"))
+		git := func(args ...string) (string, error) {
+			// Neither hooks nor a monitor of the repository's own run here.
+			text, err := c.output(context.Background(), 20*time.Second, dir, "git",
+				append([]string{"-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"}, args...)...)
+			return strings.TrimSpace(text), err
+		}
+		tips := []string{"--branches"}
+		branch, err := git("symbolic-ref", "--quiet", "--short", "HEAD")
+		if err != nil { // it is detached, as after a clone of a tag
+			branch, tips = "HEAD", append(tips, "HEAD")
+		}
+		changed, changedErr := git("status", "--porcelain")
+		unpushed, unpushedErr := git(slices.Concat([]string{"log", "--oneline"}, tips, []string{"--not", "--remotes"})...)
+		st.Branch, st.Changed, st.Unpushed = branch, lineCount(changed), lineCount(unpushed)
+		st.Unknown = changedErr != nil || unpushedErr != nil
 		out = append(out, st)
 	}
 	return out

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -71,6 +72,46 @@ func TestClone(t *testing.T) {
 		out, _ = m.end(turn)
 		if out.Failure != FailNone || out.Repos[0].Changed != 1 || out.Repos[1].Changed != 0 || out.Repos[1].Branch != "dev" {
 			t.Errorf("outcome = %+v, want one changed file in the first", out)
+		}
+	})
+	t.Run("commits on a detached HEAD count, and what Git does not tell is unknown", func(t *testing.T) {
+		t.Parallel()
+		cfg := volume(t)
+		repo := gitRepo(t, "main")
+		git := func(dir string, args ...string) {
+			t.Helper()
+			cmd := exec.Command("git", append([]string{"-c", "user.name=t", "-c", "user.email=t@localhost", "-C", dir}, args...)...)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("git %v: %v: %s", args, err, out)
+			}
+		}
+		git(repo, "tag", "v1")
+		var repos []Repo
+		for _, dir := range []string{"tagged", "ahead", "broken", "gone", "unborn", "on-branch"} {
+			repos = append(repos, Repo{URL: repo, Dir: dir})
+			git(cfg.workspace(), "clone", "-q", "-c", "advice.detachedHead=false", "--branch", "v1", repo, dir)
+		}
+		at := func(dir string) string { return filepath.Join(cfg.workspace(), dir) }
+		git(at("ahead"), "commit", "-q", "--allow-empty", "-m", "one")
+		git(at("ahead"), "commit", "-q", "--allow-empty", "-m", "two")
+		git(at("on-branch"), "checkout", "-q", "-b", "mine")
+		git(at("on-branch"), "commit", "-q", "--allow-empty", "-m", "one")
+		for _, gone := range []string{at("broken") + "/.git/objects", at("gone"), at("unborn")} {
+			if err := os.RemoveAll(gone); err != nil {
+				t.Fatal(err)
+			}
+		}
+		git(cfg.workspace(), "init", "-q", "-b", "new", "unborn")
+		want := []RepoState{
+			{Dir: "tagged", Branch: "HEAD"},
+			{Dir: "ahead", Branch: "HEAD", Unpushed: 2},
+			{Dir: "broken", Branch: "HEAD", Unknown: true},
+			{Dir: "gone"},
+			{Dir: "unborn", Branch: "new"},
+			{Dir: "on-branch", Branch: "mine", Unpushed: 1},
+		}
+		if got := cfg.repoStates(repos); !slices.Equal(got, want) {
+			t.Errorf("states = %+v, want %+v", got, want)
 		}
 	})
 	t.Run("a clone that fails leaves nothing, and Claude Code is not started", func(t *testing.T) {

@@ -145,6 +145,26 @@ func TestRest(t *testing.T) {
 	})
 }
 
+// TestUnsure: after a machine has died in mid-turn nobody knows what the workspace holds, until the next turn tells.
+func TestUnsure(t *testing.T) {
+	t.Parallel()
+	b := newBot(t)
+	r := b.replica(func(_ *ServiceConfig, m *MachinesConfig) { m.Repos = []runner.Repo{{URL: "/some/site"}} }).start()
+	one := r.accept(turn("101", "hold", true))
+	b.until("a running turn", func() bool { return b.runner.ran(one.ID) == 1 })
+	b.local("kill", map[string]any{"machine": r.session().MachineID})
+	if out := b.answered(r, one); out.Failure != FailMachine {
+		t.Fatalf("the outcome is %+v", out)
+	}
+	if got := r.session().Unpushed(); len(got) != 1 || got[0] != (runner.RepoState{Dir: "site", Unknown: true}) {
+		t.Errorf("Unpushed = %+v, want that nobody knows", got)
+	}
+	b.answered(r, r.accept(turn("102", "two", false)))
+	if got := r.session().Unpushed(); len(got) != 0 {
+		t.Errorf("Unpushed = %+v, want what the last turn told", got)
+	}
+}
+
 // TestGivenUp: nothing keeps a thread waiting for ever.
 func TestGivenUp(t *testing.T) {
 	t.Parallel()

@@ -59,6 +59,8 @@ type Session struct {
 	// State is what the workspace held after the last turn that its remotes do not have.
 	// It is nil until a turn came as far as Claude Code.
 	State []runner.RepoState `json:"state,omitzero"`
+	// Unsure is set when a turn's machine has died since State was measured: the workspace may hold more.
+	Unsure bool `json:"unsure,omitempty"`
 }
 
 // Begun reports whether there is a conversation: a turn has come as far as Claude Code.
@@ -106,13 +108,18 @@ func (s Session) Expired(now time.Time) bool {
 // Ended reports whether the session was destroyed, or is being.
 func (s Session) Ended() bool { return !s.EndedAt.IsZero() }
 
-// Unpushed lists the repositories that hold work which no remote has.
+// Unpushed lists the repositories that hold work which no remote has, or may hold some.
 func (s Session) Unpushed() []runner.RepoState {
-	var out []runner.RepoState
-	for _, r := range s.State {
-		if r.Changed > 0 || r.Unpushed > 0 {
-			out = append(out, r)
+	states := slices.Clone(s.State)
+	if s.Unsure {
+		for i := range states {
+			states[i].Unknown = true
+		}
+		for _, r := range s.Repos {
+			if !slices.ContainsFunc(states, func(st runner.RepoState) bool { return st.Dir == r.Folder() }) {
+				states = append(states, runner.RepoState{Dir: r.Folder(), Unknown: true})
+			}
 		}
 	}
-	return out
+	return slices.DeleteFunc(states, func(r runner.RepoState) bool { return r.Changed == 0 && r.Unpushed == 0 && !r.Unknown })
 }

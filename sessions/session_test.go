@@ -50,9 +50,17 @@ func TestSession(t *testing.T) {
 	})
 	t.Run("names the work that is nowhere else", func(t *testing.T) {
 		t.Parallel()
-		s := Session{State: []runner.RepoState{{Dir: "clean"}, {Dir: "changed", Changed: 2}, {Dir: "ahead", Unpushed: 1}}}
-		if got := s.Unpushed(); len(got) != 2 || got[0].Dir != "changed" || got[1].Dir != "ahead" {
-			t.Errorf("Unpushed = %v, want changed and ahead", got)
+		s := Session{State: []runner.RepoState{{Dir: "clean"}, {Dir: "changed", Changed: 2}, {Dir: "ahead", Unpushed: 1}, {Dir: "unknown", Unknown: true}}}
+		if got := s.Unpushed(); len(got) != 3 || got[0].Dir != "changed" || got[1].Dir != "ahead" || got[2].Dir != "unknown" {
+			t.Errorf("Unpushed = %v, want changed, ahead and unknown", got)
+		}
+		s.Unsure, s.Repos = true, []runner.Repo{{URL: "https://h/clean"}, {URL: "https://h/never.git"}}
+		got := s.Unpushed()
+		if len(got) != 5 || got[0] != (runner.RepoState{Dir: "clean", Unknown: true}) || got[4] != (runner.RepoState{Dir: "never", Unknown: true}) {
+			t.Errorf("Unpushed after a machine died = %v, want all five", got)
+		}
+		if s.State[0].Unknown {
+			t.Error("the record was changed")
 		}
 	})
 }

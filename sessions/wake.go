@@ -182,7 +182,8 @@ func (a *attempt) loseSession(ctx context.Context) error {
 	}, time.Now())
 	a.s.Left = a.s.remains()
 	a.forgetMachine()
-	a.s.SessionID, a.s.CreatedAt, a.s.VolumeID, a.s.State, a.s.Handed = fresh.SessionID, fresh.CreatedAt, "", nil, false
+	a.s.SessionID, a.s.CreatedAt, a.s.VolumeID = fresh.SessionID, fresh.CreatedAt, ""
+	a.s.State, a.s.Unsure, a.s.Handed = nil, false, false
 	if err := a.save(ctx, *a.s); err != nil {
 		return err
 	}

@@ -312,13 +312,22 @@ func (w *work) count(s *Session, out Outcome) int {
 	s.Turns++
 	s.LastID, s.LastTurn = w.turn.ID, time.Now().UTC()
 	s.CostUSD += out.CostUSD
-	if out.Repos != nil {
-		s.State = out.Repos
-	} else if !s.Begun() {
+	switch {
+	case out.Repos != nil:
+		s.State, s.Unsure = out.Repos, false
+	case w.started() && diedUnder(out.Failure):
+		s.Unsure = true
+		if s.Repos == nil {
+			s.Repos = w.sv.cfg.Machines.defaultRepos() // those that it was handed
+		}
+	case !s.Begun():
 		s.Repos = nil // what could not be cloned must not stay: the settings may be mended
 	}
 	return s.Turns
 }
+
+// diedUnder reports whether nobody knows what a turn that had started has left in the workspace.
+func diedUnder(f Failure) bool { return f == FailMachine || f == FailMemory || f == FailForgotten }
 
 // finish posts the outcome, again and again until the thread has it: the session waits meanwhile.
 func (w *work) finish(ctx context.Context, s *Session, out Outcome) error {
