@@ -120,6 +120,11 @@ func (sv *Service) End(ctx context.Context, thread Thread, by string) (Ending, e
 	return sv.end(ctx, thread, by, EndByPerson)
 }
 
+// hasTurns reports whether something is queued or running that is no end.
+func (st Status) hasTurns() bool {
+	return (st.Running != nil && st.Running.Kind != KindEnd) || slices.ContainsFunc(st.Queued, func(t Turn) bool { return t.Kind != KindEnd })
+}
+
 func (sv *Service) end(ctx context.Context, thread Thread, by string, why EndReason) (Ending, error) {
 	s, err := sv.store.Get(ctx, thread)
 	if err != nil {
@@ -129,7 +134,7 @@ func (sv *Service) end(ctx context.Context, thread Thread, by string, why EndRea
 	if err != nil {
 		return Ending{}, err
 	}
-	if (s == nil || s.Ended()) && st.Running == nil && len(st.Queued) == 0 {
+	if (s == nil || s.Ended()) && !st.hasTurns() {
 		return Ending{}, ErrNoSession
 	}
 	if s == nil || s.Ended() { // its first turn has not come so far as to make one

@@ -466,6 +466,9 @@ func TestEnd(t *testing.T) {
 		if ending, err := r.End(t.Context(), thread(), "U1"); err != nil || len(ending.Dropped) != 1 || ending.Dropped[0].ID != one.ID {
 			t.Errorf("End = %+v, %v", ending, err)
 		}
+		if ending, err := r.End(t.Context(), thread(), "U1"); !errors.Is(err, ErrNoSession) {
+			t.Errorf("End while the end waits = %+v, %v, want ErrNoSession: there is nothing more to end", ending, err)
+		}
 		r.start()
 		b.idle(r)
 		if b.runner.ran(one.ID) != 0 || r.session() != nil {
