@@ -120,7 +120,7 @@ func (b *Bot) runOnce(ctx context.Context, c slashCommand, prompt string) answer
 		return plainly(sayTrouble)
 	}
 	text := fmt.Sprintf("<@%s> runs once: %s", c.UserID, escape(clip(unescape(prompt), 500)))
-	_, ts, err := b.api.PostMessageContext(ctx, c.ChannelID, slack.MsgOptionText(text, false), slack.MsgOptionDisableLinkUnfurl())
+	_, ts, err := b.api.PostMessageContext(ctx, c.ChannelID, slack.MsgOptionText(text, false), slack.MsgOptionDisableLinkUnfurl(), metadata("", "", partNote))
 	if isGone(err) {
 		return plainly("I am not in this channel: invite me first.")
 	}
