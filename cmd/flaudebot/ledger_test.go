@@ -128,7 +128,30 @@ func newLedger(t *testing.T, redis string, at int, after bool) *ledger {
 	l.mu.Unlock()
 	go l.replace()
 	t.Cleanup(l.over)
+	l.awaitUp()
 	return l
+}
+
+// awaitUp returns when a replica is ready: what was said before the very first start is nobody's business.
+func (l *ledger) awaitUp() {
+	l.t.Helper()
+	var first *proc
+	l.until("a replica that is ready", func() bool {
+		l.mu.Lock()
+		p := l.bot
+		l.mu.Unlock()
+		if p == first {
+			return false // the one that was killed
+		}
+		select {
+		case <-p.ready:
+			return true
+		case <-p.done:
+			first = p
+		case <-time.After(testPatience):
+		}
+		return false
+	})
 }
 
 // replace starts another replica when the first has been killed.
