@@ -19,7 +19,7 @@ import (
 )
 
 // TestStrike kills a replica around one of its requests, and lets another one go on: a sample of all requests, all of them with
-// FLAUDEBOT_TEST_STRIKES=all (`make crash`). Judged by what is seen from outside: the lines that the commands wrote, Slack's history,
+// FLAUDEBOT_TEST_STRIKES=all (`make crash`), those around some requests with 20-40. Judged by what is seen from outside: the lines that the commands wrote, Slack's history,
 // Fly's lists, and that nothing is held in Redis.
 func TestStrike(t *testing.T) {
 	t.Parallel()
@@ -41,8 +41,12 @@ func TestStrike(t *testing.T) {
 	if s, err := strconv.ParseUint(os.Getenv("FLAUDEBOT_TEST_STRIKES_SEED"), 10, 64); err == nil {
 		seed = s
 	}
-	sample := 2
-	if env := os.Getenv("FLAUDEBOT_TEST_STRIKES"); env == "all" {
+	sample, low, high := 2, 0, 0
+	env := os.Getenv("FLAUDEBOT_TEST_STRIKES")
+	if k, err := fmt.Sscanf(env, "%d-%d", &low, &high); k == 2 && err == nil {
+		all = slices.DeleteFunc(all, func(s strike) bool { return s.at < low || s.at > high })
+		sample = len(all)
+	} else if env == "all" {
 		sample = len(all)
 	} else if k, err := strconv.Atoi(env); err == nil {
 		sample = k
