@@ -99,6 +99,7 @@ func TestSocketMode(t *testing.T) {
 		if err := s.ws.Close(websocket.StatusNormalClosure, ""); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait() // the other end takes note
 		w.want("hello", w.connect().hello, args{"type": "hello", "num_connections": 10})
 	})
 	in(t, "events come in order, wrapped", slack.Config{}, func(t *testing.T, w *world) {
