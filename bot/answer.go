@@ -125,7 +125,7 @@ func (p part) blocks() []slack.Block {
 	if p.markdown != "" {
 		out = append(out, slack.NewMarkdownBlock("", p.markdown))
 	} else {
-		out = append(out, slack.NewSectionBlock(slack.NewTextBlockObject(slack.MarkdownType, clip(p.text, 2900), false, false), nil, nil))
+		out = append(out, section(p.text))
 	}
 	if len(p.buttons) > 0 {
 		out = append(out, slack.NewActionBlock("", p.buttons...))

@@ -205,7 +205,7 @@ func (b *Bot) list(ctx context.Context, team, channel, action string) (answer, e
 			line += " · <" + links[i] + "|open>"
 		}
 		lines = append(lines, line)
-		row := slack.NewSectionBlock(slack.NewTextBlockObject(slack.MarkdownType, line, false, false), nil, nil)
+		row := section(line)
 		if action != "" {
 			row.Accessory = slack.NewAccessory(button(action, "End", s.Thread.Key(), "danger"))
 		}

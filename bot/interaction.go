@@ -207,7 +207,7 @@ func (b *Bot) showInModal(ctx context.Context, view string, a answer) {
 	}
 }
 
-func section(text string) slack.Block {
+func section(text string) *slack.SectionBlock {
 	return slack.NewSectionBlock(slack.NewTextBlockObject(slack.MarkdownType, clip(text, 2900), false, false), nil, nil)
 }
 

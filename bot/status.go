@@ -196,7 +196,7 @@ func liveMessage(t sessions.Turn, p sessions.Progress, now time.Time) (string, [
 	}
 	lines = append(lines, todoLines(p)...)
 	text := strings.Join(lines, "\n")
-	blocks := []slack.Block{slack.NewSectionBlock(slack.NewTextBlockObject(slack.MarkdownType, clip(text, 2900), false, false), nil, nil)}
+	blocks := []slack.Block{section(text)}
 	if p.Step != sessions.StepStopping {
 		blocks = append(blocks, slack.NewActionBlock("", button("stop", "Stop", string(t.ID), "danger")))
 	}

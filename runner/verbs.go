@@ -127,7 +127,7 @@ func (t Turn) check(puts string) (string, error) {
 			return "", refused{err, FailFile}
 		}
 	}
-	if err := checkRepos(t.Repos); err != nil {
+	if err := CheckRepos(t.Repos); err != nil {
 		return "", refused{err, FailRepos}
 	}
 	return prompt, nil

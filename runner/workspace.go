@@ -28,7 +28,8 @@ func (r Repo) Folder() string {
 	return strings.TrimSuffix(path.Base(strings.ReplaceAll(strings.TrimRight(r.URL, "/"), ":", "/")), ".git")
 }
 
-func checkRepos(repos []Repo) error {
+// CheckRepos refuses repositories that no turn could be run with: what is no address, a folder's name that is none, two in one folder.
+func CheckRepos(repos []Repo) error {
 	seen := map[string]bool{}
 	for _, r := range repos {
 		switch {
