@@ -2,7 +2,8 @@
 
 SHELL := /bin/bash
 GO ?= go
-LINT := $(GO) tool -modfile=tools/golangci-lint.mod golangci-lint
+# The cache is of this work tree alone: it holds absolute paths, which exclusions are read at.
+LINT := GOLANGCI_LINT_CACHE=$(CURDIR)/.tools/lint-cache $(GO) tool -modfile=tools/golangci-lint.mod golangci-lint
 CLAUDE_PIN := tools/claude-code
 IMAGE ?= registry.fly.io/$(FLAUDEBOT_FLY_APP):session
 

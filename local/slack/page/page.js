@@ -143,11 +143,12 @@ function open(url) {
 function ask(title, words, yes, no) {
   const d = $('ask');
   return new Promise((resolve) => {
+    // Not by the close event: it comes late, and might answer the next question.
+    const answer = (yes) => { d.close(); resolve(yes); };
     d.replaceChildren(el('h2', { id: 'ask-title' }, title), el('p', {}, words), el('div', { class: 'actions end' },
-      el('button', { type: 'button', class: 'block', onclick: () => d.close() }, no || 'Cancel'),
-      el('button', { type: 'button', class: 'block danger', autofocus: true, onclick: () => d.close('yes') }, yes || 'Yes')));
-    d.returnValue = '';
-    d.onclose = () => resolve(d.returnValue === 'yes');
+      el('button', { type: 'button', class: 'block', onclick: () => answer(false) }, no || 'Cancel'),
+      el('button', { type: 'button', class: 'block danger', autofocus: true, onclick: () => answer(true) }, yes || 'Yes')));
+    d.oncancel = () => resolve(false);
     d.showModal();
   });
 }
