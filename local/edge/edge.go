@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -53,14 +54,16 @@ func trimBrackets(h string) string {
 	return h
 }
 
-// Fault is one way to misbehave. Without Status, Drop or DelayMS it does nothing.
+// Fault is one way to misbehave. Without Status, Body, Drop or DelayMS it does nothing.
 type Fault struct {
 	Method      string `json:"method"`       // the call's name, as the server names it; "" = any
 	Nth         int    `json:"nth"`          // the n-th such call from now on, once; 0 = every one
 	Status      int    `json:"status"`       // answer with this HTTP status
+	Body        string `json:"body"`         // answer with this instead of what the server would say: JSON, or else it is sent as HTML
+	RetryAfter  int    `json:"retry_after"`  // the header of that name, in seconds; 0: as the server has it
 	Drop        bool   `json:"drop"`         // close the connection without an answer
 	DelayMS     int    `json:"delay_ms"`     // wait before anything else, in milliseconds
-	AfterEffect bool   `json:"after_effect"` // let the call take effect first, then lose its answer (by status or drop)
+	AfterEffect bool   `json:"after_effect"` // let the call take effect first, then lose its answer (by status, body or drop)
 }
 
 // Faults holds the faults of one server. The zero value misbehaves never.
@@ -130,9 +133,14 @@ func (f *Faults) Wrap(next http.Handler, name func(*http.Request) string, refuse
 		if fault.AfterEffect {
 			next.ServeHTTP(httptest.NewRecorder(), r)
 		}
+		if fault.RetryAfter > 0 {
+			w.Header().Set("Retry-After", strconv.Itoa(fault.RetryAfter))
+		}
 		switch {
 		case fault.Drop:
 			panic(http.ErrAbortHandler)
+		case fault.Body != "":
+			say(w, fault)
 		case fault.Status != 0:
 			refuse(w, fault.Status)
 		case fault.AfterEffect:
@@ -141,6 +149,19 @@ func (f *Faults) Wrap(next http.Handler, name func(*http.Request) string, refuse
 			next.ServeHTTP(w, r)
 		}
 	})
+}
+
+// say answers with the fault's own words.
+func say(w http.ResponseWriter, fault Fault) {
+	kind := "text/html; charset=utf-8"
+	if json.Valid([]byte(fault.Body)) {
+		kind = "application/json"
+	}
+	w.Header().Set("Content-Type", kind)
+	if fault.Status != 0 {
+		w.WriteHeader(fault.Status)
+	}
+	_, _ = io.WriteString(w, fault.Body) // the caller may have gone
 }
 
 func reply(w http.ResponseWriter, v any) {

@@ -117,6 +117,26 @@ func TestFaults(t *testing.T) {
 			t.Errorf("answer = %d, %v after %v, want 200 after 30ms", status, err, time.Since(began))
 		}
 	})
+	t.Run("a call is answered with somebody else's words", func(t *testing.T) {
+		t.Parallel()
+		for _, c := range []struct {
+			fault       edge.Fault
+			status      int
+			kind, after string
+		}{
+			{edge.Fault{Body: `{"ok":false}`, Nth: 1}, 200, "application/json", ""},
+			{edge.Fault{Body: "<html>Bad gateway", Status: 502, RetryAfter: 7, Nth: 1}, 502, "text/html; charset=utf-8", "7"},
+		} {
+			faults := &edge.Faults{}
+			faults.Add(c.fault)
+			h := faults.Wrap(http.NotFoundHandler(), func(*http.Request) string { return "a" }, nil)
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/a", nil))
+			if w.Code != c.status || w.Body.String() != c.fault.Body || w.Header().Get("Content-Type") != c.kind || w.Header().Get("Retry-After") != c.after {
+				t.Errorf("%+v: answer = %d %v %s", c.fault, w.Code, w.Header(), w.Body)
+			}
+		}
+	})
 	t.Run("an empty body clears them, also over HTTP", func(t *testing.T) {
 		t.Parallel()
 		faults, get, _ := faulty(t)

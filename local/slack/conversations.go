@@ -13,6 +13,7 @@ type channel struct {
 	im       string // the person of a DM
 	members  map[string]bool
 	archived bool
+	private  bool
 	messages []*msg
 }
 
@@ -90,16 +91,20 @@ func (ch *channel) find(ts string) *msg {
 }
 
 func (ch *channel) kind() string {
-	if ch.im != "" {
+	switch {
+	case ch.im != "":
 		return "im"
+	case ch.private:
+		return "group"
 	}
 	return "channel"
 }
 
-// channelOf finds a channel that the caller may see. s.mu must be held.
+// channelOf finds a channel that the caller may see. To the app a person's id names their DM. s.mu must be held.
 func (s *Server) channelOf(c *call, id string) (*channel, error) {
 	for _, ch := range s.channels {
-		if ch.id != id && (ch.name == "" || ch.name != strings.TrimPrefix(id, "#")) {
+		dm := c.caller.bot && ch.im != "" && ch.im == id
+		if ch.id != id && !dm && (ch.name == "" || ch.name != strings.TrimPrefix(id, "#")) {
 			continue
 		}
 		if !ch.members[c.caller.id] {
@@ -123,7 +128,7 @@ func (ch *channel) shownTo(p person) fields {
 		return fields{"id": ch.id, "is_im": true, "user": other, "is_channel": false, "is_archived": ch.archived}
 	}
 	return fields{
-		"id": ch.id, "name": ch.name, "name_normalized": ch.name, "is_channel": true, "is_im": false, "is_private": false, "is_member": true,
+		"id": ch.id, "name": ch.name, "name_normalized": ch.name, "is_channel": true, "is_im": false, "is_private": ch.private, "is_member": true,
 		"is_archived": ch.archived, "is_general": ch.name == "general", "is_ext_shared": ch.name == "general", "num_members": len(ch.members),
 	}
 }
@@ -143,10 +148,7 @@ func (s *Server) list(c *call) (fields, error) {
 	defer s.mu.Unlock()
 	var mine []*channel
 	for _, ch := range s.channels {
-		kind := "public_channel"
-		if ch.im != "" {
-			kind = "im"
-		}
+		kind := map[string]string{"im": "im", "group": "private_channel", "channel": "public_channel"}[ch.kind()]
 		if ch.members[c.caller.id] && slices.Contains(types, kind) && !(ch.archived && c.flag("exclude_archived")) {
 			mine = append(mine, ch)
 		}
@@ -232,6 +234,57 @@ func (s *Server) archive(closed bool) func(*call) (fields, error) {
 		s.changed(ch.id)
 		return nil, nil
 	}
+}
+
+// convertToPrivate makes a channel a private one, which keeps its id: admins may.
+func (s *Server) convertToPrivate(c *call) (fields, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ch, err := s.channelOf(c, c.str("channel_id"))
+	switch {
+	case err != nil:
+		return nil, err
+	case !c.caller.admin || ch.im != "":
+		return nil, refuse("restricted_action")
+	}
+	ch.private = true
+	s.changed(ch.id)
+	return nil, nil
+}
+
+// kick takes somebody out of a channel.
+func (s *Server) kick(c *call) (fields, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ch, err := s.channelOf(c, c.str("channel"))
+	switch {
+	case err != nil:
+		return nil, err
+	case !ch.members[c.str("user")] || ch.im != "":
+		return nil, refuse("not_in_channel")
+	case c.str("user") == c.caller.id:
+		return nil, refuse("cant_kick_self")
+	}
+	delete(ch.members, c.str("user"))
+	s.changed(ch.id)
+	return nil, nil
+}
+
+// invite takes somebody into a channel.
+func (s *Server) invite(c *call) (fields, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ch, err := s.channelOf(c, c.str("channel"))
+	if err != nil {
+		return nil, err
+	}
+	if p, ok := userByID(c.str("users")); !ok || ch.members[p.id] {
+		return nil, refuse("already_in_channel")
+	}
+	ch.members[c.str("users")] = true
+	s.sendEvent(ch, fields{"type": "member_joined_channel", "user": c.str("users"), "channel": ch.id, "team": teamID, "inviter": c.caller.id, "event_ts": s.stamp()})
+	s.changed(ch.id)
+	return fields{"channel": ch.shownTo(c.caller)}, nil
 }
 
 func (s *Server) history(c *call) (fields, error) {

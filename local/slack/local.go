@@ -9,7 +9,8 @@ import (
 // local is what people do and Slack has no method for. It answers 200 always.
 func (s *Server) local(w http.ResponseWriter, r *http.Request) {
 	do, known := map[string]func(*call) (fields, error){
-		"command": s.command, "click": s.click, "shortcut": s.shortcut, "submit": s.submit, "seen": s.seen, "stop": s.nativeStop, "socket": s.socket,
+		"command": s.command, "click": s.click, "shortcut": s.shortcut, "submit": s.submit, "seen": s.seen, "stop": s.nativeStop,
+		"socket": s.socket, "trouble": s.makeTrouble, "deliveries": s.deliveries,
 	}[r.PathValue("method")]
 	c, err := open(r, true)
 	var out fields
@@ -23,22 +24,6 @@ func (s *Server) local(w http.ResponseWriter, r *http.Request) {
 		out, err = do(c)
 	}
 	reply(w, out, err)
-}
-
-// socket makes trouble for the app's connections: {"close": ""} drops them without a word; "refresh" asks for new ones and
-// closes the old a while later, as Slack does every few hours; "warning" and "link_disabled" say just that.
-func (s *Server) socket(c *call) (fields, error) {
-	switch how := c.str("close"); how {
-	case "":
-		s.dropConns()
-	case "refresh":
-		s.eachConn(func(conn *conn) { conn.refreshSoon() })
-	case "warning", "link_disabled":
-		s.eachConn(func(conn *conn) { s.push(conn, disconnect(how)) })
-	default:
-		return nil, refuse("invalid_arguments")
-	}
-	return nil, nil
 }
 
 // seen is all that a person sees of a channel, or of a thread.

@@ -51,6 +51,11 @@ func (s *Server) methodTable() map[string]method {
 		"conversations.archive":   {do: s.archive(true), perMinute: tier2},
 		"conversations.unarchive": {do: s.archive(false), perMinute: tier2},
 
+		"conversations.kick":   {do: s.kick, perMinute: tier3},
+		"conversations.invite": {do: s.invite, perMinute: tier3},
+
+		"admin.conversations.convertToPrivate": {do: s.convertToPrivate, perMinute: tier2},
+
 		"reactions.add":    {do: s.react, perMinute: tier3},
 		"reactions.remove": {do: s.unreact, perMinute: tier2},
 		"reactions.get":    {do: s.reactions, perMinute: tier3},

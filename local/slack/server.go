@@ -2,11 +2,16 @@
 // checker that refuses messages that Slack would refuse, and a page at / that looks like a workspace.
 //
 // People act through Slack's own methods with tokens of their own. What Slack has no method for is under /local/:
-// command, click, shortcut, submit, stop, seen, faults, socket. Faults are named by method. All tokens are public: the
-// server answers on loopback only.
+// command, click, shortcut, submit, stop, seen. All tokens are public: the server answers on loopback only.
+//
+// It misbehaves on demand. /local/faults makes trouble for calls ([edge.Fault]): by the method's name, and by link, upload
+// and files for dialling a socket, for the bytes of an upload and for those of a download. /local/socket makes trouble for
+// the connections that are open, and /local/trouble for those to come and for what passes over them. /local/deliveries
+// tells what was passed, and how.
 package slack
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -62,6 +67,8 @@ type Server struct {
 	conns     []*conn                  // guarded by mu
 	next      int                      // guarded by mu; connection that gets the next payload
 	waiting   []*waiter                // guarded by mu; events that no connection was there for
+	trouble   trouble                  // guarded by mu
+	passed    passed                   // guarded by mu
 	buckets   map[string]*rate.Limiter // guarded by mu
 	watchers  map[chan string]bool     // guarded by mu; pages
 }
@@ -135,10 +142,13 @@ func (s *Server) spawn(f func()) {
 // Handler answers as slack.com does, and serves the page.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/api/{method}", s.faults.Wrap(http.HandlerFunc(s.api), func(r *http.Request) string { return r.PathValue("method") }, faultAnswer))
-	mux.HandleFunc("GET /link", s.link)
-	mux.HandleFunc("POST /upload/{file}", s.upload)
-	mux.HandleFunc("GET /files/{file}", s.download)
+	faulty := func(pattern, name string, h http.HandlerFunc) {
+		mux.Handle(pattern, s.faults.Wrap(h, func(r *http.Request) string { return cmp.Or(name, r.PathValue("method")) }, faultAnswer))
+	}
+	faulty("/api/{method}", "", s.api)
+	faulty("GET /link", "link", s.link)
+	faulty("POST /upload/{file}", "upload", s.upload)
+	faulty("GET /files/{file}", "files", s.download)
 	mux.HandleFunc("POST /response/{id}", s.respond)
 	mux.Handle("POST /local/faults", &s.faults)
 	mux.HandleFunc("POST /local/{method}", s.local)
@@ -152,7 +162,9 @@ func (s *Server) Handler() http.Handler {
 func faultAnswer(w http.ResponseWriter, status int) {
 	text := "internal_error"
 	if status == http.StatusTooManyRequests {
-		w.Header().Set("Retry-After", "1")
+		if w.Header().Get("Retry-After") == "" {
+			w.Header().Set("Retry-After", "1")
+		}
 		text = "ratelimited"
 	}
 	w.Header().Set("Content-Type", "application/json")

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"time"
@@ -23,11 +25,19 @@ const (
 // conn is one Socket Mode connection. Each payload goes to one of them.
 type conn struct {
 	ws       *websocket.Conn
-	out      chan []byte
+	tcp      net.Conn
+	out      chan frameTo
 	refresh  chan struct{}
 	life     time.Duration
 	draining bool                            // guarded by Server.mu; it was asked to go
+	ghost    bool                            // guarded by Server.mu; nothing passes over it any more
 	acks     map[string]chan json.RawMessage // guarded by Server.mu; :: envelope id → who waits
+}
+
+// frameTo is a frame on its way to the app.
+type frameTo struct {
+	raw []byte
+	cut string // where the connection breaks at it, if it does
 }
 
 // envelope is a payload on its way to the app.
@@ -42,6 +52,7 @@ type passing struct {
 	id   string
 	conn *conn
 	ack  chan json.RawMessage
+	sent time.Time
 }
 
 // waiter is an event that waits for a connection.
@@ -60,6 +71,7 @@ func (s *Server) connectionsOpen(c *call) (fields, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tickets[ticket] = true
+	s.passed.opens = append(s.passed.opens, time.Now())
 	return fields{"url": "ws://" + c.r.Host + "/link?ticket=" + ticket + "&app_id=" + appID}, nil
 }
 
@@ -68,27 +80,40 @@ func (s *Server) link(w http.ResponseWriter, r *http.Request) {
 	ticket := r.URL.Query().Get("ticket")
 	ok := s.tickets[ticket]
 	delete(s.tickets, ticket)
+	refused := s.trouble.refuse
 	s.mu.Unlock()
 	if !ok {
 		http.Error(w, "invalid ticket", http.StatusForbidden)
 		return
 	}
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true}) // the ticket is the proof
+	if refused == "dial" {
+		http.Error(w, "try later", http.StatusServiceUnavailable)
+		return
+	}
+	under := &raw{ResponseWriter: w}
+	ws, err := websocket.Accept(under, r, &websocket.AcceptOptions{InsecureSkipVerify: true}) // the ticket is the proof
 	if err != nil {
 		return
 	}
 	defer func() { _ = ws.CloseNow() }()
 	ws.SetReadLimit(1 << 20)
 	c := &conn{
-		ws: ws, out: make(chan []byte, maxQueue), refresh: make(chan struct{}, 1), life: s.cfg.RefreshAfter, acks: map[string]chan json.RawMessage{},
+		ws: ws, tcp: under.conn, out: make(chan frameTo, maxQueue), refresh: make(chan struct{}, 1), life: s.cfg.RefreshAfter, acks: map[string]chan json.RawMessage{},
 	}
 	if r.URL.Query().Get("debug_reconnects") == "true" {
 		c.life = debugLife
 	}
-	if !s.join(c) {
-		raw, _ := json.Marshal(disconnect("too_many_websockets"))
-		_ = write(r.Context(), ws, raw)
-		_ = ws.Close(websocket.StatusPolicyViolation, "too_many_websockets")
+	switch {
+	case refused == "hello":
+		return
+	case refused == "after_hello":
+		_ = write(r.Context(), ws, encoded(fields{"type": "hello", "num_connections": 1}))
+		return
+	case refused == "link_disabled":
+		turnAway(r.Context(), ws, refused)
+		return
+	case refused == "too_many_websockets" || !s.join(c):
+		turnAway(r.Context(), ws, "too_many_websockets")
 		return
 	}
 	defer s.drop(c)
@@ -99,6 +124,17 @@ func (s *Server) link(w http.ResponseWriter, r *http.Request) {
 	s.spawn(func() { s.keepAlive(ctx, c) })
 	s.mu.Unlock()
 	s.hear(ctx, c)
+}
+
+// turnAway closes a connection that is not to be, and says why.
+func turnAway(ctx context.Context, ws *websocket.Conn, reason string) {
+	_ = write(ctx, ws, encoded(disconnect(reason)))
+	_ = ws.Close(websocket.StatusPolicyViolation, reason)
+}
+
+func encoded(frame fields) []byte {
+	out, _ := json.Marshal(frame) // plain values
+	return out
 }
 
 func write(ctx context.Context, ws *websocket.Conn, raw []byte) error {
@@ -141,15 +177,16 @@ func (s *Server) drop(c *conn) {
 	c.acks = nil
 }
 
-// push queues a frame for a connection; one that does not read is dropped.
-func (s *Server) push(c *conn, frame any) {
-	raw, err := json.Marshal(frame)
-	if err != nil {
-		s.log.Error("frame not sent", "err", err)
+// push queues a frame for a connection; one that does not read is dropped. s.mu must be held.
+func (s *Server) push(c *conn, frame fields) { s.pushCut(c, frame, "") }
+
+// pushCut has the connection break at the frame, if cut says where. s.mu must be held.
+func (s *Server) pushCut(c *conn, frame fields, cut string) {
+	if c.ghost {
 		return
 	}
 	select {
-	case c.out <- raw:
+	case c.out <- frameTo{encoded(frame), cut}:
 	default:
 		_ = c.ws.CloseNow()
 	}
@@ -161,8 +198,13 @@ func (s *Server) writeTo(ctx context.Context, c *conn) {
 		select {
 		case <-ctx.Done():
 			return
-		case raw := <-c.out:
-			if write(ctx, c.ws, raw) != nil {
+		case f := <-c.out:
+			if f.cut == "event" {
+				writeHalf(c.tcp, f.raw)
+				_ = c.ws.CloseNow()
+				return
+			}
+			if write(ctx, c.ws, f.raw) != nil || f.cut != "" {
 				_ = c.ws.CloseNow()
 				return
 			}
@@ -186,6 +228,12 @@ func (s *Server) keepAlive(ctx context.Context, c *conn) {
 			_ = c.ws.CloseNow()
 			return
 		case <-ping.C:
+			s.mu.Lock()
+			ghost := c.ghost
+			s.mu.Unlock()
+			if ghost {
+				continue
+			}
 			pctx, cancel := context.WithTimeout(ctx, s.cfg.PingInterval)
 			err := c.ws.Ping(pctx)
 			cancel()
@@ -194,14 +242,16 @@ func (s *Server) keepAlive(ctx context.Context, c *conn) {
 				return
 			}
 		case <-warning.C:
+			s.mu.Lock()
 			s.push(c, disconnect("warning"))
+			s.mu.Unlock()
 		case <-age.C:
 			c.refreshSoon()
 		case <-c.refresh:
 			s.mu.Lock()
 			c.draining = true
-			s.mu.Unlock()
 			s.push(c, disconnect("refresh_requested"))
+			s.mu.Unlock()
 			end = time.After(s.cfg.RefreshGrace)
 		case <-end:
 			_ = c.ws.Close(websocket.StatusNormalClosure, "refresh_requested")
@@ -237,14 +287,28 @@ func (s *Server) hear(ctx context.Context, c *conn) {
 			s.log.Warn("the payload of an ack is ignored: it is too long", "bytes", len(raw), "most", maxAck-1)
 			ack.Payload = nil
 		}
-		s.mu.Lock()
-		if ch := c.acks[ack.ID]; ch != nil {
-			delete(c.acks, ack.ID)
-			ch <- ack.Payload
-			close(ch)
+		if !s.heard(c, ack.ID, ack.Payload) {
+			_ = c.ws.CloseNow()
+			return
 		}
-		s.mu.Unlock()
 	}
+}
+
+// heard counts an ack; false: the connection is to break at it.
+func (s *Server) heard(c *conn, id string, payload json.RawMessage) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ch := c.acks[id]
+	if ch == nil || c.ghost {
+		return true
+	}
+	if s.takeCut("ack") {
+		return false
+	}
+	delete(c.acks, id)
+	ch <- payload
+	close(ch)
+	return true
 }
 
 // begin queues an envelope on one of the connections; nil if there is none. s.mu must be held.
@@ -257,16 +321,30 @@ func (s *Server) begin(e *envelope, attempt int) *passing {
 		return nil
 	}
 	s.next++
-	p := &passing{id: newUUID(), conn: free[s.next%len(free)], ack: make(chan json.RawMessage, 1)}
+	p := &passing{id: newUUID(), conn: free[s.next%len(free)], ack: make(chan json.RawMessage, 1), sent: time.Now()}
 	p.conn.acks[p.id] = p.ack
+	cut := ""
 	frame := fields{"envelope_id": p.id, "type": e.kind, "payload": e.payload, "accepts_response_payload": e.kind != "events_api"}
 	if e.kind == "events_api" {
 		frame["retry_attempt"], frame["retry_reason"] = attempt, ""
 		if attempt > 0 {
 			frame["retry_reason"] = "timeout"
 		}
+		for _, where := range []string{"event", "sent"} {
+			if s.takeCut(where) {
+				cut = where
+			}
+		}
 	}
-	s.push(p.conn, frame)
+	s.pushCut(p.conn, frame, cut)
+	if e.kind == "events_api" {
+		for range s.trouble.copies - 1 {
+			s.next++
+			copied := maps.Clone(frame)
+			copied["envelope_id"] = newUUID()
+			s.push(free[s.next%len(free)], copied)
+		}
+	}
 	return p
 }
 
@@ -306,11 +384,30 @@ func (s *Server) deliver(e *envelope, p *passing, w *waiter) {
 		if p == nil {
 			break
 		}
-		if _, ok := s.acked(p); ok {
+		_, ok := s.acked(p)
+		s.count(attempt, time.Since(p.sent), ok)
+		if ok {
 			return
 		}
 	}
 	s.log.Warn("an event is given up: it was never acked")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.passed.givenUp++
+}
+
+// count notes one delivery of an event.
+func (s *Server) count(attempt int, took time.Duration, acked bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if attempt == 0 {
+		s.passed.first++
+	} else {
+		s.passed.again++
+	}
+	if acked {
+		s.passed.acks = append(s.passed.acks, took)
+	}
 }
 
 // beginOrWait queues an event on a connection, or, where there is none, for one to come. s.mu must be held.
@@ -354,17 +451,17 @@ func (s *Server) sendEvent(ch *channel, event fields) {
 		"event_id": s.id("Ev"), "event_time": time.Now().Unix(), "event": event, "is_ext_shared_channel": ch.name == "general",
 		"authorizations": []fields{{"enterprise_id": nil, "team_id": teamID, "user_id": botUser, "is_bot": true, "is_enterprise_install": false}},
 	}}
-	p, w := s.beginOrWait(e, 0)
-	s.spawn(func() { s.deliver(e, p, w) })
+	if s.trouble.holding {
+		s.trouble.held = append(s.trouble.held, e)
+		return
+	}
+	s.pass(e)
 }
 
-// eachConn does something with each connection.
-func (s *Server) eachConn(do func(*conn)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range s.conns {
-		do(c)
-	}
+// pass has an event delivered. s.mu must be held.
+func (s *Server) pass(e *envelope) {
+	p, w := s.beginOrWait(e, 0)
+	s.spawn(func() { s.deliver(e, p, w) })
 }
 
 // dropConns ends all connections without a word.
