@@ -26,9 +26,11 @@ type Config struct {
 	AttachmentLimit    int64    // bytes; 0: 2 MiB
 	// AskAfter is the age from which a message that was missed is asked about instead of run; 0: 15 minutes.
 	AskAfter time.Duration
-	HTTP     *http.Client
-	Log      *slog.Logger
-	Version  string
+	// Silence is how long a socket may bring nothing, not even a ping, before it is replaced; 0: 30 s. Slack pings more often.
+	Silence time.Duration
+	HTTP    *http.Client
+	Log     *slog.Logger
+	Version string
 }
 
 // ErrToken says that Slack refuses a token. Its text names the variable, never the value.
@@ -36,23 +38,25 @@ var ErrToken = errors.New("Slack refuses the token") //nolint:staticcheck // a n
 
 // Bot is flaudebot in Slack. It implements [sessions.Front].
 type Bot struct {
-	cfg      Config
-	log      *slog.Logger
-	api      *slack.Client
-	sessions Sessions
-	self     string // user id of the bot
-	team     string
-	people   people
-	edits    *rate.Limiter // chat.update, over all threads of the workspace
-	looks    *rate.Limiter // conversations.replies, for replies that came before what they answer
-	readBack *rate.Limiter // conversations.history and .replies, for what was missed
-	lookBack chan struct{} // something may have been missed
-	unstored atomic.Bool   // an event could not be stored
-	sockets  atomic.Int32  // that are up
-	met      atomic.Bool   // Slack said hello to one of them
-	marks    marks
-	native   nativeStatus
-	asides   sync.WaitGroup // what is done beside events and turns
+	cfg       Config
+	log       *slog.Logger
+	api       *slack.Client
+	sessions  Sessions
+	self      string // user id of the bot
+	team      string
+	people    people
+	edits     *rate.Limiter // chat.update, over all threads of the workspace
+	looks     *rate.Limiter // conversations.replies, for replies that came before what they answer
+	dials     *rate.Limiter // apps.connections.open
+	readBack  *rate.Limiter // conversations.history and .replies, for what was missed
+	hearing   chan struct{} // a place for each message that is being marked
+	lookBack  chan struct{} // something may have been missed
+	lookEvery time.Duration // between two looks for what was missed, in the long run
+	sockets   atomic.Int32  // that are up
+	met       atomic.Bool   // Slack said hello to one of them
+	marks     marks
+	native    nativeStatus
+	asides    sync.WaitGroup // what is done beside events and turns
 
 	mu    sync.Mutex
 	lives map[string]*live // guarded by mu; :: turn → its live message
@@ -82,6 +86,9 @@ func New(ctx context.Context, cfg Config) (*Bot, error) {
 	if cfg.AskAfter == 0 {
 		cfg.AskAfter = 15 * time.Minute
 	}
+	if cfg.Silence == 0 {
+		cfg.Silence = 30 * time.Second
+	}
 	if cfg.HTTP == nil {
 		cfg.HTTP = &http.Client{Timeout: 30 * time.Second}
 	}
@@ -91,9 +98,10 @@ func New(ctx context.Context, cfg Config) (*Bot, error) {
 	}
 	b := &Bot{
 		cfg: cfg, log: cfg.Log, api: slack.New(cfg.BotToken, opts...), lives: map[string]*live{},
-		edits:    rate.NewLimiter(rate.Every(time.Minute/editsPerMinute), 8),
+		edits: rate.NewLimiter(rate.Every(time.Minute/editsPerMinute), 8),
+		dials: rate.NewLimiter(rate.Every(dialEvery), dialBurst), lookEvery: 15 * time.Second,
 		looks:    rate.NewLimiter(rate.Every(time.Minute/looksPerMinute), 10),
-		readBack: rate.NewLimiter(rate.Every(time.Minute/readsPerMinute), 10), lookBack: make(chan struct{}, 1),
+		readBack: rate.NewLimiter(rate.Every(time.Minute/readsPerMinute), 10), lookBack: make(chan struct{}, 1), hearing: make(chan struct{}, maxHeard),
 	}
 	b.people.bot = b
 	return b, b.introduce(ctx)

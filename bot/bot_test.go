@@ -473,10 +473,6 @@ func TestFront(t *testing.T) {
 			ID: turnID(team, general, root), Kind: sessions.KindTurn, Thread: sessions.Thread{Team: team, Channel: general, TS: root}, TS: root, User: "U0MEMBER", Text: "go",
 		}
 	}
-	outcome := func(answer string) sessions.Outcome {
-		at := time.Now()
-		return sessions.Outcome{Outcome: runner.Outcome{StartedAt: at.Add(-2 * time.Second), EndedAt: at}, Answer: answer, Number: 1}
-	}
 
 	t.Run("a turn that is taken over is begun and answered once", func(t *testing.T) {
 		w := w.in(t)
@@ -564,6 +560,12 @@ func TestFront(t *testing.T) {
 			t.Errorf("a later prompt = %q, %v; want the words alone", later.Text, err)
 		}
 	})
+}
+
+// outcome is a good one.
+func outcome(answer string) sessions.Outcome {
+	at := time.Now()
+	return sessions.Outcome{Outcome: runner.Outcome{StartedAt: at.Add(-2 * time.Second), EndedAt: at}, Answer: answer, Number: 1}
 }
 
 func TestBounded(t *testing.T) {

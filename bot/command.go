@@ -2,7 +2,6 @@ package bot
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"strings"
@@ -22,30 +21,29 @@ type slashCommand struct {
 	TriggerID string `json:"trigger_id"`
 }
 
-// command answers a slash command, to the person alone.
-func (b *Bot) command(ctx context.Context, payload json.RawMessage) any {
-	var c slashCommand
-	if err := json.Unmarshal(payload, &c); err != nil {
-		return ephemeral(plainly(sayHelp))
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2500*time.Millisecond) // Slack waits 3 s
+// commandTime bounds what a command may take: Slack waits 3 s for its answer.
+const commandTime = 2500 * time.Millisecond
+
+// command does what a slash command asks for, and returns what the person is answered.
+func (b *Bot) command(ctx context.Context, c slashCommand) answer {
+	ctx, cancel := context.WithTimeout(ctx, commandTime)
 	defer cancel()
-	if why := b.people.mayUse(ctx, c.UserID, c.ChannelID); why != nil {
-		return ephemeral(plainly(why.sentence))
-	}
 	word, rest, _ := strings.Cut(strings.TrimSpace(c.Text), " ")
 	word, rest = strings.ToLower(word), strings.TrimSpace(rest)
+	if why := b.people.mayUse(ctx, c.UserID, c.ChannelID); why != nil {
+		return plainly(why.sentence)
+	}
 	switch word {
 	case "list":
-		return ephemeral(b.act(ctx, word, sessions.Thread{Team: c.TeamID, Channel: c.ChannelID}, c.UserID, false))
+		return b.act(ctx, word, sessions.Thread{Team: c.TeamID, Channel: c.ChannelID}, c.UserID, false)
 	case "end", "stop", "status":
-		return ephemeral(b.inThread(ctx, c, word, rest))
+		return b.inThread(ctx, c, word, rest)
 	case "run":
-		return ephemeral(b.runOnce(ctx, c, rest))
+		return b.runOnce(ctx, c, rest)
 	case "", "help":
-		return ephemeral(plainly(sayHelp))
+		return plainly(sayHelp)
 	}
-	return ephemeral(plainly("I do not know “" + escape(clip(unescape(word), 40)) + "”.\n" + sayHelp))
+	return plainly("I do not know “" + escape(clip(unescape(word), 40)) + "”.\n" + sayHelp)
 }
 
 // ephemeral is the body of an ack that answers a command.

@@ -224,6 +224,9 @@ func (b *Bot) accept(ctx context.Context, in incoming, begins bool) error {
 		return b.ask(ctx, in)
 	}
 	t := b.turn(in, begins)
+	if gone, err := b.sessions.Noted(ctx, deletedKey(t.ID)); err != nil || gone {
+		return err
+	}
 	res, err := b.sessions.Accept(ctx, t)
 	if err != nil {
 		return err
@@ -246,6 +249,7 @@ func (b *Bot) accept(ctx context.Context, in incoming, begins bool) error {
 // thread is taken, so that they stay in order; above a rate it is left out rather than holding up events.
 func (b *Bot) overtaken(ctx context.Context, in incoming) error {
 	if !b.looks.Allow() {
+		b.missedSomething()
 		return nil
 	}
 	page, _, _, err := b.api.GetConversationRepliesContext(ctx, &slack.GetConversationRepliesParameters{
@@ -253,6 +257,7 @@ func (b *Bot) overtaken(ctx context.Context, in incoming) error {
 	})
 	if err != nil {
 		b.log.WarnContext(ctx, "not looked for replies that came first", "thread", in.thread.Key(), "err", err)
+		b.missedSomething()
 		return nil
 	}
 	for _, m := range page {
@@ -314,8 +319,17 @@ func (b *Bot) aside(ctx context.Context, do func(context.Context)) {
 // asideTimeout bounds what is done beside.
 const asideTimeout = 30 * time.Second
 
+// maxHeard is how many messages are marked at once: a burst of them must not keep others from being taken in.
+const maxHeard = 8
+
 // heard shows at once that a message was taken in, and its place if others are ahead.
 func (b *Bot) heard(ctx context.Context, t sessions.Turn, ahead int) {
+	select {
+	case b.hearing <- struct{}{}:
+		defer func() { <-b.hearing }()
+	case <-ctx.Done():
+		return
+	}
 	b.react(ctx, t, "eyes")
 	if ahead > 0 {
 		b.whisper(ctx, t.Thread, t.User, sayPlace(ahead))
@@ -351,12 +365,24 @@ func (b *Bot) unreact(ctx context.Context, t sessions.Turn, name string) {
 
 // whisper says something in a thread to one person.
 func (b *Bot) whisper(ctx context.Context, thread sessions.Thread, user, text string) {
+	b.whisperIn(ctx, thread.Channel, thread.TS, user, plainly(text))
+}
+
+// whisperIn tells one person an answer, in a thread if there is one.
+func (b *Bot) whisperIn(ctx context.Context, channel, thread, user string, a answer) {
+	opts := []slack.MsgOption{slack.MsgOptionText(a.text, false)}
+	if len(a.blocks) > 0 {
+		opts = append(opts, slack.MsgOptionBlocks(a.blocks...))
+	}
+	if thread != "" {
+		opts = append(opts, slack.MsgOptionTS(thread))
+	}
 	err := b.patiently(ctx, func() error {
-		_, err := b.api.PostEphemeralContext(ctx, thread.Channel, user, slack.MsgOptionText(text, false), slack.MsgOptionTS(thread.TS))
+		_, err := b.api.PostEphemeralContext(ctx, channel, user, opts...)
 		return err
 	})
 	if err != nil {
-		b.log.DebugContext(ctx, "nothing whispered", "thread", thread.Key(), "err", err)
+		b.log.DebugContext(ctx, "nothing whispered", "channel", channel, "err", err)
 	}
 }
 
@@ -403,7 +429,7 @@ func (b *Bot) say(ctx context.Context, thread sessions.Thread, asked sessions.Tu
 	}
 }
 
-// edited changes the turn of a message that was edited while it waits.
+// edited changes the turn of a message that was edited while it waits. An edit that overtook its message is taken in for it.
 func (b *Bot) edited(ctx context.Context, team string, e innerEvent) error {
 	m := e.Message
 	if m == nil || m.Edited == nil || m.BotID != "" || m.User == b.self || (e.Previous != nil && e.Previous.Text == m.Text) {
@@ -414,16 +440,49 @@ func (b *Bot) edited(ctx context.Context, team string, e innerEvent) error {
 	if why := b.people.mayUse(ctx, m.User, e.Channel); why != nil {
 		return why.again()
 	}
-	_, err := b.sessions.Edit(ctx, b.turn(in, in.mention || (in.dm && in.root)), m.Edited.TS)
+	t, revision := b.turn(in, in.mention || (in.dm && in.root)), m.Edited.TS
+	done, err := b.sessions.Edit(ctx, t, revision)
+	if err != nil || done || !b.overtook(team, e) {
+		return err
+	}
+	known, err := b.sessions.Known(ctx, t.ID)
+	if err != nil {
+		return err
+	}
+	if !known {
+		m.Edited, m.again = nil, e.again
+		if err := b.message(ctx, team, *m); err != nil {
+			return err
+		}
+	}
+	_, err = b.sessions.Edit(ctx, t, revision) // another replica may have taken in the message meanwhile
 	return err
 }
 
-// deleted takes the turn of a deleted message back, or stops it.
+// overtook tells whether a change may have come before the message that it changes: the message is young, and was for the bot.
+func (b *Bot) overtook(team string, e innerEvent) bool {
+	if e.Previous == nil || e.Previous.TS < before(tsOf(time.Now()), overlap) {
+		return false
+	}
+	was := *e.Previous
+	was.Channel, was.ChannelType = e.Channel, e.ChannelType
+	in := b.read(team, was)
+	return in.mention || (in.dm && in.root) || (!in.root && !isAside(was.Text))
+}
+
+// deleted takes the turn of a deleted message back, or stops it. That of a message which is still to come is not taken in.
 func (b *Bot) deleted(ctx context.Context, team string, e innerEvent) error {
 	if e.Previous == nil || e.Previous.BotID != "" {
 		return nil
 	}
 	thread := sessions.Thread{Team: team, Channel: e.Channel, TS: e.Previous.thread()}
-	_, _, err := b.sessions.Cancel(ctx, thread, turnID(team, e.Channel, e.DeletedTS))
+	id := turnID(team, e.Channel, e.DeletedTS)
+	waiting, running, err := b.sessions.Cancel(ctx, thread, id)
+	if err != nil || waiting || running || !b.overtook(team, e) {
+		return err
+	}
+	_, err = b.sessions.Once(ctx, deletedKey(id))
 	return err
 }
+
+func deletedKey(id sessions.TurnID) string { return "deleted:" + string(id) }

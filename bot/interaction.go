@@ -167,20 +167,7 @@ func (b *Bot) answerPress(ctx context.Context, p interactionPayload, a answer) {
 	if p.Channel.ID == "" {
 		return
 	}
-	opts := []slack.MsgOption{slack.MsgOptionText(a.text, false)}
-	if len(a.blocks) > 0 {
-		opts = append(opts, slack.MsgOptionBlocks(a.blocks...))
-	}
-	if thread != "" {
-		opts = append(opts, slack.MsgOptionTS(thread))
-	}
-	err := b.patiently(ctx, func() error {
-		_, err := b.api.PostEphemeralContext(ctx, p.Channel.ID, p.User.ID, opts...)
-		return err
-	})
-	if err != nil {
-		b.log.DebugContext(ctx, "press not answered", "err", err)
-	}
+	b.whisperIn(ctx, p.Channel.ID, thread, p.User.ID, a)
 }
 
 // manage shows a session in a modal, from the menu of any message of its thread.

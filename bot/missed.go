@@ -99,7 +99,7 @@ func (b *Bot) missedSomething() {
 
 // catchUps looks for what was missed at the start, and whenever something may have been. first is called after the first look.
 func (b *Bot) catchUps(ctx context.Context, first func()) {
-	pause := rate.NewLimiter(rate.Every(15*time.Second), 2)
+	pause := rate.NewLimiter(rate.Every(b.lookEvery), 2)
 	for pause.Wait(ctx) == nil {
 		if err := b.catchUp(ctx); err != nil && ctx.Err() == nil {
 			b.log.WarnContext(ctx, "what was missed is not read yet", "err", err)

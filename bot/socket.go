@@ -3,23 +3,44 @@ package bot
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/fnv"
+	"math/rand/v2"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 
 	"github.com/gorilla/websocket"
-	"github.com/slack-go/slack/socketmode"
+	"github.com/slack-go/slack"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/time/rate"
 )
+
+// The sockets are our own rather than slack-go's: its client reconnects without a pause where Slack closes right after hello, drops
+// the old socket before it has a new one, and hides why Slack closed.
 
 // lanes is how many threads are taken in side by side. Events of one thread share a lane, so that they stay in order.
 const lanes = 16
 
-// ackTimeout bounds the queueing of an ack: Slack waits 3 s for it.
-const ackTimeout = 2 * time.Second
+// Bounds of one socket.
+const (
+	ackTimeout   = 2 * time.Second  // for writing an ack: Slack waits 3 s for it
+	helloTimeout = 10 * time.Second // from the dial to Slack's first word
+	drainTime    = 30 * time.Second // how long a socket is heard that Slack asked to be replaced; Slack closes it before
+	maxAck       = 20 << 10         // bytes; Slack ignores a longer ack
+	maxFrame     = 4 << 20          // bytes
+)
+
+// Pace of dialling. All sockets of a replica share a rate well below Slack's limit of apps.connections.open (Tier 3: 50 a minute for
+// the whole app). Beside it a socket that does not last is tried again after a pause that doubles.
+const (
+	dialEvery  = 3 * time.Second
+	dialBurst  = 6
+	firstPause = 250 * time.Millisecond
+	maxPause   = 30 * time.Second
+	lasting    = 15 * time.Second // a socket that lived so long was a good one
+)
 
 // Run receives until ctx ends. ready is called when Slack said hello.
 func (b *Bot) Run(ctx context.Context, ready func()) error {
@@ -53,53 +74,161 @@ func work(ctx context.Context, queue <-chan func()) error {
 	}
 }
 
-// connect keeps one Socket Mode connection. The library reconnects by itself, without a pause after a good dial: the
-// dialer is throttled. It gives up on a refused token only.
+// connect keeps one Socket Mode connection up. It gives up on a refused token only. When Slack asks for a new connection the old one
+// is heard until Slack closes it, so that there is no gap.
 func (b *Bot) connect(ctx context.Context, queues []chan func(), ready func()) error {
-	throttle := rate.NewLimiter(rate.Every(time.Second), 3)
-	dialer := &websocket.Dialer{
-		HandshakeTimeout: 10 * time.Second,
-		NetDialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			if err := throttle.Wait(ctx); err != nil {
-				return nil, err
-			}
-			return (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, network, addr)
-		},
-	}
-	for pause := time.Second; ctx.Err() == nil; pause = min(pause*2, time.Minute) {
-		client := socketmode.New(b.api, socketmode.OptionDialer(dialer))
-		c := &connection{bot: b, client: client, queues: queues, ready: ready}
-		cctx, cancel := context.WithCancel(ctx)
-		done := make(chan struct{})
-		go func() { defer close(done); c.receive(cctx) }()
-		err := client.RunContext(cctx)
-		cancel()
-		<-done
-		if ctx.Err() != nil {
+	var old sync.WaitGroup
+	defer old.Wait()
+	pause := time.Duration(0)
+	for ctx.Err() == nil {
+		if err := b.awaitDial(ctx, pause); err != nil {
 			return nil //nolint:nilerr // it was told to end
+		}
+		began := time.Now()
+		c, err := b.dial(ctx)
+		if err == nil {
+			c.queues, c.leave = queues, make(chan struct{})
+			done := make(chan struct{})
+			old.Go(func() { defer close(done); err = c.receive(ctx, ready) })
+			select {
+			case <-done:
+			case <-c.leave:
+				pause = 0
+				continue
+			}
+		}
+		if ctx.Err() != nil {
+			return nil
 		}
 		if err != nil && isTokenError(err) {
 			return fmt.Errorf("SLACK_APP_TOKEN: %w: %w; take it again from the app's page Basic Information", ErrToken, err)
 		}
-		b.log.WarnContext(ctx, "socket ended", "err", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
+		if time.Since(began) > lasting {
+			pause = 0
+		} else {
+			pause = min(max(pause*2, firstPause), maxPause)
 		}
+		if after := retryAfter(err); after > pause {
+			pause = after
+		}
+		b.log.WarnContext(ctx, "socket ended", "err", err, "pause", pause)
 	}
 	return nil
+}
+
+// awaitDial waits until the next dial may be: after the pause, give or take, and within the rate that all sockets share.
+func (b *Bot) awaitDial(ctx context.Context, pause time.Duration) error {
+	if pause > 0 {
+		pause += rand.N(pause/4 + 1) //nolint:gosec // it spreads dials
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(pause):
+	}
+	return b.dials.Wait(ctx)
+}
+
+// retryAfter is how long Slack asks to wait, 0 if it does not.
+func retryAfter(err error) time.Duration {
+	if limited, ok := errors.AsType[*slack.RateLimitedError](err); ok {
+		return limited.RetryAfter
+	}
+	return 0
+}
+
+// dial opens a socket.
+func (b *Bot) dial(ctx context.Context) (*connection, error) {
+	_, address, err := b.api.StartSocketModeContext(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dialer := &websocket.Dialer{
+		Proxy:            http.ProxyFromEnvironment,
+		HandshakeTimeout: helloTimeout,
+		WriteBufferSize:  maxAck + 1<<10, // an ack is one frame: Slack drops those that come in several
+	}
+	ws, res, err := dialer.DialContext(ctx, address, nil)
+	if res != nil && res.Body != nil {
+		_ = res.Body.Close()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("dial: %w", err) // the address holds a ticket, which gorilla does not name
+	}
+	ws.SetReadLimit(maxFrame)
+	return &connection{bot: b, ws: ws}, nil
 }
 
 // connection is one socket.
 type connection struct {
 	bot    *Bot
-	client *socketmode.Client
+	ws     *websocket.Conn
 	queues []chan func()
-	ready  func()
+	leave  chan struct{} // closed when Slack asks for another one
+	left   sync.Once
 	up     bool // Slack said hello, and the socket has not ended since; of receive alone
+
+	writing sync.Mutex // of acks
 }
 
-// lost counts a socket out.
+// errSilent says that nothing came over a socket for too long, not even a ping: it is open at our end alone.
+var errSilent = errors.New("Slack is silent") //nolint:staticcheck // a name
+
+// receive hears the socket until it ends. It must never wait, or pings starve and Slack closes the socket.
+func (c *connection) receive(ctx context.Context, ready func()) error {
+	defer c.lost()
+	stop := context.AfterFunc(ctx, func() { _ = c.ws.Close() })
+	defer stop()
+	defer func() { _ = c.ws.Close() }()
+	alive := func() { _ = c.ws.SetReadDeadline(time.Now().Add(c.bot.cfg.Silence)) }
+	_ = c.ws.SetReadDeadline(time.Now().Add(helloTimeout))
+	c.ws.SetPingHandler(func(data string) error {
+		alive()
+		_ = c.ws.WriteControl(websocket.PongMessage, []byte(data), time.Now().Add(time.Second)) // reading tells when it is broken
+		return nil
+	})
+	for {
+		_, raw, err := c.ws.ReadMessage()
+		switch timeout := net.Error(nil); {
+		case err == nil:
+		case errors.As(err, &timeout) && timeout.Timeout():
+			c.bot.missedSomething() // what went into it is lost, unless Slack sends it again
+			return errSilent
+		default:
+			return fmt.Errorf("socket: %w", err)
+		}
+		alive()
+		var frame envelope
+		if err := json.Unmarshal(raw, &frame); err != nil && frame.ID == "" && frame.Type == "" {
+			c.bot.log.DebugContext(ctx, "frame not understood", "err", err)
+			continue
+		}
+		switch {
+		case frame.Type == "hello":
+			c.hello(ctx, ready)
+		case frame.Type == "disconnect" && (frame.Reason == "warning" || frame.Reason == "refresh_requested"):
+			c.drain(ctx)
+		case frame.Type == "disconnect":
+			return fmt.Errorf("Slack closes the socket: %s", frame.Reason) //nolint:staticcheck // a name
+		case frame.ID != "":
+			c.take(ctx, frame)
+		}
+	}
+}
+
+// hello counts the socket in.
+func (c *connection) hello(ctx context.Context, ready func()) {
+	c.bot.log.InfoContext(ctx, "Slack said hello")
+	if !c.up {
+		c.up = true
+		if c.bot.sockets.Add(1) == 1 && c.bot.met.Swap(true) { // there was one, and then there was none
+			c.bot.missedSomething()
+		}
+	}
+	ready()
+}
+
+// lost counts it out.
 func (c *connection) lost() {
 	if c.up {
 		c.up = false
@@ -107,100 +236,96 @@ func (c *connection) lost() {
 	}
 }
 
-// receive drains the library's events: it must never wait, or pings starve and the socket is closed.
-func (c *connection) receive(ctx context.Context) {
-	defer c.lost()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case e := <-c.client.Events:
-			c.event(ctx, e)
-		}
-	}
-}
-
-func (c *connection) event(ctx context.Context, e socketmode.Event) {
-	switch e.Type {
-	case socketmode.EventTypeConnecting: // again, when it is up
-		c.lost()
-	case socketmode.EventTypeHello:
-		c.bot.log.InfoContext(ctx, "Slack said hello")
-		if !c.up {
-			c.up = true
-			if c.bot.sockets.Add(1) == 1 && c.bot.met.Swap(true) { // there was one, and then there was none
-				c.bot.missedSomething()
-			}
-		}
-		c.ready()
-	case socketmode.EventTypeEventsAPI, socketmode.EventTypeSlashCommand, socketmode.EventTypeInteractive:
-		if e.Request != nil {
-			c.take(ctx, envelope{e.Request.Type, e.Request.EnvelopeID, e.Request.RetryAttempt, e.Request.Payload})
-		}
-	case socketmode.EventTypeErrorBadMessage:
-		// The library could not decode it; perhaps we can. Unacked, it would come again three times.
-		if bad, ok := e.Data.(*socketmode.ErrorBadMessage); ok {
-			var frame envelope
-			if json.Unmarshal(bad.Message, &frame) == nil && frame.ID != "" {
-				c.take(ctx, frame)
-			}
-		}
-	case socketmode.EventTypeConnectionError, socketmode.EventTypeIncomingError, socketmode.EventTypeErrorWriteFailed:
-		c.bot.log.DebugContext(ctx, "socket trouble", "type", e.Type)
-	}
+// drain has another socket opened in place of this one, which is heard for a while more.
+func (c *connection) drain(ctx context.Context) {
+	c.left.Do(func() {
+		c.bot.log.InfoContext(ctx, "Slack asks for a new socket")
+		close(c.leave)
+		time.AfterFunc(drainTime, func() { _ = c.ws.Close() })
+	})
 }
 
 // envelope is what Slack wraps everything in.
 type envelope struct {
 	Type    string          `json:"type"`
 	ID      string          `json:"envelope_id"`
+	Reason  string          `json:"reason"`        // of a disconnect
 	Retry   int             `json:"retry_attempt"` // 0: the first delivery, as far as Slack knows
 	Payload json.RawMessage `json:"payload"`
 }
 
+// ack acknowledges an envelope on the socket that it came over; body is what a person is answered, if anything.
+func (c *connection) ack(ctx context.Context, id string, body any) bool {
+	raw, err := json.Marshal(struct {
+		ID      string `json:"envelope_id"`
+		Payload any    `json:"payload,omitempty"`
+	}{id, body})
+	if err == nil && len(raw) >= maxAck {
+		err = fmt.Errorf("%d bytes are more than Slack takes", len(raw))
+	}
+	if err == nil {
+		c.writing.Lock()
+		_ = c.ws.SetWriteDeadline(time.Now().Add(ackTimeout))
+		err = c.ws.WriteMessage(websocket.TextMessage, raw)
+		c.writing.Unlock()
+	}
+	if err != nil {
+		c.bot.log.WarnContext(ctx, "ack not sent", "err", err)
+	}
+	return err == nil
+}
+
 // take stores what came and then acks it. What could not be stored is not acked, so that Slack sends it again.
 func (c *connection) take(ctx context.Context, e envelope) {
-	ack := func(body any) {
-		actx, cancel := context.WithTimeout(ctx, ackTimeout)
-		defer cancel()
-		if err := c.client.AckCtx(actx, e.ID, body); err != nil {
-			c.bot.log.WarnContext(ctx, "ack not sent", "err", err)
-		}
-	}
+	b := c.bot
 	switch e.Type {
 	case "slash_commands":
 		// Slack sends neither of them again: they are acted on also when the bot is told to leave meanwhile.
-		c.bot.aside(ctx, func(ctx context.Context) { ack(c.bot.command(ctx, e.Payload)) })
+		b.aside(ctx, func(ctx context.Context) {
+			var typed slashCommand
+			_ = json.Unmarshal(e.Payload, &typed) // what it says for sure is acted on
+			a := b.command(ctx, typed)
+			if !c.ack(ctx, e.ID, ephemeral(a)) {
+				b.whisperIn(ctx, typed.ChannelID, "", typed.UserID, a)
+			}
+		})
 	case "interactive":
-		c.bot.aside(ctx, func(ctx context.Context) { c.bot.interaction(ctx, e.Payload, ack) })
+		b.aside(ctx, func(ctx context.Context) { b.interaction(ctx, e.Payload, func(body any) { c.ack(ctx, e.ID, body) }) })
 	case "events_api":
-		var outer outerEvent
-		if err := json.Unmarshal(e.Payload, &outer); err != nil {
-			c.bot.log.WarnContext(ctx, "event not understood", "err", err)
-			ack(nil)
+		outer, err := readEvent(e)
+		if err != nil {
+			b.log.WarnContext(ctx, "event not understood", "err", err)
+			c.ack(ctx, e.ID, nil)
 			return
 		}
-		outer.again = e.Retry > 0
 		do := func() {
-			if err := c.bot.take(ctx, outer); err != nil {
-				c.bot.log.WarnContext(ctx, "event not stored, and so not acked", "err", err)
-				c.bot.unstored.Store(true)
+			if err := b.take(ctx, outer); err != nil {
+				b.log.WarnContext(ctx, "event not stored, and so not acked", "err", err)
+				b.missedSomething() // Slack may give up before it can be
 				return
 			}
-			ack(nil)
-			if c.bot.unstored.Swap(false) { // Redis is back; Slack may have given up meanwhile
-				c.bot.missedSomething()
-			}
+			c.ack(ctx, e.ID, nil)
 		}
 		select {
 		case c.queues[lane(outer.Event)] <- do:
 		default: // too much at once: Slack sends it again
-			c.bot.log.WarnContext(ctx, "event left to Slack: too many wait")
-			c.bot.unstored.Store(true)
+			b.log.WarnContext(ctx, "event left to Slack: too many wait")
+			b.missedSomething()
 		}
 	default:
-		ack(nil)
+		c.ack(ctx, e.ID, nil)
 	}
+}
+
+// readEvent decodes an event. A field of another type than it has always had does not cost the rest.
+func readEvent(e envelope) (outerEvent, error) {
+	var outer outerEvent
+	err := json.Unmarshal(e.Payload, &outer)
+	if _, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		err = nil
+	}
+	outer.again = e.Retry > 0
+	return outer, err
 }
 
 func lane(e innerEvent) int {

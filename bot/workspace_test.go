@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -51,45 +52,65 @@ func newWorkspaceAfter(t *testing.T, change func(*Config), happen func(*workspac
 	if happen != nil {
 		scfg.Window = time.Nanosecond // what nobody was there to take is given up
 	}
+	w := emptyWorkspace(t, scfg)
+	if happen != nil {
+		happen(w)
+	}
+	w.bot, w.leave = w.replica(change)
+	return w
+}
+
+// emptyWorkspace is a local Slack without the bot.
+func emptyWorkspace(t *testing.T, scfg slack.Config) *workspace {
+	t.Helper()
 	server, err := slack.New(scfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := httptest.NewServer(server.Handler())
-	cfg := Config{AppToken: "xapp-local", BotToken: "xoxb-local", APIURL: h.URL + "/api/", Connections: 1}
+	t.Cleanup(func() {
+		_ = server.Close()
+		h.Close()
+	})
+	return &workspace{t: t, base: h.URL, sessions: &fakeSessions{once: map[string]bool{}, seen: map[sessions.TurnID]bool{}}}
+}
+
+// replica starts a bot, and returns when Slack has said hello to it. leave ends its Run, and waits for it.
+func (w *workspace) replica(change func(*Config)) (b *Bot, leave func()) {
+	w.t.Helper()
+	b, leave, ready := w.launch(change)
+	select {
+	case <-ready:
+	case <-time.After(patience):
+		w.t.Fatal("Slack never said hello")
+	}
+	return b, leave
+}
+
+// launch starts a bot; ready is closed when Slack has said hello to it.
+func (w *workspace) launch(change func(*Config)) (b *Bot, leave func(), ready chan struct{}) {
+	w.t.Helper()
+	cfg := Config{AppToken: "xapp-local", BotToken: "xoxb-local", APIURL: w.base + "/api/", Connections: 1}
 	if change != nil {
 		change(&cfg)
 	}
-	w := &workspace{t: t, base: h.URL, sessions: &fakeSessions{once: map[string]bool{}, seen: map[sessions.TurnID]bool{}}}
-	if happen != nil {
-		happen(w)
-	}
-	b, err := New(t.Context(), cfg)
+	b, err := New(w.t.Context(), cfg)
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	w.bot = b
+	b.lookEvery = 100 * time.Millisecond
 	b.Use(w.sessions)
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ctx, cancel := context.WithCancel(context.WithoutCancel(w.t.Context()))
 	ready, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		if err := b.Run(ctx, sync.OnceFunc(func() { close(ready) })); err != nil {
-			t.Errorf("Run = %v", err)
+			w.t.Errorf("Run = %v", err)
 		}
 	}()
-	w.leave = func() { cancel(); <-done }
-	t.Cleanup(func() {
-		w.leave()
-		_ = server.Close()
-		h.Close()
-	})
-	select {
-	case <-ready:
-	case <-time.After(patience):
-		t.Fatal("Slack never said hello")
-	}
-	return w
+	leave = func() { cancel(); <-done }
+	w.t.Cleanup(leave)
+	return b, leave, ready
 }
 
 // in is the workspace for a subtest.
@@ -256,6 +277,11 @@ func (f *fakeSessions) Accept(_ context.Context, t sessions.Turn) (sessions.Acce
 func (f *fakeSessions) Edit(_ context.Context, t sessions.Turn, revision string) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	i := slices.IndexFunc(f.accepted, func(a sessions.Turn) bool { return a.ID == t.ID })
+	if i < 0 {
+		return false, nil
+	}
+	f.accepted[i].Text = t.Text
 	f.edits = append(f.edits, t.Text+"@"+revision)
 	return true, nil
 }
@@ -271,7 +297,7 @@ func (f *fakeSessions) Cancel(ctx context.Context, _ sessions.Thread, id session
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.cancels = append(f.cancels, id)
-	return false, true, nil
+	return false, f.seen[id], nil
 }
 
 func (f *fakeSessions) Stop(_ context.Context, thread sessions.Thread) (*sessions.Turn, error) {

@@ -140,7 +140,7 @@ func everywhere(what string) []string {
 func methodScopes() map[string][]string {
 	chat := []string{"chat:write"}
 	return map[string][]string{
-		"AuthTest": nil, "OpenView": nil, "UpdateView": nil, "PublishView": nil,
+		"AuthTest": nil, "StartSocketMode": nil, "OpenView": nil, "UpdateView": nil, "PublishView": nil,
 		"PostMessage": chat, "PostMessageWithResponse": chat, "PostEphemeral": chat, "UpdateMessage": chat, "DeleteMessage": chat,
 		"GetPermalink": nil, "AddReaction": {"reactions:write"}, "RemoveReaction": {"reactions:write"}, "GetReactions": {"reactions:read"},
 		"GetConversationReplies": everywhere("history"), "GetConversationHistory": everywhere("history"),

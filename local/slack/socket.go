@@ -299,6 +299,9 @@ func (s *Server) heard(c *conn, id string, payload json.RawMessage) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ch := c.acks[id]
+	if ch == nil && len(s.passed.stray) < maxStray {
+		s.passed.stray = append(s.passed.stray, id)
+	}
 	if ch == nil || c.ghost {
 		return true
 	}
@@ -451,6 +454,7 @@ func (s *Server) sendEvent(ch *channel, event fields) {
 		"event_id": s.id("Ev"), "event_time": time.Now().Unix(), "event": event, "is_ext_shared_channel": ch.name == "general",
 		"authorizations": []fields{{"enterprise_id": nil, "team_id": teamID, "user_id": botUser, "is_bot": true, "is_enterprise_install": false}},
 	}}
+	s.passed.events++
 	if s.trouble.holding {
 		s.trouble.held = append(s.trouble.held, e)
 		return

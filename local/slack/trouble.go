@@ -21,11 +21,16 @@ type trouble struct {
 // passed is what a witness wants to know of what was passed to the app.
 type passed struct {
 	opens   []time.Time     // calls of apps.connections.open that were granted
-	first   int             // events sent for the first time
-	again   int             // and once more
+	events  int             // that there were
+	first   int             // of those: sent when they happened, and acked or not by now
+	again   int             // sent once more, or late
 	givenUp int             // never acked
 	acks    []time.Duration // from an event's sending to its ack
+	stray   []string        // ids that were acked and that nobody waited for: late, or of frames that were asked for
 }
+
+// maxStray is how many of them are kept.
+const maxStray = 1000
 
 // socket makes trouble for the connections that are open: {"close": ""} drops them without a word; "refresh" asks for new ones
 // and closes the old a while later, as Slack does every few hours; "warning" and "link_disabled" say just that; "ghost" leaves
@@ -130,8 +135,8 @@ func (s *Server) deliveries(*call) (fields, error) {
 		return float64(acks[int(float64(len(acks)-1)*of)].Microseconds()) / 1000
 	}
 	return fields{
-		"opens": opens, "connections": len(s.conns), "first": s.passed.first, "again": s.passed.again, "given_up": s.passed.givenUp, "acks": len(acks),
-		"ack_p50_ms": share(0.5), "ack_p99_ms": share(0.99), "ack_max_ms": share(1),
+		"opens": opens, "connections": len(s.conns), "events": s.passed.events, "first": s.passed.first, "again": s.passed.again, "given_up": s.passed.givenUp, "acks": len(acks),
+		"stray": append([]string{}, s.passed.stray...), "ack_p50_ms": share(0.5), "ack_p99_ms": share(0.99), "ack_max_ms": share(1),
 	}, nil
 }
 
