@@ -66,6 +66,7 @@ func (c *Claim) insist(ctx context.Context, do func(context.Context) (string, er
 	for {
 		res, err := do(ctx)
 		if err == nil {
+			c.q.ill.well(ctx, "write")
 			return res, nil
 		}
 		if ctx.Err() != nil {
@@ -74,6 +75,7 @@ func (c *Claim) insist(ctx context.Context, do func(context.Context) (string, er
 		if time.Now().After(c.until()) {
 			return "", errors.Join(ErrLost, err)
 		}
+		c.q.ill.ails(ctx, "write", err)
 		select {
 		case <-ctx.Done():
 			return "", errors.Join(context.Cause(ctx), err)

@@ -211,7 +211,7 @@ func (c *historyClient) claim() {
 
 // adopt asks for what it holds and was not told of: every such claim must be one of a call that failed.
 func (c *historyClient) adopt() error {
-	args := []any{c.owner}
+	args := []any{c.owner, 3_600_000}
 	for key := range c.mine {
 		args = append(args, key)
 	}

@@ -361,10 +361,10 @@ func (m *model) beat() {
 	}
 }
 
-// adopt finds the claims of a replica whose reply was lost, and nothing else.
+// adopt finds the claims of a replica whose reply was lost, and nothing else. They begin anew, under a higher fence.
 func (m *model) adopt() {
 	owner := m.drawOwner()
-	args, known := []any{owner}, map[string]bool{}
+	args, known := []any{owner, modelLease.Milliseconds()}, map[string]bool{}
 	for _, c := range m.claims {
 		if c.owner == owner && m.holds(c) == "OK" {
 			args, known[c.key] = append(args, c.key), true
@@ -374,12 +374,15 @@ func (m *model) adopt() {
 	if err != nil {
 		m.Fatal(err)
 	}
-	m.unchanged()
 	want := 0
 	for key, k := range m.key {
 		if k.place == "lease" && k.owner == owner && !known[key] {
 			want++
+			k.until = m.clock + modelLease
 		}
+	}
+	if want == 0 {
+		m.unchanged()
 	}
 	got := m.q[owner].Claims(reply)
 	if len(got) != want {
@@ -387,9 +390,10 @@ func (m *model) adopt() {
 	}
 	for _, c := range got {
 		k := m.key[c.Job.Key]
-		if known[c.Job.Key] || k.owner != owner || k.fence != c.Fence {
-			m.Fatalf("adopt of %s gave %+v", owner, c)
+		if known[c.Job.Key] || k.owner != owner || c.Fence <= k.fence {
+			m.Fatalf("adopt of %s gave %+v, after fence %d", owner, c, k.fence)
 		}
+		k.fence = c.Fence
 		m.told(c, k, true)
 		m.claims = append(m.claims, &modelClaim{c.Job.Key, c.Job.ID, owner, c.Fence})
 	}

@@ -58,6 +58,10 @@ type Config struct {
 	Grace  time.Duration // time for handlers to end when the replica leaves; 0: 10 s
 	Limits Limits
 	Log    *slog.Logger
+
+	// Listener waits at the doorbell, for Poll at a time. It should have a pool of its own, so that it takes no connection from the rest;
+	// nil: the same client.
+	Listener redis.UniversalClient
 }
 
 // Queue is one replica's view of the queue.
@@ -67,6 +71,8 @@ type Queue struct {
 	prefix string
 	log    *slog.Logger
 	script map[string]*redis.Script // :: file's name without .lua → script; never written after New
+
+	ill *illness
 
 	mu   sync.Mutex
 	held map[string]*Claim // guarded by mu; :: key → claim that a handler of this replica works on
@@ -88,7 +94,13 @@ func New(rdb redis.UniversalClient, cfg Config) (*Queue, error) {
 	}
 	cfg.Lease, cfg.Poll, cfg.Grace = orDefault(cfg.Lease, 15*time.Second), orDefault(cfg.Poll, 5*time.Second), orDefault(cfg.Grace, 10*time.Second)
 	cfg.Slots, cfg.Poll = max(cfg.Slots, 1), max(cfg.Poll, time.Second)
-	q := &Queue{rdb: rdb, cfg: cfg, prefix: cfg.Prefix + "{queue}:", log: cfg.Log, script: map[string]*redis.Script{}, held: map[string]*Claim{}}
+	if cfg.Listener == nil {
+		cfg.Listener = rdb
+	}
+	q := &Queue{
+		rdb: rdb, cfg: cfg, prefix: cfg.Prefix + "{queue}:", log: cfg.Log, script: map[string]*redis.Script{}, held: map[string]*Claim{},
+		ill: &illness{log: cfg.Log, now: map[string]*symptom{}},
+	}
 	common, err := scripts.ReadFile("lua/common.lua")
 	if err != nil {
 		return nil, fmt.Errorf("read the scripts: %w", err)

@@ -542,9 +542,10 @@ func TestTakeover(t *testing.T) {
 
 // proxy passes connections on until it is cut.
 type proxy struct {
-	addr, to string
+	addr string
 
 	mu    sync.Mutex
+	to    string     // guarded by mu
 	whole bool       // guarded by mu
 	conns []net.Conn // guarded by mu
 }
@@ -603,6 +604,13 @@ func (p *proxy) cut() {
 		_ = c.Close()
 	}
 	p.conns = nil
+}
+
+// lead has new connections go elsewhere.
+func (p *proxy) lead(to string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.to = to
 }
 
 func (p *proxy) mend() {

@@ -59,6 +59,9 @@ func (r *replica) dispatch(ctx, work context.Context) {
 			return
 		}
 		claims, err := r.claim(ctx, n)
+		if err == nil {
+			r.q.ill.well(ctx, "claim")
+		}
 		for _, c := range claims {
 			r.start(work, c)
 		}
@@ -67,7 +70,7 @@ func (r *replica) dispatch(ctx, work context.Context) {
 		}
 		switch {
 		case err != nil && ctx.Err() == nil:
-			r.q.log.WarnContext(ctx, "no claim from Redis", "err", err)
+			r.q.ill.ails(ctx, "claim", err)
 			pause(ctx, time.Second)
 		case len(claims) == 0:
 			if r.deaf.Load() {
@@ -161,7 +164,7 @@ func (q *Queue) step(ctx context.Context, n int, done *Claim) ([]*Claim, error) 
 
 // adopt returns the claims that are leased to this replica and that no handler works on.
 func (q *Queue) adopt(ctx context.Context) ([]*Claim, error) {
-	args := []any{q.cfg.Owner}
+	args := []any{q.cfg.Owner, q.cfg.Lease.Milliseconds()}
 	for _, c := range q.holding() {
 		args = append(args, c.Job.Key)
 	}
@@ -216,17 +219,22 @@ func (r *replica) beats(ctx context.Context) {
 		if err := r.q.beat(ctx); err != nil {
 			good = 0
 			if ctx.Err() == nil {
-				r.q.log.WarnContext(ctx, "no beat reached Redis", "err", err)
+				r.q.ill.ails(ctx, "beat", err)
 			}
 			continue
 		}
+		r.q.ill.well(ctx, "beat")
 		// The first replica back after an outage must not reap all the others.
 		if good++; good < 2 {
 			continue
 		}
 		l := r.q.cfg.Limits
-		if err := r.q.run(ctx, "tick", 500, l.RunningPerUser, l.RunningPerGroup).Err(); err != nil && ctx.Err() == nil {
-			r.q.log.WarnContext(ctx, "no tick reached Redis", "err", err)
+		err := r.q.run(ctx, "tick", 500, l.RunningPerUser, l.RunningPerGroup).Err()
+		switch {
+		case err == nil:
+			r.q.ill.well(ctx, "tick")
+		case ctx.Err() == nil:
+			r.q.ill.ails(ctx, "tick", err)
 		}
 	}
 }
@@ -237,14 +245,15 @@ const beatChunk = 500
 func (q *Queue) beat(ctx context.Context) error {
 	held := q.holding()
 	defer q.loseExpired(held)
-	for len(held) > 0 {
+	for { // also without any: a replica that reaches Redis again must know how long it does
 		n := min(len(held), beatChunk)
 		if err := q.beatSome(ctx, held[:n]); err != nil {
 			return err
 		}
-		held = held[n:]
+		if held = held[n:]; len(held) == 0 {
+			return nil
+		}
 	}
-	return nil
 }
 
 func (q *Queue) beatSome(ctx context.Context, held []*Claim) error {
@@ -302,7 +311,10 @@ func (r *replica) listen(ctx context.Context) {
 			keys = keys[:1]
 		}
 		r.deaf.Store(full)
-		got, err := r.q.rdb.BLPop(ctx, r.q.cfg.Poll, keys...).Result()
+		got, err := r.q.cfg.Listener.BLPop(ctx, r.q.cfg.Poll, keys...).Result()
+		if err == nil || errors.Is(err, redis.Nil) {
+			r.q.ill.well(ctx, "listen")
+		}
 		switch {
 		case err == nil && strings.HasSuffix(got[0], "wake"):
 			r.ring()
@@ -311,6 +323,7 @@ func (r *replica) listen(ctx context.Context) {
 		case errors.Is(err, redis.Nil): // nothing for Poll: look anyway
 			r.ring()
 		case ctx.Err() == nil:
+			r.q.ill.ails(ctx, "listen", err)
 			pause(ctx, time.Second)
 			r.ring()
 		}

@@ -132,6 +132,13 @@ local function signal(key)
   end
 end
 
+-- A claim begins: under a fence above all that the key ever had, also when its hash was lost or Redis was set back.
+local function lease(key, at, ms)
+  local fence = math.max(tonumber(call('HGET', state(key), 'fence') or '0') + 1, at)
+  call('ZADD', P .. 'lease', num(at + tonumber(ms)), key)
+  call('HSET', state(key), 'in', 'lease', 'fence', num(fence))
+end
+
 -- All that an owner needs to know of a claim.
 local function told(key, mode)
   local f = split(call('LINDEX', list(key), 0))

@@ -24,10 +24,9 @@ for i = 8, #ARGV, 3 do
 end
 
 local function own(key, id)
-  local fence = math.max(tonumber(call('HGET', state(key), 'fence') or '0') + 1, at)
   unplace(key)
-  place(key, 'lease', at + ttl)
-  call('HSET', state(key), 'run', id, 'own', owner, 'fence', num(fence))
+  lease(key, at, ttl)
+  call('HSET', state(key), 'run', id, 'own', owner)
   call('SADD', P .. 'own:' .. owner, key)
 end
 
