@@ -130,16 +130,41 @@ func (c Config) makeDirs() error {
 			}
 		}
 	}
-	// A repository on a local path belongs to somebody else as a rule.
+	return c.makeGitSettings()
+}
+
+// makeGitSettings writes the Git settings of Claude's user where there are none: whole or not at all.
+func (c Config) makeGitSettings() error {
 	rc := filepath.Join(c.home(), ".gitconfig")
 	if _, err := os.Lstat(rc); err == nil {
 		return nil
 	}
-	if err := os.WriteFile(rc, []byte("[safe]\n\tdirectory = *\n"), 0o644); err != nil { //nolint:gosec // no secret
+	// A repository on a local path belongs to somebody else as a rule.
+	aside := filepath.Join(c.own(), "gitconfig.new")
+	err := os.WriteFile(aside, []byte("[safe]\n\tdirectory = *\n"), 0o644) //nolint:gosec // no secret
+	if err == nil && c.UID >= 0 {
+		err = os.Lchown(aside, c.UID, c.UID)
+	}
+	if err == nil {
+		err = os.Rename(aside, rc)
+	}
+	if err != nil {
 		return fmt.Errorf("write %s: %w", rc, err)
 	}
-	if c.UID >= 0 {
-		return os.Lchown(rc, c.UID, c.UID)
-	}
 	return nil
+}
+
+// tidy removes what a runner that was killed left half done: files that were to replace others, and clones.
+func (c Config) tidy() {
+	for _, pattern := range []string{
+		filepath.Join(c.own(), "*.new"), filepath.Join(c.own(), "turns", "*.new"),
+		filepath.Join(c.own(), "cloning-*"), filepath.Join(c.workspace(), ".cloning-*"),
+	} {
+		names, _ := filepath.Glob(pattern)
+		for _, name := range names {
+			if err := os.RemoveAll(name); err != nil {
+				c.Log.Warn("left half done, and not removed", "name", name, "err", err)
+			}
+		}
+	}
 }

@@ -82,6 +82,7 @@ func Run(ctx context.Context, cfg Config) (int, error) {
 	}
 	defer unlock()
 	s.cfg.endStrays()
+	s.cfg.tidy()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go reapOrphans(ctx)
