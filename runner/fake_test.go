@@ -25,6 +25,8 @@ import (
 // with FLAUDEBOT_TEST_RUNNER it is process 1, and as Git's helper it is the helper.
 func TestMain(m *testing.M) {
 	switch {
+	case os.Getenv(tracerEnv) != "":
+		os.Exit(tracerMain())
 	case os.Getenv(fakeEnv) != "":
 		os.Exit(fakeMain())
 	case os.Getenv(runnerEnv) != "":
@@ -227,6 +229,23 @@ func scenes() map[string]func(f *fake, rest string) int {
 		// late: makes it although it is asked to stop
 		"late": func(f *fake, _ string) int {
 			return f.hears(func() (int, bool) { f.hear(); f.result("made it", nil); return 0, true })
+		},
+		// ledger: FILE LINE: runs a command that appends the line, in a session of its own; answers with the number of the turn
+		"ledger": func(f *fake, rest string) int {
+			file, line, _ := strings.Cut(rest, " ")
+			f.init()
+			f.keep()
+			cmd := exec.Command("sh", "-c", `echo "$2" >> "$1" && echo "$2" > "notes-$2"`, "sh", file, line)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+			if out, err := cmd.CombinedOutput(); err != nil {
+				f.result(fmt.Sprint(err, string(out)), nil)
+				return 1
+			}
+			f.text("done")
+			raw, _ := os.ReadFile(f.transcript)
+			f.result(fmt.Sprintf("turn %d of %s", strings.Count(string(raw), "\n"), f.session), nil)
+			_, _ = io.Copy(io.Discard, f.in)
+			return 0
 		},
 		"fill": func(f *fake, _ string) int { f.fill(); return f.answers("filled") },
 		"fill and say much": func(f *fake, _ string) int {
