@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,46 +25,114 @@ import (
 func TestStrike(t *testing.T) {
 	t.Parallel()
 	redis := redisServer(t)
-	_, n := ledgerRun(t, redis, 0, false)
-	t.Logf("a clean run makes %d requests", n)
+	strikes(t, "FLAUDEBOT_TEST_STRIKES", 2, cleanRun(t, redis), []string{"killed before", "killed after"}, func(t *testing.T, at int, manner string) string {
+		what, _ := ledgerRun(t, redis, at, manner == "killed after")
+		return what
+	})
+}
+
+// TestPause stops a replica for longer than its lease around one of its requests, while another one comes up and takes over; then it goes
+// on as if nothing had been. The same is judged, and at the end the one that was paused answers alone. FLAUDEBOT_TEST_PAUSES is as
+// FLAUDEBOT_TEST_STRIKES.
+func TestPause(t *testing.T) {
+	t.Parallel()
+	redis := redisServer(t)
+	strikes(t, "FLAUDEBOT_TEST_PAUSES", 1, cleanRun(t, redis), []string{"paused at"}, func(t *testing.T, at int, _ string) string {
+		l := setLedger(t, redis, &striker{at: at}, true)
+		l.play()
+		what, _ := l.striker.landed()
+		return what
+	})
+}
+
+// cleanRun returns how many requests a run makes that nobody disturbs.
+func cleanRun(t *testing.T, redis string) int {
+	t.Helper()
+	l := newLedger(t, redis, 0, false)
+	l.play()
+	_, n := l.striker.landed()
+	kinds := map[string]int{}
+	for _, r := range l.striker.requests() {
+		kinds[r]++
+	}
+	t.Logf("a clean run makes %d requests of %d kinds", n, len(kinds))
 	if n < 100 {
 		t.Fatalf("a clean run makes %d requests: they are not all counted", n)
 	}
-	type strike struct {
-		at    int
-		after bool
+	return n
+}
+
+// strikes runs strike around a sample of n requests in each of the manners, or around those that the environment's variable names. strike returns
+// what it struck.
+func strikes(t *testing.T, env string, sample, n int, manners []string, strike func(t *testing.T, at int, manner string) string) {
+	t.Helper()
+	type one struct {
+		at     int
+		manner string
 	}
-	var all []strike
+	var all []one
 	for at := 1; at <= n; at++ {
-		all = append(all, strike{at, false}, strike{at, true})
+		for _, m := range manners {
+			all = append(all, one{at, m})
+		}
 	}
 	seed := uint64(time.Now().UnixNano()) //nolint:gosec // any number
-	if s, err := strconv.ParseUint(os.Getenv("FLAUDEBOT_TEST_STRIKES_SEED"), 10, 64); err == nil {
+	if s, err := strconv.ParseUint(os.Getenv(env+"_SEED"), 10, 64); err == nil {
 		seed = s
 	}
-	sample, low, high := 2, 0, 0
-	env := os.Getenv("FLAUDEBOT_TEST_STRIKES")
-	if k, err := fmt.Sscanf(env, "%d-%d", &low, &high); k == 2 && err == nil {
-		all = slices.DeleteFunc(all, func(s strike) bool { return s.at < low || s.at > high })
+	low, high := 0, 0
+	wanted := os.Getenv(env)
+	if k, err := fmt.Sscanf(wanted, "%d-%d", &low, &high); k == 2 && err == nil {
+		all = slices.DeleteFunc(all, func(s one) bool { return s.at < low || s.at > high })
 		sample = len(all)
-	} else if env == "all" {
+	} else if wanted == "all" {
 		sample = len(all)
-	} else if k, err := strconv.Atoi(env); err == nil {
-		sample = k
+	} else if k, err := strconv.Atoi(wanted); err == nil {
+		sample = min(k, len(all))
 	}
-	t.Logf("%d of %d strikes, FLAUDEBOT_TEST_STRIKES_SEED=%d", sample, len(all), seed)
+	t.Logf("%d of %d strikes, %s_SEED=%d", sample, len(all), env, seed)
+	sum := &tally{of: sample}
+	t.Cleanup(func() { t.Logf("%s: %s", t.Name(), sum) })
 	for _, i := range rand.New(rand.NewPCG(seed, 0)).Perm(len(all))[:sample] { //nolint:gosec // a sample
 		s := all[i]
-		when := map[bool]string{false: "before", true: "after"}[s.after]
-		t.Run(fmt.Sprintf("%s request %d", when, s.at), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s request %d", s.manner, s.at), func(t *testing.T) {
 			t.Parallel()
-			what, _ := ledgerRun(t, redis, s.at, s.after)
-			if what == "" {
+			what, began := "", time.Now()
+			defer func() { sum.add(t, s.manner, what, time.Since(began)) }()
+			if what = strike(t, s.at, s.manner); what == "" {
 				t.Error("the strike never landed")
 			}
-			t.Logf("killed %s %s", when, what)
 		})
 	}
+}
+
+// tally counts strikes.
+type tally struct {
+	of int
+
+	mu                 sync.Mutex
+	all, landed, dirty int // guarded by mu
+}
+
+func (s *tally) add(t *testing.T, manner, what string, took time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all++
+	if what != "" {
+		s.landed++
+	}
+	verdict := "clean"
+	if t.Failed() {
+		s.dirty++
+		verdict = "DIRTY"
+	}
+	t.Logf("%d of %d: %s %s: %s, %.1f s", s.all, s.of, manner, what, verdict, took.Seconds())
+}
+
+func (s *tally) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fmt.Sprintf("strikes %d, landed %d, clean %d, dirty %d", s.all, s.landed, s.all-s.dirty, s.dirty)
 }
 
 // ledgerRun plays two threads of three turns each, with a stop, an edit and an end, kills the replica around its request number at, and
@@ -86,12 +155,21 @@ type ledger struct {
 	rdb     *goredis.Client
 	general string
 
-	mu  sync.Mutex
-	bot *proc // guarded by mu
-	end bool  // guarded by mu; the run is over: start no other
+	direct []string // the environment of a replica that nobody strikes
+
+	mu     sync.Mutex
+	bot    *proc // guarded by mu; the one that is struck, or came after it
+	second *proc // guarded by mu; that came up while it was paused
+	end    bool  // guarded by mu; the run is over: start no other
 }
 
 func newLedger(t *testing.T, redis string, at int, after bool) *ledger {
+	t.Helper()
+	return setLedger(t, redis, &striker{at: at, after: after}, false)
+}
+
+// setLedger sets the stage for s, which kills or pauses.
+func setLedger(t *testing.T, redis string, s *striker, pause bool) *ledger {
 	t.Helper()
 	// Commands run as Claude's own user, in a machine that has a /tmp of its own.
 	dir, err := os.MkdirTemp("/var/tmp", "flaudebot-ledger-") //nolint:usetesting // see above
@@ -108,7 +186,6 @@ func newLedger(t *testing.T, redis string, at int, after bool) *ledger {
 			t.Fatal(err)
 		}
 	}
-	s := &striker{at: at, after: after}
 	w := splitWorldOn(t, redis)
 	l := &ledger{split: w, t: t, striker: s, file: file, app: "ledger-app", prefix: filepath.Base(dir) + ":", general: w.channel("general")}
 	opts, err := goredis.ParseURL(redis)
@@ -117,15 +194,19 @@ func newLedger(t *testing.T, redis string, at int, after bool) *ledger {
 	}
 	l.rdb = goredis.NewClient(opts)
 	t.Cleanup(func() { _ = l.rdb.Close() })
-	l.env = append(l.env,
+	l.direct = append(l.env, "FLAUDEBOT_PREFIX="+l.prefix, "FLAUDEBOT_FLY_APP="+l.app, "FLAUDEBOT_LEASE="+ledgerLease.String())
+	l.env = append(slices.Clone(l.direct),
 		"SLACK_API_URL="+s.proxyHTTP(t, "slack", w.base)+"/api/", "FLY_FLAPS_BASE_URL="+s.proxyHTTP(t, "fly", "http://"+w.fly),
-		"REDIS_URL=redis://"+s.proxyRedis(t, opts.Addr), "FLAUDEBOT_PREFIX="+l.prefix, "FLAUDEBOT_FLY_APP="+l.app, "FLAUDEBOT_LEASE=1s",
+		"REDIS_URL=redis://"+s.proxyRedis(t, opts.Addr),
 	)
 	s.kill = func() {
 		l.mu.Lock()
 		p := l.bot
 		l.mu.Unlock()
 		p.kill()
+	}
+	if pause {
+		s.pause = l.pause
 	}
 	l.mu.Lock()
 	l.bot = launch(t, l.env, "serve")
@@ -134,6 +215,51 @@ func newLedger(t *testing.T, redis string, at int, after bool) *ledger {
 	t.Cleanup(l.over)
 	l.awaitUp()
 	return l
+}
+
+// ledgerLease is how long a claim lives.
+const ledgerLease = time.Second
+
+// pause stops the replica, has another one come up, and lets the first go on when its leases are over for long.
+func (l *ledger) pause() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.end {
+		return
+	}
+	_ = l.bot.cmd.Process.Signal(syscall.SIGSTOP)
+	long := time.After(3 * ledgerLease)
+	l.second = launch(l.t, l.direct, "serve")
+	go func(first, second *proc) {
+		select {
+		case <-second.ready:
+		case <-second.done:
+			l.t.Errorf("the second replica ended:\n%s", tail(second.logs(), 2000))
+		}
+		<-long
+		_ = first.cmd.Process.Signal(syscall.SIGCONT)
+	}(l.bot, l.second)
+}
+
+// alone has the replica that was paused answer one more turn, with nobody beside it.
+func (l *ledger) alone(a *thread) {
+	l.t.Helper()
+	l.mu.Lock()
+	first, second := l.bot, l.second
+	l.mu.Unlock()
+	second.stop()
+	select {
+	case <-first.done:
+		l.t.Errorf("the replica that was paused has ended:\n%s", tail(first.logs(), 2000))
+	default:
+	}
+	ts := l.say(member, l.general, a.root, l.note(fmt.Sprintf("A%d", len(a.turns)+1), ""))
+	a.turns = append(a.turns, ts)
+	text, _ := l.answer(l.general, a.root, ts)
+	if want := fmt.Sprintf("turn %d", len(a.turns)); !strings.Contains(text, want) {
+		l.t.Errorf("the answer of the replica that was paused = %q, want %q in it", text, want)
+	}
+	l.until("the end of the turn of the replica that was paused", l.asleep)
 }
 
 // awaitUp returns when a replica is ready: what was said before the very first start is nobody's business.
@@ -171,9 +297,13 @@ func (l *ledger) replace() {
 func (l *ledger) over() {
 	l.mu.Lock()
 	l.end = true
-	p := l.bot
+	p, second := l.bot, l.second
 	l.mu.Unlock()
+	_ = p.cmd.Process.Signal(syscall.SIGCONT)
 	p.stop()
+	if second != nil {
+		second.stop()
+	}
 }
 
 // turnIn says something in a thread, and what it leaves in the ledger.
@@ -213,6 +343,10 @@ func (l *ledger) play() {
 		a.turns, codes = append(a.turns, ts), append(codes, "0")
 		l.answer(l.general, a.root, ts)
 		l.until("the end of one more turn", l.asleep)
+	}
+	if what, _ := l.striker.landed(); what != "" && l.striker.pause != nil {
+		l.alone(&a)
+		codes = append(codes, "0")
 	}
 	l.checkThread(a, codes)
 	l.checkThread(b, []string{"0", "0", "0"})

@@ -19,11 +19,13 @@ import (
 )
 
 // striker stands between a replica and what it talks to, counts the replica's requests, and kills it around one of them: just before
-// it is passed on, or just after it took effect, with its answer lost.
+// it is passed on, or just after it took effect, with its answer lost. Or it pauses the replica: then the request takes effect, and
+// its answer is there when the replica wakes up.
 type striker struct {
 	at    int  // number of the request, from 1; 0: none
 	after bool // it takes effect first
 	kill  func()
+	pause func() // nil: it kills
 
 	mu    sync.Mutex
 	count int    // guarded by mu
@@ -31,7 +33,7 @@ type striker struct {
 	all   []string
 }
 
-// hit counts a request and says whether it is the one.
+// hit counts a request and says whether to kill around it.
 func (s *striker) hit(what string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -44,7 +46,18 @@ func (s *striker) hit(what string) bool {
 		return false
 	}
 	s.what = what
+	if s.pause != nil {
+		s.pause()
+		return false
+	}
 	return true
+}
+
+// requests are those that were counted.
+func (s *striker) requests() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.all)
 }
 
 // landed names the request around which the replica was killed.
