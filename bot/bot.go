@@ -1,6 +1,7 @@
 package bot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/slack-go/slack"
 	"golang.org/x/time/rate"
+
+	"flaudebot/sessions"
 )
 
 // Config says how the bot works. Zero values mean what each comment says.
@@ -92,6 +95,9 @@ func New(ctx context.Context, cfg Config) (*Bot, error) {
 	if cfg.HTTP == nil {
 		cfg.HTTP = &http.Client{Timeout: 30 * time.Second}
 	}
+	checked := *cfg.HTTP
+	checked.Transport = ownersOnly{cmp.Or[http.RoundTripper](checked.Transport, http.DefaultTransport)}
+	cfg.HTTP = &checked
 	opts := []slack.Option{slack.OptionHTTPClient(cfg.HTTP), slack.OptionAppLevelToken(cfg.AppToken)}
 	if cfg.APIURL != "" {
 		opts = append(opts, slack.OptionAPIURL(cfg.APIURL))
@@ -105,6 +111,19 @@ func New(ctx context.Context, cfg Config) (*Bot, error) {
 	}
 	b.people.bot = b
 	return b, b.introduce(ctx)
+}
+
+// ownersOnly sends nothing for a turn that may be another replica's by now: Slack knows no fence.
+type ownersOnly struct{ next http.RoundTripper }
+
+func (o ownersOnly) RoundTrip(r *http.Request) (*http.Response, error) {
+	if err := sessions.Held(r.Context()); err != nil {
+		if r.Body != nil {
+			_ = r.Body.Close()
+		}
+		return nil, err
+	}
+	return o.next.RoundTrip(r)
 }
 
 // introduce learns who the bot is.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,6 +24,7 @@ type Claim struct {
 	cancelled chan struct{}
 	cancel    sync.Once
 	lose      context.CancelCauseFunc
+	over      atomic.Bool // its handler has returned
 
 	mu       sync.Mutex
 	deadline time.Time // guarded by mu; until when the lease is surely ours, by our own clock
@@ -43,6 +45,19 @@ func (c *Claim) until() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.deadline
+}
+
+// claimKey is where a handler's context has its claim.
+type claimKey struct{}
+
+// Held returns [ErrLost] when ctx is a handler's, or comes from one, and its lease may be over by our own clock: the process
+// may have been asleep, and another one may be at work. To be asked right before an effect that cannot be fenced.
+func Held(ctx context.Context) error {
+	c, ok := ctx.Value(claimKey{}).(*Claim)
+	if ok && !c.over.Load() && time.Now().After(c.until()) {
+		return fmt.Errorf("%s of %s: %w", c.Job.ID, c.Job.Key, ErrLost)
+	}
+	return nil
 }
 
 // SetStage writes how far the job has come, with notes for the next owner. It is tried again while

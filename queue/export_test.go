@@ -16,6 +16,9 @@ func (q *Queue) Script(ctx context.Context, name string, args ...any) (any, erro
 	return q.run(ctx, name, args...).Result()
 }
 
+// Oversleep has a claim's lease be over by the replica's own clock.
+func (c *Claim) Oversleep() { c.extend(time.Now().Add(-time.Millisecond)) }
+
 // Claims reads the claims that a step or an adopt replied.
 func (q *Queue) Claims(list any) []*Claim {
 	l, _ := list.([]any)

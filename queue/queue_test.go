@@ -503,6 +503,33 @@ func TestTakeover(t *testing.T) {
 				t.Errorf("fence = %d, want more than %d", c.Fence, fence)
 			}
 		})
+		t.Run("who overslept a lease knows it before anybody says so, and not after the work is done", func(t *testing.T) {
+			q := s.queue(t, queue.Config{Prefix: "oversleep:"})
+			held := make(chan context.Context, 1)
+			work(t, q, func(ctx context.Context, c *queue.Claim) queue.Verdict {
+				inner, cancel := context.WithTimeout(context.WithoutCancel(ctx), soon)
+				defer cancel()
+				if err := queue.Held(inner); err != nil {
+					t.Errorf("Held = %v, want it held", err)
+				}
+				c.Oversleep()
+				if err := queue.Held(inner); !errors.Is(err, queue.ErrLost) {
+					t.Errorf("Held = %v, want ErrLost", err)
+				}
+				held <- inner
+				return queue.Done()
+			})
+			put(t, q, "k", "1")
+			ctx := next(t, held)
+			for end := time.Now().Add(soon); queue.Held(ctx) != nil; {
+				if time.Now().After(end) {
+					t.Fatal("the rest of a turn that is done is kept from being said")
+				}
+			}
+			if err := queue.Held(t.Context()); err != nil {
+				t.Errorf("Held without a claim = %v", err)
+			}
+		})
 		t.Run("a replica that falls silent loses its claim, and cannot write any more", func(t *testing.T) {
 			cfg := queue.Config{Prefix: "silent:", Lease: 600 * time.Millisecond, Poll: 100 * time.Millisecond}
 			// The first replica speaks through a proxy that goes away.

@@ -122,7 +122,7 @@ func (r *replica) claim(ctx context.Context, n int) ([]*Claim, error) {
 }
 
 func (r *replica) start(work context.Context, c *Claim) {
-	ctx, lose := context.WithCancelCause(work)
+	ctx, lose := context.WithCancelCause(context.WithValue(work, claimKey{}, c))
 	c.lose = lose
 	r.q.mu.Lock()
 	r.q.held[c.Job.Key] = c
@@ -130,6 +130,7 @@ func (r *replica) start(work context.Context, c *Claim) {
 	r.handlers.Go(func() {
 		defer lose(nil)
 		verdict := r.handle(ctx, c)
+		c.over.Store(true)
 		settle, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.q.cfg.Grace)
 		defer cancel()
 		if !errors.Is(context.Cause(ctx), ErrLost) {
