@@ -2,46 +2,69 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/redis/go-redis/v9"
 )
 
-// Check looks at the server's settings: the error says why it must not be used, the warnings what
-// may lose data. What the server does not tell, as managed ones and miniredis do not, is warned of or passed over.
+// Check looks at the server's settings and at the rights of the user. An [UnfitError] says why it must not be used, any other error is
+// Redis's own; the warnings say what may lose data. What the server does not tell, as managed ones and miniredis do not, is warned of or passed over.
 func (q *Queue) Check(ctx context.Context) (warnings []string, err error) {
+	if err := CheckRights(ctx, q.rdb, q.prefix, commands()...); err != nil {
+		return nil, err
+	}
 	if err := q.checkLayout(ctx); err != nil {
 		return nil, err
 	}
-	info, err := q.rdb.Info(ctx, "server", "memory", "persistence").Result()
+	info, err := q.info(ctx)
 	if err != nil {
-		return []string{"INFO is not allowed: persistence and eviction policy are not known"}, nil //nolint:nilerr // managed servers refuse it
+		if t := TroubleOf(err); t.Code != "NOPERM" && t.Code != "ERR" {
+			return nil, fmt.Errorf("ask for the settings: %w", err)
+		}
+		return []string{"INFO is not allowed: persistence and eviction policy are not known"}, nil
 	}
 	field := fields(info)
 	if v := field["redis_version"]; v != "" && major(v) < 7 && field["server_name"] == "" {
-		return nil, fmt.Errorf("Redis %s: want 7 or later", v) //nolint:staticcheck // a name
+		return nil, &UnfitError{fmt.Sprintf("Redis %s: want 7 or later", v)}
 	}
 	if field["aof_enabled"] == "0" {
 		warnings = append(warnings, "appendonly is off: a restart of Redis loses what was accepted since its last snapshot")
 	}
 	policy, limited := field["maxmemory_policy"], field["maxmemory"] != "" && field["maxmemory"] != "0"
 	if limited && policy != "" && policy != "noeviction" {
-		return warnings, fmt.Errorf("maxmemory-policy is %s: Redis would silently drop queued turns; set it to noeviction", policy)
+		return warnings, &UnfitError{fmt.Sprintf("maxmemory-policy is %s: Redis would silently drop queued turns; set it to noeviction", policy)}
 	}
 	return warnings, nil
 }
 
+// info asks the node of a cluster that has our keys.
+func (q *Queue) info(ctx context.Context) (string, error) {
+	sections := []string{"server", "memory", "persistence"}
+	cluster, ok := q.rdb.(*redis.ClusterClient)
+	if !ok {
+		return q.rdb.Info(ctx, sections...).Result()
+	}
+	node, err := cluster.MasterForKey(ctx, q.prefix+"meta")
+	if err != nil {
+		return "", err
+	}
+	return node.Info(ctx, sections...).Result()
+}
+
 // checkLayout marks an empty Redis with our layout's version, and refuses a newer one.
 func (q *Queue) checkLayout(ctx context.Context) error {
-	if err := q.rdb.HSetNX(ctx, q.prefix+"meta", "ver", version).Err(); err != nil {
+	have, err := q.rdb.HGet(ctx, q.prefix+"meta", "ver").Int()
+	if errors.Is(err, redis.Nil) { // nothing is written to one that was marked: it may be full
+		have, err = version, q.rdb.HSetNX(ctx, q.prefix+"meta", "ver", version).Err()
+	}
+	if err != nil {
 		return fmt.Errorf("mark the layout: %w", err)
 	}
-	have, err := q.rdb.HGet(ctx, q.prefix+"meta", "ver").Int()
-	if err != nil {
-		return fmt.Errorf("read the layout's version: %w", err)
-	}
 	if have > version {
-		return fmt.Errorf("the data in Redis has layout %d and this flaudebot knows %d: run the newer one", have, version)
+		return &UnfitError{fmt.Sprintf("the data in Redis has layout %d and this flaudebot knows %d: run the newer one", have, version)}
 	}
 	return nil
 }

@@ -122,9 +122,10 @@ func orDefault(d, def time.Duration) time.Duration {
 	return d
 }
 
-// run calls a script. Its one declared key has the hash tag of all that it touches.
+// run calls a script. Its declared keys have the hash tag of all that it touches. The second one never exists: while a cluster moves the
+// slot to another node, it refuses a call with a key here and a key there (TRYAGAIN), before the script can do one half of its work on each.
 func (q *Queue) run(ctx context.Context, name string, args ...any) *redis.Cmd {
-	return q.script[name].Run(ctx, q.rdb, []string{q.prefix + "meta"}, append([]any{q.prefix}, args...)...)
+	return q.script[name].Run(ctx, q.rdb, []string{q.prefix + "meta", q.prefix + "never"}, append([]any{q.prefix}, args...)...)
 }
 
 // Job is one piece of work.

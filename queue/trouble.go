@@ -16,29 +16,30 @@ type Trouble struct {
 	Code  string // what Redis calls it; NETWORK for what never reached it or had no answer, ERR for all that is not in the table
 	Means string // for whoever reads the log, with what to do if there is something to do
 	Alarm bool   // it does not pass by itself: somebody must act. Else it is waited out
+	Final bool   // our own settings are wrong: it makes no sense to start
 }
 
 // troubles are the errors that are met when a Redis is ill, restarted, replaced or set up wrong. Whatever the code, a call that was refused
-// has written nothing, and the queue tries again: what a code decides is what is said, how loudly, and whether a start waits.
+// has written nothing, and the queue tries again: what a code decides is what is said, how loudly, and whether a start waits for its end.
 func troubles() []Trouble {
 	return []Trouble{
-		{"LOADING", "Redis is reading its data after a restart", false},
-		{"READONLY", "this Redis is a replica, as during a failover; if it stays so, REDIS_URL leads to the wrong server", false},
-		{"MASTERDOWN", "this Redis is a replica that has lost its master, as during a failover", false},
-		{"CLUSTERDOWN", "the cluster serves none or not all of its slots, as during a failover", false},
-		{"TRYAGAIN", "the slot of our keys is being moved to another node of the cluster", false},
-		{"NOREPLICAS", "Redis has fewer replicas than min-replicas-to-write wants", false},
-		{"NOSCRIPT", "Redis has forgotten the scripts, and is given them again", false},
-		{"UNBLOCKED", "Redis has changed its role, as during a failover", false},
-		{"BUSY", "somebody's script or function keeps Redis from everything else: SCRIPT KILL ends it", true},
-		{"OOM", "Redis is full: raise maxmemory. What runs goes on, nothing new is taken", true},
-		{"MISCONF", "Redis takes no writes, since it cannot write its snapshot to disk: see its log", true},
-		{"NOAUTH", "Redis wants a password: correct REDIS_URL", true},
-		{"WRONGPASS", "Redis refuses the user or password of REDIS_URL: correct it", true},
-		{"NOPERM", "the user of REDIS_URL lacks a right: docs/operations.md has the rule", true},
-		{"MOVED", "this Redis is one node of a cluster: give REDIS_URL to a replica that is started anew", true},
-		{"CROSSSLOT", "this Redis is a cluster that takes our keys for those of several slots", true},
-		{"WRONGTYPE", "something else than flaudebot writes under FLAUDEBOT_PREFIX", true},
+		{"LOADING", "Redis is reading its data after a restart", false, false},
+		{"READONLY", "this Redis is a replica, as during a failover; if it stays so, REDIS_URL leads to the wrong server", false, false},
+		{"MASTERDOWN", "this Redis is a replica that has lost its master, as during a failover", false, false},
+		{"CLUSTERDOWN", "the cluster serves none or not all of its slots, as during a failover", false, false},
+		{"TRYAGAIN", "the slot of our keys is being moved to another node of the cluster", false, false},
+		{"NOREPLICAS", "Redis has fewer replicas than min-replicas-to-write wants", false, false},
+		{"NOSCRIPT", "Redis has forgotten the scripts, and is given them again", false, false},
+		{"UNBLOCKED", "Redis has changed its role, as during a failover", false, false},
+		{"BUSY", "somebody's script or function keeps Redis from everything else: SCRIPT KILL ends it", true, false},
+		{"OOM", "Redis is full: raise maxmemory. What runs goes on, nothing new is taken", true, false},
+		{"MISCONF", "Redis takes no writes, since it cannot write its snapshot to disk: see its log", true, false},
+		{"NOAUTH", "Redis wants a password: correct REDIS_URL", true, true},
+		{"WRONGPASS", "Redis refuses the user or password of REDIS_URL: correct it", true, true},
+		{"NOPERM", "the user of REDIS_URL lacks a right: docs/operations.md has the rule", true, true},
+		{"MOVED", "this Redis is one node of a cluster: allow INFO, by which that is noticed, or name further nodes in REDIS_URL (?addr=host:port)", true, true},
+		{"CROSSSLOT", "this Redis is a cluster that takes our keys for those of several slots", true, true},
+		{"WRONGTYPE", "something else than flaudebot writes under FLAUDEBOT_PREFIX", true, true},
 	}
 }
 
@@ -46,7 +47,7 @@ func troubles() []Trouble {
 func TroubleOf(err error) Trouble {
 	var reply redis.Error
 	if !errors.As(err, &reply) {
-		return Trouble{"NETWORK", "Redis is away or does not answer", false}
+		return Trouble{"NETWORK", "Redis is away or does not answer", false, false}
 	}
 	text := reply.Error()
 	for _, t := range troubles() {
@@ -55,9 +56,9 @@ func TroubleOf(err error) Trouble {
 		}
 	}
 	if strings.HasPrefix(text, "ERR max number of clients") {
-		return Trouble{"MAXCLIENTS", "Redis has as many clients as it takes: raise maxclients", true}
+		return Trouble{"MAXCLIENTS", "Redis has as many clients as it takes: raise maxclients", true, false}
 	}
-	return Trouble{"ERR", "Redis refuses a call for a reason that is not known here", true}
+	return Trouble{"ERR", "Redis refuses a call for a reason that is not known here", true, true}
 }
 
 // sayAgain is after how long trouble that goes on is logged again.

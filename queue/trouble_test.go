@@ -99,7 +99,13 @@ func TestTrouble(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			l := newLoad(t, startRedis(t, c.args...))
+			var r *redisProc
+			if slices.Contains(c.args, "--cluster-enabled") {
+				r = startCluster(t, 1)[0]
+			} else {
+				r = startRedis(t, c.args...)
+			}
+			l := newLoad(t, r)
 			l.start()
 			l.more(20)
 			c.begin(l)
@@ -271,25 +277,26 @@ type redisProc struct {
 
 func startRedis(t *testing.T, args ...string) *redisProc {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &redisProc{T: t, addr: l.Addr().String(), dir: t.TempDir(), args: args}
-	_ = l.Close()
-	r.admin = redis.NewClient(&redis.Options{Addr: r.addr, MaxRetries: -1, PoolSize: 2, ReadTimeout: soon})
-	t.Cleanup(func() { _ = r.admin.Close(); r.kill() })
+	r := newRedis(t, args...)
 	r.start()
-	if slices.Contains(args, "--cluster-enabled") {
-		if err := r.admin.ClusterAddSlotsRange(t.Context(), 0, 16383).Err(); err != nil {
+	return r
+}
+
+func newRedis(t *testing.T, args ...string) *redisProc {
+	t.Helper()
+	r := &redisProc{T: t, dir: t.TempDir(), args: args}
+	for r.addr == "" {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
 			t.Fatal(err)
 		}
-		for end := time.Now().Add(soon); !strings.Contains(r.admin.ClusterInfo(t.Context()).Val(), "cluster_state:ok"); {
-			if time.Now().After(end) {
-				t.Fatal("the cluster is not ready")
-			}
+		if a, ok := l.Addr().(*net.TCPAddr); ok && a.Port < 55000 { // nodes of a cluster speak to each other 10,000 above
+			r.addr = a.String()
 		}
+		_ = l.Close()
 	}
+	r.admin = redis.NewClient(&redis.Options{Addr: r.addr, MaxRetries: -1, PoolSize: 2, ReadTimeout: soon})
+	t.Cleanup(func() { _ = r.admin.Close(); r.kill() })
 	return r
 }
 
@@ -319,6 +326,9 @@ func (r *redisProc) await() {
 func (r *redisProc) start() { r.Helper(); r.launch(); r.await() }
 
 func (r *redisProc) kill() {
+	if r.cmd == nil {
+		return
+	}
 	_ = r.cmd.Process.Kill()
 	_ = r.cmd.Wait()
 }
@@ -366,7 +376,8 @@ const (
 type load struct {
 	*testing.T
 	redis     *redisProc
-	via       *proxy // on the way from the bad networks to Redis; nil: none
+	dial      func() redis.UniversalClient // instead of one behind a bad network
+	via       *proxy                       // on the way from the bad networks to Redis; nil: none
 	nets      []*toxic
 	log       logLines
 	losses    chan struct{} // gets something each time the long job loses its claim
@@ -406,8 +417,11 @@ func (l *load) check(err error) {
 }
 
 // client is one behind a bad network of its own.
-func (l *load) client() *redis.Client {
+func (l *load) client() redis.UniversalClient {
 	l.Helper()
+	if l.dial != nil {
+		return l.dial()
+	}
 	to := l.redis.addr
 	if l.via != nil {
 		to = l.via.addr
@@ -690,4 +704,85 @@ func (l *load) logged(text string) lines {
 // with reports whether one of the lines holds that text too.
 func (ls lines) with(text string) bool {
 	return slices.ContainsFunc(ls, func(line string) bool { return strings.Contains(line, text) })
+}
+
+// TestResharding: while a cluster moves the slot of the queue from one node to another, with some keys here and some there, every call is
+// refused as a whole; then all goes on at the new node.
+func TestResharding(t *testing.T) {
+	t.Parallel()
+	nodes := startCluster(t, 3)
+	l := newLoad(t, nodes[0])
+	l.dial = func() redis.UniversalClient {
+		rdb := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{nodes[0].addr}, MaxRetries: -1, DisableIdentity: true, ContextTimeoutEnabled: true})
+		t.Cleanup(func() { _ = rdb.Close() })
+		return rdb
+	}
+	slot := int(nodes[0].admin.ClusterKeySlot(t.Context(), "fb:{queue}:meta").Val())
+	from := slot / (16384/3 + 1)
+	a, b := nodes[from], nodes[(from+1)%3]
+	l.redis = a
+	l.start()
+	l.more(20)
+	id := func(r *redisProc) string { return r.admin.Do(t.Context(), "CLUSTER", "MYID").Val().(string) }
+	set := func(r *redisProc, args ...any) {
+		t.Helper()
+		l.check(r.admin.Do(t.Context(), append([]any{"CLUSTER", "SETSLOT", slot}, args...)...).Err())
+	}
+	_, port, _ := net.SplitHostPort(b.addr)
+	move := func(n int) (moved int) {
+		t.Helper()
+		keys := a.admin.ClusterGetKeysInSlot(t.Context(), slot, n).Val()
+		args := []any{"MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS"}
+		for _, k := range keys {
+			args = append(args, k)
+		}
+		if len(keys) > 0 {
+			l.check(a.admin.Do(t.Context(), args...).Err())
+		}
+		return len(keys)
+	}
+	set(b, "IMPORTING", id(a))
+	set(a, "MIGRATING", id(b))
+	move(10)
+	l.until("the log says that it waits", func() bool { return l.logged("level=WARN").with("code=TRYAGAIN ") })
+	for move(50) > 0 {
+	}
+	for _, r := range []*redisProc{b, a, nodes[(from+2)%3]} {
+		set(r, "NODE", id(b))
+	}
+	l.redis = b
+	l.more(40)
+	l.finish()
+	l.inOrder()
+}
+
+// startCluster starts a cluster of masters that share the slots.
+func startCluster(t *testing.T, n int) []*redisProc {
+	t.Helper()
+	nodes := make([]*redisProc, n)
+	share := 16384/n + 1
+	for i := range nodes {
+		nodes[i] = newRedis(t, "--cluster-enabled", "yes")
+		r := nodes[i]
+		r.start()
+		if err := r.admin.ClusterAddSlotsRange(t.Context(), i*share, min((i+1)*share, 16384)-1).Err(); err != nil {
+			t.Fatal(err)
+		}
+		host, port, _ := net.SplitHostPort(nodes[0].addr)
+		if err := r.admin.ClusterMeet(t.Context(), host, port).Err(); err != nil && i > 0 {
+			t.Fatal(err)
+		}
+	}
+	for _, r := range nodes {
+		for end := time.Now().Add(soon); ; {
+			info := r.admin.ClusterInfo(t.Context()).Val()
+			if strings.Contains(info, "cluster_state:ok") && strings.Contains(info, fmt.Sprint("cluster_known_nodes:", n)) {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("the cluster is not ready: %s", info)
+			}
+		}
+	}
+	return nodes
 }

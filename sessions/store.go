@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"flaudebot/queue"
 )
 
 //go:embed save.lua
@@ -124,4 +126,17 @@ func (st *store) Forget(ctx context.Context, key string) error {
 		return fmt.Errorf("forget %s: %w", key, err)
 	}
 	return nil
+}
+
+// Check returns a [queue.UnfitError] when the user of Redis lacks a right that sessions need; any other error is Redis's own.
+func (sv *Service) Check(ctx context.Context) error {
+	return queue.CheckRights(ctx, sv.store.rdb, sv.store.prefix, storeCommands()...)
+}
+
+// storeCommands are all that the store and its scripts send, in the form of [queue.Missing].
+func storeCommands() []string {
+	return []string{
+		"evalsha x 1 KEY", "eval x 1 KEY", "hget KEY f", "hset KEY f v", "hgetall KEY", "zadd KEY 1 m", "zrem KEY m", "zrevrange KEY 0 1",
+		"set KEY x", "del KEY", "exists KEY",
+	}
 }

@@ -6,16 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 
 	"flaudebot/bot"
 	"flaudebot/fly"
-	"flaudebot/queue"
 	"flaudebot/runner"
 	"flaudebot/sessions"
 )
@@ -43,7 +40,7 @@ func serveWith(ctx context.Context, cfg config, log *slog.Logger, ready func()) 
 	if err != nil {
 		return err
 	}
-	defer func() { _ = rdb.Close() }()
+	defer rdb.close()
 	q, err := openQueue(ctx, cfg, rdb, log)
 	if err != nil {
 		return err
@@ -57,9 +54,12 @@ func serveWith(ctx context.Context, cfg config, log *slog.Logger, ready func()) 
 		return err
 	}
 	service, err := sessions.NewService(sessions.ServiceConfig{
-		Redis: rdb, Prefix: cfg.Prefix, Queue: q, Machines: machines, Front: front, IdleTTL: cfg.idleTTL, Log: log,
+		Redis: rdb.calls, Prefix: cfg.Prefix, Queue: q, Machines: machines, Front: front, IdleTTL: cfg.idleTTL, Log: log,
 	})
 	if err != nil {
+		return err
+	}
+	if err := waitForRedis(ctx, cfg, log, service.Check); err != nil {
 		return err
 	}
 	front.Use(service)
@@ -83,55 +83,6 @@ func checkFly(ctx context.Context, m *sessions.Machines, log *slog.Logger) {
 	if err := m.EnsureApp(ctx); err != nil && ctx.Err() == nil {
 		log.ErrorContext(ctx, "the app of the session machines is not usable: turns will fail until that is mended", "err", err)
 	}
-}
-
-// openRedis waits until Redis answers. A refused password is final.
-func openRedis(ctx context.Context, cfg config, log *slog.Logger) (*redis.Client, error) {
-	rdb := redis.NewClient(cfg.redis)
-	said := false
-	for {
-		err := rdb.Ping(ctx).Err()
-		switch {
-		case err == nil:
-			return rdb, nil
-		case ctx.Err() != nil:
-			_ = rdb.Close()
-			return nil, ctx.Err()
-		case isAuthError(err):
-			_ = rdb.Close()
-			return nil, fmt.Errorf("Redis at %s refuses the user or password of REDIS_URL: correct it", cfg.redis.Addr) //nolint:staticcheck // a name
-		}
-		if !said {
-			log.WarnContext(ctx, "waiting for Redis", "addr", cfg.redis.Addr, "err", err)
-			said = true
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(500 * time.Millisecond):
-		}
-	}
-}
-
-func isAuthError(err error) bool {
-	text := err.Error()
-	for _, code := range []string{"WRONGPASS", "NOAUTH", "NOPERM", "invalid password", "invalid username-password"} {
-		if strings.Contains(text, code) {
-			return true
-		}
-	}
-	return false
-}
-
-func openQueue(ctx context.Context, cfg config, rdb redis.UniversalClient, log *slog.Logger) (*queue.Queue, error) {
-	q, err := queue.New(rdb, queue.Config{Prefix: cfg.Prefix, Lease: cfg.lease, Slots: cfg.maxParallel, Log: log})
-	if err != nil {
-		return nil, err
-	}
-	warnings, err := q.Check(ctx)
-	for _, w := range warnings {
-		log.WarnContext(ctx, "Redis settings", "warning", w)
-	}
-	return q, err
 }
 
 func openMachines(cfg config, log *slog.Logger) (*sessions.Machines, error) {

@@ -24,12 +24,12 @@ func sessionsCommand(ctx context.Context, c cli) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = rdb.Close() }()
+	defer rdb.close()
 	q, err := openQueue(ctx, cfg, rdb, log)
 	if err != nil {
 		return err
 	}
-	service, err := sessions.NewService(sessions.ServiceConfig{Redis: rdb, Prefix: cfg.Prefix, Queue: q, Log: log})
+	service, err := sessions.NewService(sessions.ServiceConfig{Redis: rdb.calls, Prefix: cfg.Prefix, Queue: q, Log: log})
 	if err != nil {
 		return err
 	}

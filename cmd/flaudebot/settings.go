@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/kelseyhightower/envconfig"
-	"github.com/redis/go-redis/v9"
 
 	"flaudebot/fly"
 	"flaudebot/runner"
@@ -26,7 +25,8 @@ type settings struct {
 	SlackAppToken string `envconfig:"SLACK_APP_TOKEN" needs:"yes" secret:"yes" desc:"app-level token of the Slack app (xapp-…), scope connections:write"`
 	SlackBotToken string `envconfig:"SLACK_BOT_TOKEN" needs:"yes" secret:"yes" desc:"bot token of the Slack app (xoxb-…)"`
 	SlackAPIURL   string `envconfig:"SLACK_API_URL" default:"https://slack.com/api/" desc:"Slack's Web API"`
-	RedisURL      string `envconfig:"REDIS_URL" needs:"yes" secret:"yes" desc:"redis:// or rediss:// address of Redis 7 or later"`
+	RedisURL      string `envconfig:"REDIS_URL" needs:"yes" secret:"yes" desc:"redis:// or rediss:// address of Redis 7 or later, or of a node of a cluster; more nodes as ?addr=host:port&addr=…"`
+	RedisCA       string `envconfig:"FLAUDEBOT_REDIS_CA" desc:"file with the CA that signed Redis's certificate (PEM), for rediss://; empty: the system's"`
 
 	FlyToken    string `envconfig:"FLY_API_TOKEN" needs:"yes" secret:"yes" desc:"Fly token that may use, or create, the app of the session machines"`
 	FlyBaseURL  string `envconfig:"FLY_FLAPS_BASE_URL" default:"https://api.machines.dev" desc:"Machines API, without /v1"`
@@ -68,7 +68,7 @@ type settings struct {
 type config struct {
 	settings
 
-	redis           *redis.Options
+	redis           redisConfig
 	guest           fly.Guest
 	volumeGB        int
 	ttl, idleTTL    time.Duration
@@ -153,13 +153,10 @@ func (v *validator) redis(c *config) {
 		v.add("REDIS_URL is not set: give the address of a Redis 7, such as redis://localhost:6379/0")
 		return
 	}
-	opts, err := redis.ParseURL(c.RedisURL)
-	if err != nil {
-		v.add("REDIS_URL: want redis://[user:password@]host:port[/db] or rediss://…")
-		return
+	var err error
+	if c.redis, err = parseRedis(c.RedisURL, c.RedisCA); err != nil {
+		v.add("%s", err)
 	}
-	opts.MaxRetries = -1 // the queue repeats what is safe to repeat, and nothing else
-	c.redis = opts
 	if c.Prefix == "" || strings.ContainsAny(c.Prefix, "{} \n") {
 		v.add("FLAUDEBOT_PREFIX=%q: want a few letters, without braces and spaces", c.Prefix)
 	}

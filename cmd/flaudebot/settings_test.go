@@ -44,8 +44,8 @@ func TestSettings(t *testing.T) {
 		if c.Image != "registry.fly.io/acme-sessions:session" {
 			t.Errorf("image = %s", c.Image)
 		}
-		if c.redis.MaxRetries != -1 {
-			t.Errorf("MaxRetries = %d, want -1: a repeated claim would leak", c.redis.MaxRetries)
+		if c.redis.one.MaxRetries != -1 {
+			t.Errorf("MaxRetries = %d, want -1: a repeated claim would leak", c.redis.one.MaxRetries)
 		}
 	})
 	for _, c := range []struct {
