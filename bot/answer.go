@@ -39,7 +39,9 @@ func (b *Bot) Finish(ctx context.Context, s sessions.Session, t sessions.Turn, l
 
 // postParts posts the parts that are not in the thread yet, in order.
 func (b *Bot) postParts(ctx context.Context, s sessions.Session, t sessions.Turn, o sessions.Outcome, posted map[string]string) error {
-	for i, p := range b.parts(s, t, o, b.isEnding(ctx, t, o)) {
+	all := b.parts(s, t, o, b.isEnding(ctx, t, o))
+	all[len(all)-1].last = true
+	for i, p := range all {
 		name := strconv.Itoa(i + 1)
 		if posted[name] != "" {
 			continue
@@ -64,6 +66,7 @@ type part struct {
 	footer   string // of the last part
 	buttons  []slack.BlockElement
 	file     string // the whole answer, which goes with this part as a file
+	last     bool
 }
 
 // maxParts is how many messages an answer may take before it becomes a file.
@@ -150,7 +153,7 @@ func (p part) fallback() string {
 
 // postPart posts one part. What Slack refuses for its form is posted as plain text, and at last as a file.
 func (b *Bot) postPart(ctx context.Context, s sessions.Session, t sessions.Turn, o sessions.Outcome, name string, p part) error {
-	meta := metadata(s.SessionID, t.ID, name)
+	meta := answerMetadata(s, t, o, name, p.last)
 	text := slack.MsgOptionText(p.fallback(), false)
 	_, err := b.post(ctx, t.Thread, meta, text, slack.MsgOptionBlocks(p.blocks()...))
 	if !isCode(err, "invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long") {

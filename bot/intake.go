@@ -44,8 +44,9 @@ type innerEvent struct {
 		Channel string `json:"channel"`
 		TS      string `json:"ts"`
 	} `json:"item"`
-	again bool // Slack sends it once more
-	late  bool // it was missed for so long that its author may not want it any more
+	again  bool // Slack sends it once more
+	late   bool // it was missed for so long that its author may not want it any more
+	missed bool // it was read later, not heard
 }
 
 type slackFile struct {
@@ -223,6 +224,9 @@ func (b *Bot) accept(ctx context.Context, in incoming, begins bool) error {
 	if in.event.late {
 		return b.ask(ctx, in)
 	}
+	if done, err := b.afterLoss(ctx, in); err != nil || done {
+		return err
+	}
 	t := b.turn(in, begins)
 	if gone, err := b.sessions.Noted(ctx, deletedKey(t.ID)); err != nil || gone {
 		return err
@@ -288,7 +292,7 @@ const maxStored = 24 << 10
 func (b *Bot) turn(in incoming, begins bool) sessions.Turn {
 	t := sessions.Turn{
 		ID: in.id(), Kind: sessions.KindTurn, Thread: in.thread, User: in.event.User, TS: in.event.TS, Text: in.words,
-		At: time.Now().UTC(), Mention: begins, Files: attachments(in.event.Files),
+		At: time.Now().UTC(), Mention: begins, Files: attachments(in.event.Files), Again: in.event.missed,
 	}
 	if len(t.Text) > maxStored {
 		t.Text, t.AtSlack = "", true

@@ -117,15 +117,16 @@ func (b *Bot) catchUps(ctx context.Context, first func()) {
 // catchUp reads what was said since the marks, channel by channel, the one that spoke last first, and takes it in. A channel that
 // cannot be read does not keep the others waiting; its error is returned.
 func (b *Bot) catchUp(ctx context.Context) error {
+	live, err := b.liveThreads(ctx) // first: what Redis has lost is rebuilt by it
+	if err != nil {
+		return err
+	}
 	marks, err := b.sessions.Marks(ctx, b.team)
 	if err != nil {
 		return err
 	}
+	lost, forgot := marks[""]
 	channels, err := b.channels(ctx)
-	if err != nil {
-		return err
-	}
-	live, err := b.liveThreads(ctx)
 	if err != nil {
 		return err
 	}
@@ -134,6 +135,10 @@ func (b *Bot) catchUp(ctx context.Context) error {
 	var failed error
 	for _, channel := range channels {
 		mark, known := marks[channel]
+		if forgot && (!known || mark.Since > lost.Since) { // its mark was lost
+			mark, known = lost, true
+			b.marks.note(channel, tsOf(now))
+		}
 		if !known { // from now on
 			b.marks.note(channel, tsOf(now))
 			continue
@@ -152,23 +157,32 @@ func (b *Bot) catchUpIn(ctx context.Context, channel string, mark sessions.Mark,
 	if oldest > before(tsOf(now), overlapFor) {
 		oldest = max(mark.Since, before(oldest, overlap))
 	}
-	missed, err := b.saidSince(ctx, channel, oldest, live)
+	seen := newTraces(b, channel)
+	missed, err := b.saidSince(ctx, channel, oldest, live, seen)
 	if err != nil {
 		return err
 	}
+	return b.takeMissed(ctx, missed, seen, now)
+}
+
+// takeMissed takes in what was missed, in order, unless the bot has dealt with it already.
+func (b *Bot) takeMissed(ctx context.Context, missed []innerEvent, seen *traces, now time.Time) error {
 	slices.SortFunc(missed, func(x, y innerEvent) int { return cmp.Compare(x.TS, y.TS) })
 	for _, e := range missed {
-		e.late = e.TS < before(tsOf(now), b.cfg.AskAfter)
-		if err := b.message(ctx, b.team, e); err != nil {
-			return err
+		if !seen.over(e) {
+			e.missed = true
+			e.late = e.TS < before(tsOf(now), b.cfg.AskAfter) && !seen.begun(e)
+			if err := b.message(ctx, b.team, e); err != nil {
+				return err
+			}
 		}
-		b.marks.note(channel, e.TS)
+		b.marks.note(e.Channel, e.TS)
 	}
 	return nil
 }
 
 // saidSince is what was said in a channel: beside threads, in those of its live sessions, and in those that began lately.
-func (b *Bot) saidSince(ctx context.Context, channel, oldest string, live []string) ([]innerEvent, error) {
+func (b *Bot) saidSince(ctx context.Context, channel, oldest string, live []string, seen *traces) ([]innerEvent, error) {
 	threads := map[string]bool{}
 	for _, ts := range live {
 		threads[ts] = true
@@ -198,20 +212,32 @@ func (b *Bot) saidSince(ctx context.Context, channel, oldest string, live []stri
 	if err != nil {
 		return nil, fmt.Errorf("read channel %s: %w", channel, err)
 	}
-	for _, thread := range slices.Sorted(maps.Keys(threads)) {
-		err := b.pages(ctx, func(cursor string) ([]slack.Message, string, error) {
-			page, _, next, err := b.api.GetConversationRepliesContext(ctx, &slack.GetConversationRepliesParameters{
-				ChannelID: channel, Timestamp: thread, Oldest: oldest, Cursor: cursor, Limit: 200,
-			})
-			return page, next, err
-		}, func(m slack.Message) {
-			if m.Timestamp != thread && m.Timestamp > oldest {
-				out = append(out, eventOf(sessions.Thread{Team: b.team, Channel: channel, TS: thread}, m))
-			}
-		})
+	for _, ts := range slices.Sorted(maps.Keys(threads)) {
+		replies, err := b.saidIn(ctx, sessions.Thread{Team: b.team, Channel: channel, TS: ts}, oldest, seen)
 		if err != nil {
-			return nil, fmt.Errorf("read thread %s of %s: %w", thread, channel, err)
+			return nil, err
 		}
+		out = append(out, replies...)
+	}
+	return out, nil
+}
+
+// saidIn is what was replied in a thread.
+func (b *Bot) saidIn(ctx context.Context, thread sessions.Thread, oldest string, seen *traces) ([]innerEvent, error) {
+	var out []innerEvent
+	err := b.pages(ctx, func(cursor string) ([]slack.Message, string, error) {
+		page, _, next, err := b.api.GetConversationRepliesContext(ctx, &slack.GetConversationRepliesParameters{
+			ChannelID: thread.Channel, Timestamp: thread.TS, Oldest: oldest, Cursor: cursor, Limit: 200, IncludeAllMetadata: true,
+		})
+		return page, next, err
+	}, func(m slack.Message) {
+		seen.add(thread, m)
+		if m.Timestamp != thread.TS && m.Timestamp > oldest {
+			out = append(out, eventOf(thread, m))
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read thread %s: %w", thread.Key(), err)
 	}
 	return out, nil
 }

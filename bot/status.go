@@ -23,6 +23,16 @@ func metadata(session string, turn sessions.TurnID, part string) slack.MsgOption
 	})
 }
 
+// answerMetadata is that of a part of an answer. The last one tells how far the session has come, for a bot whose Redis has lost that:
+// see [Bot.Recall].
+func answerMetadata(s sessions.Session, t sessions.Turn, o sessions.Outcome, part string, last bool) slack.MsgOption {
+	payload := map[string]any{"session": s.SessionID, "turn": string(t.ID), "part": part, "last": last}
+	if last {
+		payload["turns"], payload["cost_usd"] = o.Number, s.CostUSD
+	}
+	return slack.MsgOptionMetadata(slack.SlackMetadata{EventType: eventType, EventPayload: payload})
+}
+
 // partNote marks what is said in a thread beside its turns; turn is then the message that asked for it, if one did.
 const partNote = "note"
 

@@ -20,7 +20,8 @@ const (
 	MetaManaged = "managed_by"
 	MetaSession = "flaudebot_session"
 	MetaThread  = "flaudebot_thread"
-	MetaOnce    = "flaudebot_once" // set on ephemeral machines, which no record knows
+	MetaOwner   = "flaudebot_owner" // Slack user who started the session
+	MetaOnce    = "flaudebot_once"  // set on ephemeral machines, which no record knows
 	managedBy   = "flaudebot"
 )
 
@@ -253,6 +254,9 @@ func (m *Machines) machineConfig(s Session) *fly.MachineConfig {
 		Restart:    &fly.Restart{Policy: "no"},
 		StopConfig: &fly.StopConfig{Signal: "SIGTERM", Timeout: fly.Duration(30 * time.Second)},
 		Metadata:   map[string]string{MetaManaged: managedBy, MetaSession: s.SessionID, MetaThread: s.Thread.Key()},
+	}
+	if s.Owner != "" {
+		cfg.Metadata[MetaOwner] = s.Owner
 	}
 	if s.Ephemeral {
 		cfg.Metadata[MetaOnce] = "1"

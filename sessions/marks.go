@@ -3,10 +3,13 @@ package sessions
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/redis/go-redis/v9"
 )
 
 //go:embed mark.lua
@@ -33,13 +36,21 @@ func (sv *Service) Mark(ctx context.Context, team string, upTo map[string]string
 	return nil
 }
 
-// Marks returns what [Service.Mark] noted: channel → mark.
+// Marks returns what [Service.Mark] noted: channel → mark. After Redis has lost its data there is for a while a mark under ""
+// as well: what was said since then is read again, in every channel whose own mark is younger.
 func (sv *Service) Marks(ctx context.Context, team string) (map[string]Mark, error) {
 	all, err := sv.store.rdb.HGetAll(ctx, sv.store.marks()).Result()
 	if err != nil {
 		return nil, fmt.Errorf("read how far channels were taken in: %w", err)
 	}
 	out := map[string]Mark{}
+	lost, err := sv.store.rdb.Get(ctx, sv.store.lost()).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, fmt.Errorf("read since when Redis remembers: %w", err)
+	}
+	if lost != "" {
+		out[""] = Mark{Since: lost, UpTo: lost}
+	}
 	for field, text := range all {
 		if channel, ours := strings.CutPrefix(field, team+":"); ours {
 			since, upTo, _ := strings.Cut(text, " ")

@@ -32,6 +32,9 @@ func (sv *Service) reapLoop(ctx context.Context) error {
 // left behind on Fly. It never touches a session that has a turn queued or running. Any number of replicas may
 // reap at once.
 func (sv *Service) Reap(ctx context.Context, now time.Time) error {
+	if err := sv.remember(ctx); err != nil { // what nobody knows is not removed before
+		return err
+	}
 	all, err := sv.store.All(ctx, "")
 	if err != nil && len(all) == 0 {
 		return err

@@ -469,6 +469,9 @@ func TestSweep(t *testing.T) {
 		replicas := []*replica{b.replica(nil), b.replica(nil)}
 		now := time.Now().Add(later).Truncate(sweepEvery)
 		b.left(replicas[0], func(s *Session) { s.Ephemeral = true })
+		if err := replicas[0].remember(t.Context()); err != nil { // it looks at what is there, once
+			t.Fatal(err)
+		}
 		lists := b.asked("GET /v1/apps/acme/machines ")
 		for minute := range 20 {
 			if err := replicas[minute%2].Reap(t.Context(), now.Add(time.Duration(minute)*time.Minute)); err != nil {

@@ -22,6 +22,8 @@ type ServiceConfig struct {
 	Machines *Machines
 	Front    Front
 	IdleTTL  time.Duration // a session without a turn for so long is ended; 0: never
+	// WatchEvery is the time between two looks whether Redis still holds what it held; 0: 5 s.
+	WatchEvery time.Duration
 	// ReapEvery is the time between two looks for sessions that are over; 0: 1 minute.
 	ReapEvery time.Duration
 	Log       *slog.Logger
@@ -40,6 +42,7 @@ func NewService(cfg ServiceConfig) (*Service, error) {
 		return nil, errors.New("sessions need Redis and a queue")
 	}
 	cfg.ReapEvery = orDefault(cfg.ReapEvery, time.Minute)
+	cfg.WatchEvery = orDefault(cfg.WatchEvery, 5*time.Second)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -126,7 +129,7 @@ func (st Status) hasTurns() bool {
 }
 
 func (sv *Service) end(ctx context.Context, thread Thread, by string, why EndReason) (Ending, error) {
-	s, err := sv.store.Get(ctx, thread)
+	s, err := sv.current(ctx, thread)
 	if err != nil {
 		return Ending{}, err
 	}
@@ -176,7 +179,7 @@ func endOf(s Session, st Status, by string, why EndReason) Turn {
 
 // Status tells what is going on in the thread.
 func (sv *Service) Status(ctx context.Context, thread Thread) (Status, error) {
-	s, err := sv.store.Get(ctx, thread)
+	s, err := sv.current(ctx, thread)
 	if err != nil {
 		return Status{}, err
 	}
@@ -202,6 +205,9 @@ func (sv *Service) Status(ctx context.Context, thread Thread) (Status, error) {
 // List returns the live sessions of a channel, or of all channels of the team if channel is empty, or of
 // all teams if team is empty as well; the one used last first.
 func (sv *Service) List(ctx context.Context, team, channel string) ([]Session, error) {
+	if err := sv.remember(ctx); err != nil {
+		return nil, err
+	}
 	prefix := ""
 	if team != "" {
 		prefix = team + ":"

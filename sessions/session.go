@@ -61,6 +61,8 @@ type Session struct {
 	State []runner.RepoState `json:"state,omitzero"`
 	// Unsure is set when a turn's machine has died since State was measured: the workspace may hold more.
 	Unsure bool `json:"unsure,omitempty"`
+	// Rebuilt is set when the record was made from what Fly has, since Redis had lost it, until the thread was asked for the rest.
+	Rebuilt bool `json:"rebuilt,omitempty"`
 }
 
 // Begun reports whether there is a conversation: a turn has come as far as Claude Code.

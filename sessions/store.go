@@ -23,6 +23,8 @@ var saveScript string
 //	fb:{sessions}:live         zset    thread → unix time of its last turn, in seconds; sessions that have something on Fly
 //	fb:{sessions}:marks        hash    team:channel → ts since when, and of the newest message that was taken in
 //	fb:{sessions}:once:<key>   string  something that is done or said once; expires
+//	fb:{sessions}:memory       hash    epoch: random, and gone with everything else when Redis has lost its data
+//	fb:{sessions}:lost         string  ts since when is read again what was said, after Redis has lost its data; expires
 //
 // A session is written only under the claim of its thread's queue, and never by an older claim than
 // the one that wrote it last. The record never expires: the link from a thread to its session stays.
@@ -31,10 +33,11 @@ type store struct {
 	prefix string
 	save   *redis.Script
 	mark   *redis.Script
+	pulse  *redis.Script
 }
 
 func newStore(rdb redis.UniversalClient, prefix string) *store {
-	return &store{rdb: rdb, prefix: prefix + "{sessions}:", save: redis.NewScript(saveScript), mark: redis.NewScript(markScript)}
+	return &store{rdb: rdb, prefix: prefix + "{sessions}:", save: redis.NewScript(saveScript), mark: redis.NewScript(markScript), pulse: redis.NewScript(pulseScript)}
 }
 
 func (st *store) session(thread Thread) string { return st.prefix + "s:" + thread.Key() }

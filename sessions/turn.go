@@ -33,6 +33,9 @@ type Turn struct {
 	// Mention is set when the message mentioned the bot: only such a turn may begin a session.
 	Mention bool         `json:"mention,omitempty"`
 	Files   []Attachment `json:"files,omitempty"`
+	// Again is set when the message may have been accepted before, by a Redis that has forgotten it: what stands in the thread
+	// is looked at before anything is posted.
+	Again bool `json:"again,omitempty"`
 	// AtSlack is set when the text is too long for the queue: the front reads it again when it is needed.
 	AtSlack bool `json:"at_slack,omitempty"`
 	// Session and Reason belong to KindEnd: which session is to go, and why.
@@ -173,6 +176,19 @@ type Front interface {
 	Finish(ctx context.Context, s Session, t Turn, liveTS string, o Outcome, look bool) error
 	// Notify posts a notice.
 	Notify(ctx context.Context, n Notice) error
+	// Recall reads what the thread tells of a session whose record was lost.
+	Recall(ctx context.Context, s Session) (Recalled, error)
+	// LookBack has what was said lately read again: Redis may have lost what it was told. It does not block.
+	LookBack()
+}
+
+// Recalled is what a thread tells of its session.
+type Recalled struct {
+	Owner   string    // "": nobody knows
+	Turns   int       // that were answered
+	LastID  TurnID    // the last of them
+	CostUSD float64   // of all of them
+	EndedAt time.Time // zero: it has not ended
 }
 
 // Accepted says what became of a turn that was offered to [Service.Accept].

@@ -21,6 +21,7 @@ func (sv *Service) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return sv.cfg.Queue.Run(ctx, sv.handle) })
 	g.Go(func() error { return sv.reapLoop(ctx) })
+	g.Go(func() error { sv.watch(ctx); return nil })
 	return g.Wait()
 }
 
@@ -210,9 +211,14 @@ func (w *work) once(ctx context.Context) error {
 
 // session returns the thread's session, made and stored if the turn may begin one.
 func (w *work) session(ctx context.Context) (*Session, error) {
-	s, err := w.sv.store.Get(ctx, w.turn.Thread)
+	s, err := w.sv.current(ctx, w.turn.Thread)
 	if err != nil {
 		return nil, err
+	}
+	if s != nil && s.Rebuilt {
+		if err := w.recall(ctx, s); err != nil {
+			return nil, err
+		}
 	}
 	if s != nil && (!s.Ended() || !w.turn.Mention) {
 		return s, nil
@@ -264,7 +270,7 @@ func (w *work) begin(ctx context.Context, s Session) error {
 	}
 	s.Turns = max(s.Turns, 0)
 	for try := range 3 {
-		live, err := w.sv.cfg.Front.Begin(ctx, s, w.turn, w.claim.Attach || try > 0)
+		live, err := w.sv.cfg.Front.Begin(ctx, s, w.turn, w.claim.Attach || w.turn.Again || try > 0)
 		if err == nil {
 			w.note.Live = live
 			return w.write(ctx, w.stage)
@@ -335,7 +341,7 @@ func diedUnder(f Failure) bool { return f == FailMachine || f == FailMemory || f
 
 // finish posts the outcome, again and again until the thread has it: the session waits meanwhile.
 func (w *work) finish(ctx context.Context, s *Session, out Outcome) error {
-	look := w.claim.Attach || w.stage == StagePosting
+	look := w.claim.Attach || w.turn.Again || w.stage == StagePosting
 	if err := w.write(ctx, StagePosting); err != nil {
 		return err
 	}

@@ -583,6 +583,8 @@ type fakeFront struct {
 	notices []Notice       // guarded by mu
 	notes   []string       // guarded by mu
 	deaf    int            // guarded by mu; so many notices fail
+	mute    int            // guarded by mu; so many recalls fail
+	looks   int            // guarded by mu; how often it was to look back
 	lose    map[string]int // guarded by mu; :: part → so many posts of it take effect and their answer is lost
 }
 
@@ -645,6 +647,40 @@ func (f *fakeFront) Notify(_ context.Context, n Notice) error {
 	}
 	f.notices = append(f.notices, n)
 	return nil
+}
+
+// Recall tells what the posts do.
+func (f *fakeFront) Recall(_ context.Context, s Session) (Recalled, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out Recalled
+	if f.mute > 0 {
+		f.mute--
+		return out, errors.New("Slack is away")
+	}
+	for _, p := range f.posts {
+		if p.part != "2" || p.session != s.SessionID {
+			continue
+		}
+		if strings.HasPrefix(string(p.turn), "end:") {
+			out.EndedAt = p.outcome.EndedAt
+			continue
+		}
+		out.Turns, out.LastID, out.CostUSD, out.Owner = p.outcome.Number, p.turn, 0.5, "U1"
+	}
+	return out, nil
+}
+
+func (f *fakeFront) LookBack() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.looks++
+}
+
+func (f *fakeFront) lookedBack() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.looks
 }
 
 func (f *fakeFront) noticed() []Notice {
