@@ -28,6 +28,7 @@ func (b *Bot) Finish(ctx context.Context, s sessions.Session, t sessions.Turn, l
 	quiet()
 	if isGone(err) {
 		b.log.WarnContext(ctx, "the thread takes no messages any more", "turn", t.ID, "err", err)
+		b.tellElsewhere(ctx, s, t, o, err)
 		return nil
 	}
 	if err != nil {
@@ -39,18 +40,24 @@ func (b *Bot) Finish(ctx context.Context, s sessions.Session, t sessions.Turn, l
 
 // postParts posts the parts that are not in the thread yet, in order.
 func (b *Bot) postParts(ctx context.Context, s sessions.Session, t sessions.Turn, o sessions.Outcome, posted map[string]string) error {
-	all := b.parts(s, t, o, b.isEnding(ctx, t, o))
-	all[len(all)-1].last = true
-	for i, p := range all {
+	isEnding := b.isEnding(ctx, t, o)
+	parts := b.parts(s, t, o, isEnding, maxParts)
+	if i := slices.IndexFunc(parts, func(p part) bool { return p.file != "" }); i >= 0 && posted[partFile] == "" {
+		err := b.uploadAnswer(ctx, t, answerFile(o), parts[i].file)
+		switch {
+		case err == nil:
+		case isGone(err), isPassing(err), ctx.Err() != nil:
+			return fmt.Errorf("upload the answer of %s: %w", t.ID, err)
+		default: // Slack takes no files here
+			b.log.WarnContext(ctx, "answer not uploaded", "turn", t.ID, "err", err)
+			parts = b.parts(s, t, o, isEnding, maxPartsNoFile)
+		}
+	}
+	parts[len(parts)-1].last = true
+	for i, p := range parts {
 		name := strconv.Itoa(i + 1)
 		if posted[name] != "" {
 			continue
-		}
-		if p.file != "" && posted[partFile] == "" {
-			if err := b.uploadAnswer(ctx, t, answerFile(o), p.file); err != nil {
-				b.log.WarnContext(ctx, "answer not uploaded", "turn", t.ID, "err", err)
-				p.text += "\n\n" + "(The rest could not be uploaded as a file.)"
-			}
 		}
 		if err := b.postPart(ctx, s, t, o, name, p); err != nil {
 			return err
@@ -69,8 +76,11 @@ type part struct {
 	last     bool
 }
 
-// maxParts is how many messages an answer may take before it becomes a file.
-const maxParts = 3
+// How many messages an answer may take before it becomes a file, and before it is cut where Slack takes no files.
+const (
+	maxParts       = 3
+	maxPartsNoFile = 20
+)
 
 // isEnding reports whether a turn was stopped since its session ends: then there is nothing to go on with.
 func (b *Bot) isEnding(ctx context.Context, t sessions.Turn, o sessions.Outcome) bool {
@@ -81,19 +91,23 @@ func (b *Bot) isEnding(ctx context.Context, t sessions.Turn, o sessions.Outcome)
 	return err == nil && ending(st)
 }
 
-// parts makes the messages of an outcome.
-func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isEnding bool) []part {
+// parts makes the messages of an outcome, at most so many of its answer.
+func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isEnding bool, most int) []part {
 	if t.Kind == sessions.KindEnd {
 		return []part{{text: sayGoodbye(s, o)}}
 	}
 	answer := strings.TrimSpace(strings.ToValidUTF8(o.Answer, "\uFFFD"))
 	bodies := split(answer)
 	var out []part
-	if len(bodies) > maxParts {
+	switch {
+	case len(bodies) > most && most == maxParts:
 		out = append(out, part{markdown: bodies[0] + "\n\n_The whole answer is in the file " + answerFile(o) + "._", file: answer})
-	} else {
-		for _, body := range bodies {
+	default:
+		for _, body := range bodies[:min(len(bodies), most)] {
 			out = append(out, part{markdown: body})
+		}
+		if len(bodies) > most {
+			out[most-1].markdown += "\n\n_The answer goes on, and Slack takes no files here. Ask me for the rest._"
 		}
 	}
 	for i := range out {
@@ -182,9 +196,7 @@ func (b *Bot) post(ctx context.Context, thread sessions.Thread, opts ...slack.Ms
 		_, at, msg, err := b.api.PostMessageWithResponseContext(ctx, thread.Channel, opts...)
 		ts = at
 		if err == nil && msg.ThreadTimestamp == "" {
-			if _, _, err := b.api.DeleteMessageContext(ctx, thread.Channel, at); err != nil {
-				b.log.WarnContext(ctx, "stray reply not removed", "thread", thread.Key(), "err", err)
-			}
+			b.remove(ctx, thread.Channel, at)
 			return errThreadGone
 		}
 		return err
@@ -195,12 +207,45 @@ func (b *Bot) post(ctx context.Context, thread sessions.Thread, opts ...slack.Ms
 	return ts, nil
 }
 
+// remove takes back a message of the bot's, in the end.
+func (b *Bot) remove(ctx context.Context, channel, ts string) {
+	try := func(ctx context.Context) error {
+		_, _, err := b.api.DeleteMessageContext(ctx, channel, ts)
+		if isCode(err, "message_not_found") {
+			err = nil
+		}
+		if err != nil {
+			b.log.WarnContext(ctx, "message not removed yet", "channel", channel, "err", err)
+		}
+		return err
+	}
+	if err := try(ctx); err != nil && (isPassing(err) || ctx.Err() != nil) {
+		b.later(ctx, err, try)
+	}
+}
+
 // look finds what of a turn stands in its thread already: part → ts. file is the name of its answer's file, if it has one.
 func (b *Bot) look(ctx context.Context, t sessions.Turn, file string) (map[string]string, error) {
 	found := map[string]string{}
-	params := &slack.GetConversationRepliesParameters{ChannelID: t.Thread.Channel, Timestamp: t.Thread.TS, IncludeAllMetadata: true, Limit: 200}
+	oldest := ""
 	if !strings.Contains(t.TS, "-") {
-		params.Oldest = t.TS
+		oldest = t.TS
+	}
+	err := b.eachOwn(ctx, t.Thread, oldest, func(m slack.Message, turn sessions.TurnID, part string) {
+		if turn == t.ID {
+			found[part] = m.Timestamp
+		}
+		if file != "" && slices.ContainsFunc(m.Files, func(f slack.File) bool { return f.Name == file }) {
+			found[partFile] = m.Timestamp
+		}
+	})
+	return found, err
+}
+
+// eachOwn reads the bot's own messages of a thread, with what their metadata says. oldest is a ts, "" for all of them.
+func (b *Bot) eachOwn(ctx context.Context, thread sessions.Thread, oldest string, do func(m slack.Message, turn sessions.TurnID, part string)) error {
+	params := &slack.GetConversationRepliesParameters{
+		ChannelID: thread.Channel, Timestamp: thread.TS, Oldest: oldest, IncludeAllMetadata: true, Limit: 200,
 	}
 	for {
 		var page []slack.Message
@@ -211,19 +256,21 @@ func (b *Bot) look(ctx context.Context, t sessions.Turn, file string) (map[strin
 			return err
 		})
 		if err != nil {
-			return found, fmt.Errorf("look in %s: %w", t.Thread.Key(), err)
+			return fmt.Errorf("look in %s: %w", thread.Key(), err)
 		}
 		for _, m := range page {
-			if m.User == b.self && m.Metadata.EventType == eventType && m.Metadata.EventPayload["turn"] == string(t.ID) {
-				name, _ := m.Metadata.EventPayload["part"].(string)
-				found[name] = m.Timestamp
+			if m.User != b.self {
+				continue
 			}
-			if m.User == b.self && file != "" && slices.ContainsFunc(m.Files, func(f slack.File) bool { return f.Name == file }) {
-				found[partFile] = m.Timestamp
+			var turn, part string
+			if m.Metadata.EventType == eventType {
+				turn, _ = m.Metadata.EventPayload["turn"].(string)
+				part, _ = m.Metadata.EventPayload["part"].(string)
 			}
+			do(m, sessions.TurnID(turn), part)
 		}
 		if !more || cursor == "" {
-			return found, nil
+			return nil
 		}
 		params.Cursor = cursor
 	}
@@ -240,20 +287,15 @@ func (b *Bot) uploadAnswer(ctx context.Context, t sessions.Turn, name, text stri
 
 // settle makes the live message say that it is over, and marks the message. Best effort: the answer stands.
 func (b *Bot) settle(ctx context.Context, t sessions.Turn, liveTS string, o sessions.Outcome) {
-	b.native.set(ctx, b, t.Thread, slack.AgentSessionStatusActive)
+	status := slack.AgentSessionStatusActive
+	if t.Kind == sessions.KindEnd {
+		status = slack.AgentSessionStatusClosed
+	}
+	b.native.set(ctx, b, t.Thread, status)
 	if liveTS != "" {
-		text := fmt.Sprintf("*%s* · %d s", doneSentence(o), seconds(o))
-		block := slack.NewContextBlock("", slack.NewTextBlockObject(slack.MarkdownType, text, false, false))
-		err := b.patiently(ctx, func() error {
-			_, _, _, err := b.api.UpdateMessageContext(ctx, t.Thread.Channel, liveTS, slack.MsgOptionText(text, false), slack.MsgOptionBlocks(block))
-			return err
-		})
-		if err != nil {
-			b.log.WarnContext(ctx, "live message not settled", "turn", t.ID, "err", err)
-		}
+		b.settleLive(ctx, t, liveTS, o)
 	}
 	if t.Kind == sessions.KindEnd {
-		b.native.set(ctx, b, t.Thread, slack.AgentSessionStatusClosed)
 		return
 	}
 	b.aside(ctx, func(ctx context.Context) {
@@ -266,10 +308,54 @@ func (b *Bot) settle(ctx context.Context, t sessions.Turn, liveTS string, o sess
 	})
 }
 
-// Notify implements [sessions.Front].
+// settleLive settles the live message, beside all else if Slack is in trouble: it would say for ever that the turn runs.
+func (b *Bot) settleLive(ctx context.Context, t sessions.Turn, liveTS string, o sessions.Outcome) {
+	text := fmt.Sprintf("*%s* · %d s", doneSentence(o), seconds(o))
+	block := slack.NewContextBlock("", slack.NewTextBlockObject(slack.MarkdownType, text, false, false))
+	update := func(ctx context.Context) error {
+		_, _, _, err := b.api.UpdateMessageContext(ctx, t.Thread.Channel, liveTS, slack.MsgOptionText(text, false), slack.MsgOptionBlocks(block))
+		if isCode(err, "message_not_found") { // somebody deleted it
+			err = nil
+		}
+		if err != nil {
+			b.log.WarnContext(ctx, "live message not settled yet", "turn", t.ID, "err", err)
+		}
+		return err
+	}
+	if err := update(ctx); err != nil && isPassing(err) {
+		b.later(ctx, err, update)
+	}
+}
+
+// tellElsewhere tells who asked, in a direct message, that the answer has nowhere to go. The button ends a session that nobody can
+// reach through its thread any more.
+func (b *Bot) tellElsewhere(ctx context.Context, s sessions.Session, t sessions.Turn, o sessions.Outcome, why error) {
+	if t.Kind == sessions.KindEnd || o.Failure == runner.FailStopped || o.Failure == sessions.FailGone || o.Failure == sessions.FailEnded {
+		return // by somebody who knows
+	}
+	text := sayNowhere(t.Thread.Channel, why)
+	a := answer{text: text}
+	if t.Kind == sessions.KindTurn && !s.Ended() {
+		a.blocks = []slack.Block{section(text), slack.NewActionBlock("", button("end", "End session", s.Thread.Key(), "danger"))}
+	}
+	b.stubbornly(ctx, func(ctx context.Context) {
+		err := b.insist(ctx, func() error {
+			opts := []slack.MsgOption{slack.MsgOptionText(a.text, false), metadata(s.SessionID, t.ID, partNote)}
+			if len(a.blocks) > 0 {
+				opts = append(opts, slack.MsgOptionBlocks(a.blocks...))
+			}
+			_, _, err := b.api.PostMessageContext(ctx, t.User, opts...)
+			return err
+		})
+		if err != nil {
+			b.log.WarnContext(ctx, "nobody told that an answer has nowhere to go", "turn", t.ID, "err", err)
+		}
+	})
+}
+
+// Notify implements [sessions.Front]. One that could not be posted is given again some minutes later: perhaps it stands there.
 func (b *Bot) Notify(ctx context.Context, n sessions.Notice) error {
-	text := sayEndsSoon(n.At)
-	_, err := b.post(ctx, n.Session.Thread, metadata(n.Session.SessionID, "", partNote), slack.MsgOptionText(text, false))
+	err := b.note(ctx, n.Session.Thread, n.Session.SessionID, "", true, sayEndsSoon(n.At))
 	if isGone(err) {
 		return nil
 	}

@@ -54,6 +54,7 @@ type Bot struct {
 	readBack  *rate.Limiter // conversations.history and .replies, for what was missed
 	hearing   chan struct{} // a place for each message that is being marked
 	lookBack  chan struct{} // something may have been missed
+	tryAfter  time.Duration // between two tries of a call, at first
 	lookEvery time.Duration // between two looks for what was missed, in the long run
 	sockets   atomic.Int32  // that are up
 	met       atomic.Bool   // Slack said hello to one of them
@@ -98,14 +99,14 @@ func New(ctx context.Context, cfg Config) (*Bot, error) {
 	checked := *cfg.HTTP
 	checked.Transport = ownersOnly{cmp.Or[http.RoundTripper](checked.Transport, http.DefaultTransport)}
 	cfg.HTTP = &checked
-	opts := []slack.Option{slack.OptionHTTPClient(cfg.HTTP), slack.OptionAppLevelToken(cfg.AppToken)}
+	opts := []slack.Option{slack.OptionHTTPClient(&polite{http: cfg.HTTP}), slack.OptionAppLevelToken(cfg.AppToken)}
 	if cfg.APIURL != "" {
 		opts = append(opts, slack.OptionAPIURL(cfg.APIURL))
 	}
 	b := &Bot{
 		cfg: cfg, log: cfg.Log, api: slack.New(cfg.BotToken, opts...), lives: map[string]*live{},
 		edits: rate.NewLimiter(rate.Every(time.Minute/editsPerMinute), 8),
-		dials: rate.NewLimiter(rate.Every(dialEvery), dialBurst), lookEvery: 15 * time.Second,
+		dials: rate.NewLimiter(rate.Every(dialEvery), dialBurst), lookEvery: 15 * time.Second, tryAfter: 500 * time.Millisecond,
 		looks:    rate.NewLimiter(rate.Every(time.Minute/looksPerMinute), 10),
 		readBack: rate.NewLimiter(rate.Every(time.Minute/readsPerMinute), 10), lookBack: make(chan struct{}, 1), hearing: make(chan struct{}, maxHeard),
 	}
@@ -138,10 +139,11 @@ func (b *Bot) introduce(ctx context.Context) error {
 			return fmt.Errorf("SLACK_BOT_TOKEN: %w: %w; take it again from the app's page OAuth & Permissions", ErrToken, err)
 		}
 		b.log.WarnContext(ctx, "waiting for Slack", "err", err)
+		after, _ := asksToWait(err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(pause):
+		case <-time.After(max(pause, after)):
 		}
 	}
 }
@@ -158,42 +160,6 @@ func (b *Bot) Close() { b.asides.Wait() }
 
 // Use gives the bot its sessions. It must be called before Run.
 func (b *Bot) Use(s Sessions) { b.sessions = s }
-
-// isGone tells errors of Slack after which a thread takes no messages any more.
-func isGone(err error) bool {
-	if errors.Is(err, errThreadGone) {
-		return true
-	}
-	var e slack.SlackErrorResponse
-	if !errors.As(err, &e) {
-		return false
-	}
-	return slices.Contains([]string{
-		"channel_not_found", "not_in_channel", "is_archived", "thread_not_found", "restricted_action", "cannot_reply_to_message",
-	}, e.Err)
-}
-
-func isCode(err error, codes ...string) bool {
-	var e slack.SlackErrorResponse
-	return errors.As(err, &e) && slices.Contains(codes, e.Err)
-}
-
-// patiently repeats a call that Slack asks to repeat later. Nothing else is repeated: it may have taken effect.
-func (b *Bot) patiently(ctx context.Context, do func() error) error {
-	for {
-		err := do()
-		var limited *slack.RateLimitedError
-		if !errors.As(err, &limited) {
-			return err
-		}
-		b.log.DebugContext(ctx, "Slack asks to go slower", "pause", limited.RetryAfter)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(limited.RetryAfter + 100*time.Millisecond):
-		}
-	}
-}
 
 // escape makes the three characters harmless that mean something in Slack's text.
 func escape(s string) string {

@@ -193,13 +193,13 @@ func TestThread(t *testing.T) {
 	t.Run("stop is a word, not a prompt", func(t *testing.T) {
 		w := w.in(t)
 		w.sessions.set(func(f *fakeSessions) {
-			f.status.Running = &sessions.Turn{Kind: sessions.KindTurn, User: "U0MEMBER", Text: "x"}
+			f.status.Running = &sessions.Turn{ID: turnID(team, general, root), Kind: sessions.KindTurn, User: "U0MEMBER", Text: "x"}
 		})
 		ts := w.say(member, general, root, mention+"stop")
 		w.until("the answer", func() bool { return has(w.thread(general, root), sayStopping) })
 		prompt := w.say(member, general, root, mention+"stop the server")
 		w.until("a turn", func() bool { return w.sessions.turn(prompt) != nil })
-		if n := w.sessions.count(func(f *fakeSessions) int { return len(f.stops) }); n != 1 || w.sessions.turn(ts) != nil {
+		if n := w.stopped(root); n != 1 || w.sessions.turn(ts) != nil {
 			t.Errorf("stopped %d times, want once and no turn", n)
 		}
 		w.sessions.set(func(f *fakeSessions) { f.status.Running = nil })
@@ -207,13 +207,13 @@ func TestThread(t *testing.T) {
 	t.Run("a word to stop is not lost when it could not be noted", func(t *testing.T) {
 		w := w.in(t)
 		w.sessions.set(func(f *fakeSessions) {
-			f.status.Running, f.stops, f.forget = &sessions.Turn{Kind: sessions.KindTurn, User: "U0MEMBER", Text: "x"}, nil, 1
+			f.status.Running, f.cancels, f.forget = &sessions.Turn{ID: turnID(team, general, root), Kind: sessions.KindTurn, User: "U0MEMBER", Text: "x"}, nil, 1
 		})
 		defer w.sessions.set(func(f *fakeSessions) { f.status.Running = nil })
 		ts := w.say(member, general, root, mention+"stop")
 		note := `"turn":"` + string(turnID(team, general, ts)) + `"`
 		w.until("a sentence", func() bool { return has(w.thread(general, root), sayStopping, note) })
-		if n := w.sessions.count(func(f *fakeSessions) int { return len(f.stops) }); n < 2 {
+		if n := w.stopped(root); n < 2 {
 			t.Errorf("asked to stop %d times, want again when Slack sent it again", n)
 		}
 	})
@@ -221,14 +221,14 @@ func TestThread(t *testing.T) {
 		w := w.in(t)
 		said := tsOf(time.Now())
 		w.sessions.set(func(f *fakeSessions) {
-			f.status.Running, f.stops = &sessions.Turn{Kind: sessions.KindTurn, User: "U0MEMBER", Text: "x", TS: tsOf(time.Now().Add(time.Second))}, nil
+			f.status.Running, f.cancels = &sessions.Turn{ID: turnID(team, general, root), Kind: sessions.KindTurn, User: "U0MEMBER", Text: "x", TS: tsOf(time.Now().Add(time.Second))}, nil
 		})
 		defer w.sessions.set(func(f *fakeSessions) { f.status.Running = nil })
 		e := innerEvent{Type: "message", User: "U0MEMBER", Text: mention + "stop", Channel: general, TS: said, ThreadTS: root}
 		if err := w.bot.take(t.Context(), outerEvent{TeamID: team, Event: e, again: true}); err != nil {
 			t.Fatal(err)
 		}
-		if n := w.sessions.count(func(f *fakeSessions) int { return len(f.stops) }); n != 0 {
+		if n := w.stopped(root); n != 0 {
 			t.Errorf("asked to stop %d times, want never", n)
 		}
 	})
@@ -260,6 +260,18 @@ func TestThread(t *testing.T) {
 		w.sessions.set(func(f *fakeSessions) { f.status.Session = &over })
 		w.say(member, general, root, "are you there?")
 		w.until("a whisper", func() bool { return has(w.whispered(member, general, root), sayEnded) })
+	})
+}
+
+// stopped counts how often the turn of a message was to be stopped.
+func (w *workspace) stopped(ts string) int {
+	return w.sessions.count(func(f *fakeSessions) (n int) {
+		for _, id := range f.cancels {
+			if id == turnID(team, general, ts) {
+				n++
+			}
+		}
+		return n
 	})
 }
 

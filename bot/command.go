@@ -62,7 +62,7 @@ func (b *Bot) inThread(ctx context.Context, c slashCommand, word, link string) a
 		return plainly("That is no link to a thread. Take one with “Copy link” from the menu of its first message.")
 	}
 	if ok && thread.Channel != c.ChannelID {
-		if why := b.people.maySee(ctx, c.UserID, thread.Channel); why != nil {
+		if why := b.people.maySee(ctx, c.UserID, thread.Channel); why != nil && !(why.sentence == sayNotThere && b.owns(ctx, c.UserID, thread)) {
 			return plainly(why.sentence)
 		}
 	}
@@ -88,9 +88,15 @@ func (b *Bot) inThread(ctx context.Context, c slashCommand, word, link string) a
 	}
 	a := b.act(ctx, word, thread, c.UserID, false)
 	if a.tell != "" {
-		b.aside(ctx, func(ctx context.Context) { b.say(ctx, thread, "", a.tell) })
+		b.stubbornly(ctx, func(ctx context.Context) { b.say(ctx, thread, "", a.tell) })
 	}
 	return a
+}
+
+// owns reports whether somebody owns a thread's session. They may act on it wherever its channel has gone.
+func (b *Bot) owns(ctx context.Context, user string, thread sessions.Thread) bool {
+	st, err := b.sessions.Status(ctx, thread)
+	return err == nil && st.Session != nil && st.Session.Owner == user
 }
 
 var messageLink = regexp.MustCompile(`/archives/([A-Z0-9]+)/p(\d{10})(\d{6})(?:\?.*thread_ts=(\d{10}\.\d{6}))?`)
@@ -118,11 +124,13 @@ func (b *Bot) runOnce(ctx context.Context, c slashCommand, prompt string) answer
 		return plainly(sayTrouble)
 	}
 	text := fmt.Sprintf("<@%s> runs once: %s", c.UserID, escape(clip(unescape(prompt), 500)))
-	_, ts, err := b.api.PostMessageContext(ctx, c.ChannelID, slack.MsgOptionText(text, false), slack.MsgOptionDisableLinkUnfurl(), metadata("", "", partNote))
+	asked := sessions.TurnID("run:" + c.TriggerID)
+	_, ts, err := b.api.PostMessageContext(ctx, c.ChannelID, slack.MsgOptionText(text, false), slack.MsgOptionDisableLinkUnfurl(), metadata("", asked, partNote))
 	if isGone(err) {
 		return plainly("I am not in this channel: invite me first.")
 	}
 	if err != nil {
+		b.stubbornly(ctx, func(ctx context.Context) { b.removeRun(ctx, c.ChannelID, asked) })
 		return plainly(sayTrouble)
 	}
 	t := sessions.Turn{
@@ -131,9 +139,7 @@ func (b *Bot) runOnce(ctx context.Context, c slashCommand, prompt string) answer
 	}
 	res, err := b.sessions.Accept(ctx, t)
 	if err != nil || res.Status == sessions.AcceptFull { // nothing will come in its thread
-		if _, _, err := b.api.DeleteMessageContext(context.WithoutCancel(ctx), c.ChannelID, ts); err != nil {
-			b.log.WarnContext(ctx, "message of a refused run not removed", "err", err)
-		}
+		b.remove(ctx, c.ChannelID, ts)
 	}
 	if err != nil {
 		return plainly(sayTrouble)
@@ -142,4 +148,26 @@ func (b *Bot) runOnce(ctx context.Context, c slashCommand, prompt string) answer
 		return plainly(sayFull)
 	}
 	return plainly("Running it. The answer comes in its thread.")
+}
+
+// removeRun removes the message of a run that was not begun, if it stands in the channel: Slack did not say.
+func (b *Bot) removeRun(ctx context.Context, channel string, asked sessions.TurnID) {
+	var page []slack.Message
+	err := b.insist(ctx, func() error {
+		res, err := b.api.GetConversationHistoryContext(ctx, &slack.GetConversationHistoryParameters{
+			ChannelID: channel, Oldest: before(tsOf(time.Now()), noteAge), Limit: 200, IncludeAllMetadata: true,
+		})
+		if err == nil {
+			page = res.Messages
+		}
+		return err
+	})
+	if err != nil {
+		b.log.WarnContext(ctx, "not looked for the message of a run that was not begun", "err", err)
+	}
+	for _, m := range page {
+		if m.User == b.self && m.Metadata.EventType == eventType && m.Metadata.EventPayload["turn"] == string(asked) {
+			b.remove(ctx, channel, m.Timestamp)
+		}
+	}
 }

@@ -37,15 +37,21 @@ func (b *Bot) control(ctx context.Context, in incoming, word string) error {
 	if done, err := b.sessions.Noted(ctx, key); err != nil || done {
 		return err
 	}
-	if over, err := b.isOver(ctx, in, word); err != nil || over {
-		return err
+	var r answer
+	if word == "stop" {
+		var over bool
+		var err error
+		if r, over, err = b.stopSince(ctx, in); err != nil || over {
+			return err
+		}
+	} else {
+		r = b.act(ctx, word, in.thread, in.event.User, false)
 	}
-	r := b.act(ctx, word, in.thread, in.event.User, false)
 	first, err := b.sessions.Once(ctx, key)
 	if err != nil || !first {
 		return err
 	}
-	b.aside(ctx, func(ctx context.Context) {
+	b.stubbornly(ctx, func(ctx context.Context) {
 		if word == "end" || word == "stop" {
 			b.say(ctx, in.thread, in.id(), r.text, r.blocks...)
 			return
@@ -55,13 +61,24 @@ func (b *Bot) control(ctx context.Context, in incoming, word string) error {
 	return nil
 }
 
-// isOver tells a word to stop that came late from the turn that runs by now: that one was asked for after the word.
-func (b *Bot) isOver(ctx context.Context, in incoming, word string) (bool, error) {
-	if word != "stop" {
-		return false, nil
-	}
+// stopSince stops the turn that runs in the thread of a word to stop. over: the word came late, and the turn that runs by now was
+// asked for after it.
+func (b *Bot) stopSince(ctx context.Context, in incoming) (a answer, over bool, err error) {
 	st, err := b.sessions.Status(ctx, in.thread)
-	return err == nil && st.Running != nil && st.Running.TS > in.event.TS, err
+	if err != nil {
+		return answer{}, false, err
+	}
+	if st.Running == nil || st.Running.Kind == sessions.KindEnd {
+		return plainly(sayNothingRuns), false, nil
+	}
+	if st.Running.TS > in.event.TS {
+		return answer{}, true, nil
+	}
+	_, running, err := b.sessions.Cancel(ctx, in.thread, st.Running.ID)
+	if err != nil || !running { // it has ended since
+		return plainly(sayNothingRuns), false, err
+	}
+	return plainly(sayStopping), false, nil
 }
 
 // answer is what a person is told.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,6 +19,7 @@ type outerEvent struct {
 	Type   string     `json:"type"`
 	Event  innerEvent `json:"event"`
 	again  bool       // Slack sends it once more
+	retry  int        // for the so many-th time
 }
 
 // innerEvent are the fields of all events that the bot acts on.
@@ -30,6 +32,7 @@ type innerEvent struct {
 	Text        string      `json:"text"`
 	TS          string      `json:"ts"`
 	ThreadTS    string      `json:"thread_ts"`
+	ParentUser  string      `json:"parent_user_id"` // who wrote the thread's first message
 	Channel     string      `json:"channel"`
 	ChannelType string      `json:"channel_type"`
 	DeletedTS   string      `json:"deleted_ts"`
@@ -45,6 +48,7 @@ type innerEvent struct {
 		TS      string `json:"ts"`
 	} `json:"item"`
 	again  bool // Slack sends it once more
+	retry  int  // for the so many-th time
 	late   bool // it was missed for so long that its author may not want it any more
 	missed bool // it was read later, not heard
 }
@@ -75,7 +79,7 @@ func (e innerEvent) thread() string {
 func (b *Bot) take(ctx context.Context, o outerEvent) (err error) {
 	e := o.Event
 	team := o.TeamID
-	e.again = o.again
+	e.again, e.retry = o.again, o.retry
 	if e.TS != "" && (e.Type == "app_mention" || e.Type == "message") {
 		defer func() {
 			if err == nil {
@@ -121,6 +125,15 @@ func (in incoming) id() sessions.TurnID { return turnID(in.team, in.event.Channe
 
 func turnID(team, channel, ts string) sessions.TurnID {
 	return sessions.TurnID(team + ":" + channel + ":" + ts)
+}
+
+// messageOf is the ts of the message that a turn is named after, "" if it is named after something else.
+func messageOf(id sessions.TurnID) string {
+	parts := strings.Split(string(id), ":")
+	if len(parts) != 3 || strings.Contains(parts[2], "-") {
+		return ""
+	}
+	return parts[2]
 }
 
 func (b *Bot) read(team string, e innerEvent) incoming {
@@ -190,6 +203,9 @@ func (b *Bot) replyCounts(ctx context.Context, in incoming) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	if st.Session == nil && in.event.ParentUser == b.self && !hasTurn(st) { // begun by /flaude run
+		return false, b.tellOnce(ctx, in, "run over:"+in.thread.Key()+":"+in.event.User, sayRunOver)
+	}
 	busy := st.Running != nil || len(st.Queued) > 0
 	if busy && !ending(st) {
 		return true, nil
@@ -201,6 +217,12 @@ func (b *Bot) replyCounts(ctx context.Context, in incoming) (bool, error) {
 		return false, b.tellOnce(ctx, in, "ended:"+in.thread.Key()+":"+in.event.User, sayEnded)
 	}
 	return true, nil
+}
+
+// hasTurn reports whether a turn of a session runs or waits.
+func hasTurn(st sessions.Status) bool {
+	is := func(t sessions.Turn) bool { return t.Kind == sessions.KindTurn }
+	return st.Running != nil && is(*st.Running) || slices.ContainsFunc(st.Queued, is)
 }
 
 // ending reports whether the session's end is queued.
@@ -279,6 +301,7 @@ func (b *Bot) overtaken(ctx context.Context, in incoming) error {
 func eventOf(thread sessions.Thread, m slack.Message) innerEvent {
 	e := innerEvent{
 		Type: "message", Subtype: m.SubType, User: m.User, BotID: m.BotID, Text: m.Text, TS: m.Timestamp, ThreadTS: thread.TS, Channel: thread.Channel,
+		ParentUser: m.ParentUserId,
 	}
 	for _, f := range m.Files {
 		e.Files = append(e.Files, slackFile{ID: f.ID, Name: f.Name, Size: int64(f.Size), URL: f.URLPrivateDownload, External: f.IsExternal, Mode: f.Mode})
@@ -320,8 +343,21 @@ func (b *Bot) aside(ctx context.Context, do func(context.Context)) {
 	})
 }
 
-// asideTimeout bounds what is done beside.
-const asideTimeout = 30 * time.Second
+// stubbornly runs what is to be done in the end, whatever Slack is up to: for longer than an aside, until the bot is told to leave.
+func (b *Bot) stubbornly(ctx context.Context, do func(context.Context)) {
+	b.asides.Go(func() {
+		inner, cancel := context.WithTimeout(context.WithoutCancel(ctx), stubbornTimeout)
+		defer cancel()
+		defer context.AfterFunc(ctx, func() { time.AfterFunc(asideTimeout, cancel) })()
+		do(inner)
+	})
+}
+
+// How long what is done beside may take. That an answer is waited for is over when the bot is told to leave, so it may be long.
+const (
+	asideTimeout    = 30 * time.Second
+	stubbornTimeout = 15 * time.Minute
+)
 
 // maxHeard is how many messages are marked at once: a burst of them must not keep others from being taken in.
 const maxHeard = 8
@@ -347,7 +383,7 @@ func (b *Bot) react(ctx context.Context, t sessions.Turn, name string) {
 	if strings.Contains(t.TS, "-") || t.TS == "" { // a command has no message
 		return
 	}
-	err := b.patiently(ctx, func() error {
+	err := b.insist(ctx, func() error {
 		return b.api.AddReactionContext(ctx, name, slack.NewRefToMessage(t.Thread.Channel, t.TS))
 	})
 	if err != nil && !isCode(err, "already_reacted") {
@@ -359,7 +395,7 @@ func (b *Bot) unreact(ctx context.Context, t sessions.Turn, name string) {
 	if strings.Contains(t.TS, "-") || t.TS == "" {
 		return
 	}
-	err := b.patiently(ctx, func() error {
+	err := b.insist(ctx, func() error {
 		return b.api.RemoveReactionContext(ctx, name, slack.NewRefToMessage(t.Thread.Channel, t.TS))
 	})
 	if err != nil && !isCode(err, "no_reaction") {
@@ -372,8 +408,16 @@ func (b *Bot) whisper(ctx context.Context, thread sessions.Thread, user, text st
 	b.whisperIn(ctx, thread.Channel, thread.TS, user, plainly(text))
 }
 
-// whisperIn tells one person an answer, in a thread if there is one.
+// whisperIn tells one person an answer, in a thread if there is one. Nobody can look whether it was told: when that is not known it is
+// told again, since twice is better than never.
 func (b *Bot) whisperIn(ctx context.Context, channel, thread, user string, a answer) {
+	err := b.insist(ctx, func() error { return b.postEphemeral(ctx, channel, thread, user, a) })
+	if err != nil {
+		b.log.DebugContext(ctx, "nothing whispered", "channel", channel, "err", err)
+	}
+}
+
+func (b *Bot) postEphemeral(ctx context.Context, channel, thread, user string, a answer) error {
 	opts := []slack.MsgOption{slack.MsgOptionText(a.text, false)}
 	if len(a.blocks) > 0 {
 		opts = append(opts, slack.MsgOptionBlocks(a.blocks...))
@@ -381,56 +425,94 @@ func (b *Bot) whisperIn(ctx context.Context, channel, thread, user string, a ans
 	if thread != "" {
 		opts = append(opts, slack.MsgOptionTS(thread))
 	}
-	err := b.patiently(ctx, func() error {
-		_, err := b.api.PostEphemeralContext(ctx, channel, user, opts...)
+	_, err := b.api.PostEphemeralContext(ctx, channel, user, opts...)
+	return err
+}
+
+// sayTime bounds what is said before an event is acked: Slack waits 3 s for the ack.
+const sayTime = 2500 * time.Millisecond
+
+// once does something that shows, one time for the key: it is noted when it was done. Of the deliveries of a message that come at
+// once, one does it. If that fails, or dies, the event is not acked, and the next delivery does it. what it is about is asked first.
+func (b *Bot) once(ctx context.Context, in incoming, key string, do func(ctx context.Context, look bool) error) error {
+	if done, err := b.sessions.Noted(ctx, key); err != nil || done {
 		return err
-	})
-	if err != nil {
-		b.log.DebugContext(ctx, "nothing whispered", "channel", channel, "err", err)
 	}
+	delivery := strconv.Itoa(in.event.retry)
+	if in.event.missed {
+		delivery = "missed at " + strconv.FormatInt(time.Now().Unix(), 10)
+	}
+	first, err := b.sessions.Once(ctx, key+":"+string(in.id())+":"+delivery)
+	if err != nil || !first {
+		return err
+	}
+	limit, cancel := context.WithTimeout(ctx, sayTime)
+	defer cancel()
+	if err := do(limit, in.event.again || in.event.missed); err != nil {
+		if isPassing(err) || limit.Err() != nil {
+			return err
+		}
+		b.log.WarnContext(ctx, "nothing said", "thread", in.thread.Key(), "err", err)
+	}
+	_, err = b.sessions.Once(ctx, key)
+	return err
 }
 
 // tellOnce whispers a sentence to who wrote a message, once for the key.
 func (b *Bot) tellOnce(ctx context.Context, in incoming, key, sentence string) error {
-	first, err := b.sessions.Once(ctx, key)
-	if err != nil || !first {
-		return err
+	thread := in.thread.TS
+	if in.root {
+		thread = "" // where they look
 	}
-	b.aside(ctx, func(ctx context.Context) {
-		thread := in.thread
-		if in.root {
-			thread.TS = "" // where they look
-		}
-		b.whisper(ctx, thread, in.event.User, sentence)
+	return b.once(ctx, in, key, func(ctx context.Context, _ bool) error {
+		return b.postEphemeral(ctx, in.thread.Channel, thread, in.event.User, plainly(sentence))
 	})
-	return nil
 }
 
 // sayOnce answers a message in its thread, once however often it is delivered.
-func (b *Bot) sayOnce(ctx context.Context, in incoming, what, sentence string) error {
-	first, err := b.sessions.Once(ctx, "said:"+what+":"+string(in.id()))
-	if err != nil || !first {
-		return err
-	}
-	b.aside(ctx, func(ctx context.Context) { b.say(ctx, in.thread, in.id(), sentence) })
-	return nil
+func (b *Bot) sayOnce(ctx context.Context, in incoming, what, sentence string, blocks ...slack.Block) error {
+	return b.once(ctx, in, "said:"+what+":"+string(in.id()), func(ctx context.Context, look bool) error {
+		return b.note(ctx, in.thread, "", in.id(), look, sentence, blocks...)
+	})
 }
 
-// say posts a plain message in a thread; asked is the message that asked for it, if one did.
+// say posts a plain message in a thread, in the end; asked is the message that asked for it, if one did.
 func (b *Bot) say(ctx context.Context, thread sessions.Thread, asked sessions.TurnID, sentence string, blocks ...slack.Block) {
-	opts := []slack.MsgOption{
-		slack.MsgOptionText(sentence, false), slack.MsgOptionTS(thread.TS), slack.MsgOptionDisableLinkUnfurl(), metadata("", asked, partNote),
-	}
-	if len(blocks) > 0 {
-		opts = append(opts, slack.MsgOptionBlocks(blocks...))
-	}
-	err := b.patiently(ctx, func() error {
-		_, _, err := b.api.PostMessageContext(ctx, thread.Channel, opts...)
+	look := false
+	err := b.insist(ctx, func() error {
+		err := b.note(ctx, thread, "", asked, look, sentence, blocks...)
+		look = true
 		return err
 	})
 	if err != nil {
 		b.log.WarnContext(ctx, "nothing said", "thread", thread.Key(), "err", err)
 	}
+}
+
+// noteAge is how far back a note is looked for that nobody asked for.
+const noteAge = 20 * time.Minute
+
+// note posts a note in a thread, unless look finds it there.
+func (b *Bot) note(ctx context.Context, thread sessions.Thread, session string, asked sessions.TurnID, look bool, sentence string, blocks ...slack.Block) error {
+	if look {
+		stands := false
+		oldest := before(tsOf(time.Now()), noteAge)
+		if ts := messageOf(asked); ts != "" {
+			oldest = ts
+		}
+		err := b.eachOwn(ctx, thread, oldest, func(m slack.Message, turn sessions.TurnID, part string) {
+			stands = stands || part == partNote && turn == asked && unescape(m.Text) == unescape(sentence)
+		})
+		if err != nil || stands {
+			return err
+		}
+	}
+	opts := []slack.MsgOption{slack.MsgOptionText(sentence, false), metadata(session, asked, partNote)}
+	if len(blocks) > 0 {
+		opts = append(opts, slack.MsgOptionBlocks(blocks...))
+	}
+	_, err := b.post(ctx, thread, opts...)
+	return err
 }
 
 // edited changes the turn of a message that was edited while it waits. An edit that overtook its message is taken in for it.

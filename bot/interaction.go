@@ -3,7 +3,9 @@ package bot
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"strings"
+	"time"
 
 	"github.com/slack-go/slack"
 
@@ -54,7 +56,9 @@ func (b *Bot) interaction(ctx context.Context, payload json.RawMessage, ack func
 		b.manage(ctx, p)
 	case p.Type == "block_actions" && len(p.Actions) > 0:
 		ack(nil) // Slack waits 3 s, and shows no answer here: what comes of it is said below
-		a := b.press(ctx, p)
+		limit, cancel := context.WithTimeout(ctx, pressTime)
+		defer cancel()
+		a := b.press(limit, p)
 		if a.text != "" {
 			b.answerPress(ctx, p, a)
 		}
@@ -62,6 +66,12 @@ func (b *Bot) interaction(ctx context.Context, payload json.RawMessage, ack func
 		ack(nil)
 	}
 }
+
+// How long a click and a shortcut may take, so that there is time to say what came of them. Slack opens a modal for 3 s.
+const (
+	pressTime  = 5 * time.Second
+	manageTime = 2 * time.Second
+)
 
 // press acts on a button and returns what its presser is told.
 func (b *Bot) press(ctx context.Context, p interactionPayload) answer {
@@ -79,7 +89,7 @@ func (b *Bot) press(ctx context.Context, p interactionPayload) answer {
 	case "end":
 		a := b.act(ctx, "end", thread, p.User.ID, strings.HasSuffix(action.Value, "|sure"))
 		if a.tell != "" {
-			b.say(ctx, thread, "", a.tell)
+			b.stubbornly(ctx, func(ctx context.Context) { b.say(ctx, thread, "", a.tell) })
 		}
 		return a
 	case "retry":
@@ -128,8 +138,11 @@ func (b *Bot) pressRetry(ctx context.Context, p interactionPayload, thread sessi
 	}
 	old := sessions.Turn{ID: turn, Thread: thread, TS: ts}
 	m, err := b.messageAt(ctx, old)
-	if err != nil {
+	if errors.Is(err, errGone) {
 		return plainly(sayRetryGone)
+	}
+	if err != nil {
+		return plainly(saySlackAway)
 	}
 	e := eventOf(thread, *m)
 	e.User = p.User.ID
@@ -176,20 +189,27 @@ func (b *Bot) manage(ctx context.Context, p interactionPayload) {
 		return
 	}
 	thread := sessions.Thread{Team: p.Team.ID, Channel: p.Channel.ID, TS: p.Message.thread()}
+	limit, cancel := context.WithTimeout(ctx, manageTime)
+	defer cancel()
 	a := answer{}
-	if why := b.people.mayUse(ctx, p.User.ID, thread.Channel); why != nil {
+	if why := b.people.mayUse(limit, p.User.ID, thread.Channel); why != nil {
 		a = plainly(why.sentence)
-	} else if a = b.act(ctx, "status", thread, p.User.ID, false); a.text != sayNoSession && a.text != sayTrouble {
+	} else if a = b.act(limit, "status", thread, p.User.ID, false); a.text != sayNoSession && a.text != sayTrouble {
 		a.blocks = []slack.Block{section(a.text), slack.NewActionBlock("",
 			button("stop", "Stop the turn", thread.Key(), ""), button("end", "End session", thread.Key(), "danger"))}
 	}
-	if _, err := b.api.OpenViewContext(ctx, p.TriggerID, modal(a)); err != nil {
+	if _, err := b.api.OpenViewContext(ctx, p.TriggerID, modal(a)); err != nil { // in time or never
 		b.log.WarnContext(ctx, "modal not opened", "err", err)
+		b.whisperIn(ctx, thread.Channel, thread.TS, p.User.ID, a)
 	}
 }
 
 func (b *Bot) showInModal(ctx context.Context, view string, a answer) {
-	if _, err := b.api.UpdateViewContext(ctx, modal(a), "", "", view); err != nil {
+	err := b.insist(ctx, func() error {
+		_, err := b.api.UpdateViewContext(ctx, modal(a), "", "", view)
+		return err
+	})
+	if err != nil {
 		b.log.WarnContext(ctx, "modal not changed", "err", err)
 	}
 }

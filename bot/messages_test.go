@@ -156,7 +156,7 @@ func outcomes(b *Bot) map[string][]part {
 		return b.parts(session("1.2"), turn, sessions.Outcome{
 			Outcome: runner.Outcome{ExitCode: code, Failure: f, Error: err, StartedAt: at, EndedAt: at.Add(61 * time.Second), CostUSD: 0.1234},
 			Answer:  answer, Number: 3,
-		}, false)
+		}, false, maxParts)
 	}
 	out := map[string][]part{
 		"short":            make1("**Done**: see `main.go`", 0, runner.FailNone, ""),
@@ -167,7 +167,7 @@ func outcomes(b *Bot) map[string][]part {
 		"that is no UTF-8": make1("caf\xe9", 0, runner.FailNone, ""),
 		"stopped for good": b.parts(session("1.2"), turn, sessions.Outcome{
 			Outcome: runner.Outcome{ExitCode: 130, Failure: runner.FailStopped, StartedAt: at, EndedAt: at.Add(time.Second)}, Number: 3,
-		}, true),
+		}, true, maxParts),
 		"half done": make1("I began", 137, runner.FailKilled, "signal: killed"),
 	}
 	for _, f := range []sessions.Failure{
@@ -183,14 +183,14 @@ func outcomes(b *Bot) map[string][]part {
 	for name, reason := range map[string]sessions.EndReason{"person": sessions.EndByPerson, "ttl": sessions.EndByTTL, "idle": sessions.EndByIdle} {
 		s := session("1.2")
 		s.EndReason = reason
-		out["end by "+name] = b.parts(s, sessions.Turn{Kind: sessions.KindEnd}, sessions.Outcome{Destroyed: true}, false)
+		out["end by "+name] = b.parts(s, sessions.Turn{Kind: sessions.KindEnd}, sessions.Outcome{Destroyed: true}, false, maxParts)
 	}
 	out["end that is not through"] = b.parts(session("1.2"), sessions.Turn{Kind: sessions.KindEnd}, sessions.Outcome{
 		Outcome: runner.Outcome{Failure: sessions.FailFly, Error: "503"},
-	}, false)
+	}, false, maxParts)
 	out["end that was given up"] = b.parts(session("1.2"), sessions.Turn{Kind: sessions.KindEnd}, sessions.Outcome{
 		Outcome: runner.Outcome{Failure: sessions.FailStuck},
-	}, false)
+	}, false, maxParts)
 	return out
 }
 

@@ -314,14 +314,7 @@ func (b *Bot) ask(ctx context.Context, in incoming) error {
 	if err != nil || known {
 		return err
 	}
-	first, err := b.sessions.Once(ctx, "late:"+string(in.id()))
-	if err != nil || !first {
-		return err
-	}
-	b.aside(ctx, func(ctx context.Context) {
-		b.say(ctx, in.thread, in.id(), sayLate, section(sayLate), slack.NewActionBlock("", button("retry", "Do it now", string(in.id()), "primary")))
-	})
-	return nil
+	return b.sayOnce(ctx, in, "late", sayLate, section(sayLate), slack.NewActionBlock("", button("retry", "Do it now", string(in.id()), "primary")))
 }
 
 // tsOf is a time as Slack writes it in a ts.

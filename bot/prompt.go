@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/slack-go/slack"
 
@@ -52,6 +54,9 @@ func (b *Bot) messageAt(ctx context.Context, t sessions.Turn) (*slack.Message, e
 		})
 		return err
 	})
+	if isGone(err) {
+		return nil, fmt.Errorf("%w: %w", errGone, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the message of turn %s: %w", t.ID, err)
 	}
@@ -185,26 +190,53 @@ func safeName(name string, taken map[string]bool) string {
 // opener downloads an attachment with the bot's token.
 func (b *Bot) opener(f sessions.Attachment) func(context.Context) (io.ReadCloser, error) {
 	return func(ctx context.Context) (io.ReadCloser, error) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.URL, nil)
-		if err != nil {
-			return nil, err
-		}
-		if !b.slackHost(req.URL.Host) {
-			return nil, errors.New("its address is not Slack's")
-		}
-		req.Header.Set("Authorization", "Bearer "+b.cfg.BotToken)
-		res, err := b.cfg.HTTP.Do(req)
-		if err != nil {
+		var body io.ReadCloser
+		limit, cancel := context.WithTimeout(ctx, fileTime)
+		defer cancel()
+		err := b.insist(limit, func() (err error) {
+			body, err = b.download(ctx, f)
+			return err
+		})
+		if err != nil && isPassing(err) {
 			return nil, errors.New("Slack does not send it") //nolint:staticcheck // a name
 		}
-		// Without rights Slack answers with its login page.
-		login := strings.HasPrefix(res.Header.Get("Content-Type"), "text/html") && !strings.HasSuffix(strings.ToLower(f.Name), ".html")
-		if res.StatusCode != http.StatusOK || login {
-			_ = res.Body.Close()
-			return nil, errors.New("Slack does not let me read it") //nolint:staticcheck // a name
-		}
-		return &bounded{ReadCloser: res.Body, left: b.cfg.AttachmentLimit}, nil
+		return body, err
 	}
+}
+
+// fileTime is how long an attachment is asked for while Slack does not send it.
+const fileTime = time.Minute
+
+// download begins one download. A status is told as those of Slack's methods are.
+func (b *Bot) download(ctx context.Context, f sessions.Attachment) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.URL, nil)
+	if err != nil {
+		return nil, err
+	}
+	if !b.slackHost(req.URL.Host) {
+		return nil, errors.New("its address is not Slack's")
+	}
+	req.Header.Set("Authorization", "Bearer "+b.cfg.BotToken)
+	res, err := b.cfg.HTTP.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	// Without rights Slack answers with its login page.
+	login := strings.HasPrefix(res.Header.Get("Content-Type"), "text/html") && !strings.HasSuffix(strings.ToLower(f.Name), ".html")
+	switch {
+	case res.StatusCode == http.StatusTooManyRequests:
+		seconds, _ := strconv.Atoi(res.Header.Get("Retry-After"))
+		err = &slack.RateLimitedError{RetryAfter: time.Duration(seconds) * time.Second}
+	case res.StatusCode >= http.StatusInternalServerError:
+		err = slack.StatusCodeError{Code: res.StatusCode, Status: res.Status}
+	case res.StatusCode != http.StatusOK || login:
+		err = errors.New("Slack does not let me read it") //nolint:staticcheck // a name
+	}
+	if err != nil {
+		_ = res.Body.Close()
+		return nil, err
+	}
+	return &bounded{ReadCloser: res.Body, left: b.cfg.AttachmentLimit}, nil
 }
 
 // bounded ends with an error where more comes than Slack had announced.

@@ -25,6 +25,8 @@ const (
 	sayStopping       = "Stopping. The conversation stays: reply to go on."
 	sayTrouble        = "I could not reach my memory just now, so nothing was done. Please try again in a moment."
 	sayOldButton      = "That button belongs to something that is over."
+	sayRunOver        = "This was a single run on a machine of its own, so I left your reply alone. Mention me here to begin a session that goes on."
+	saySlackAway      = "Slack did not let me read that message just now. Please try again in a moment."
 	sayRetryGone      = "The message of that turn is gone, so I cannot run it again. Send it once more."
 	sayLate           = "I was away when you wrote this, and that is a while ago. Shall I still do it?"
 	sayHelp           = "Mention me in a channel to start a session: `@flaude fix the flaky test`. Each thread is one conversation with its own machine and files. " +
@@ -34,6 +36,20 @@ const (
 		"• `/flaude list` shows the live sessions here, `/flaude end` ends one, `/flaude run PROMPT` runs one prompt on a fresh machine.\n" +
 		"• `/flaude stop` and `/flaude status` take a link to a thread."
 )
+
+// sayNowhere tells somebody that what was done for them cannot be told where they asked.
+func sayNowhere(channel string, why error) string {
+	reason := "the thread is gone"
+	switch {
+	case isCode(why, "is_archived"):
+		reason = "the channel is archived"
+	case isCode(why, "not_in_channel", "channel_not_found"):
+		reason = "I am not in the channel any more"
+	case isCode(why, "restricted_action"):
+		reason = "I may not write there"
+	}
+	return fmt.Sprintf("I am done with what you asked me in <#%s>, and cannot answer there: %s. Files and conversation are kept until the session ends.", channel, reason)
+}
 
 func sayPlace(ahead int) string {
 	if ahead == 1 {

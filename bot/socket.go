@@ -324,7 +324,7 @@ func readEvent(e envelope) (outerEvent, error) {
 	if _, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		err = nil
 	}
-	outer.again = e.Retry > 0
+	outer.again, outer.retry = e.Retry > 0, e.Retry
 	return outer, err
 }
 

@@ -132,6 +132,8 @@ func (b *Bot) show(ctx context.Context, l *live) {
 		case errors.As(err, &limited): // the newest state is shown after it, not this one
 			pause = max(pause, limited.RetryAfter)
 			l.again()
+		case isGone(err) || isCode(err, "message_not_found"): // somebody took it away; the answer comes all the same
+			return
 		case ctx.Err() == nil:
 			b.log.DebugContext(ctx, "live message not changed", "turn", l.turn.ID, "err", err)
 		}
@@ -267,16 +269,51 @@ func clip(s string, n int) string {
 }
 
 // nativeStatus shows Slack's own status of a session, where the workspace has that.
-type nativeStatus struct{ off atomic.Bool }
+type nativeStatus struct {
+	off atomic.Bool
 
+	mu     sync.Mutex
+	latest map[sessions.Thread]*string // guarded by mu; :: thread → the status that is being set, none when it was
+}
+
+// set sets the status beside all else. One that Slack does not take just now is set later, unless there is a newer one: a turn that is
+// over must not be shown as running.
 func (n *nativeStatus) set(ctx context.Context, b *Bot, thread sessions.Thread, status string) {
 	if n.off.Load() {
 		return
 	}
-	b.aside(ctx, func(ctx context.Context) {
-		_, err := b.api.SetAgentSessionStatusContext(ctx, slack.AgentSessionSetStatusParameters{Status: status, ChannelID: thread.Channel, ThreadTS: thread.TS})
-		if isCode(err, "unknown_method", "missing_scope", "feature_disabled", "not_allowed_token_type", "invalid_arguments") {
-			n.off.Store(true)
+	mine := &status
+	n.mu.Lock()
+	if n.latest == nil {
+		n.latest = map[sessions.Thread]*string{}
+	}
+	n.latest[thread] = mine
+	n.mu.Unlock()
+	b.stubbornly(ctx, func(ctx context.Context) {
+		_ = b.insist(ctx, func() error {
+			if n.isLatest(thread, mine) {
+				return n.try(ctx, b, thread, status)
+			}
+			return nil
+		})
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if n.latest[thread] == mine {
+			delete(n.latest, thread)
 		}
 	})
+}
+
+func (n *nativeStatus) isLatest(thread sessions.Thread, status *string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.latest[thread] == status
+}
+
+func (n *nativeStatus) try(ctx context.Context, b *Bot, thread sessions.Thread, status string) error {
+	_, err := b.api.SetAgentSessionStatusContext(ctx, slack.AgentSessionSetStatusParameters{Status: status, ChannelID: thread.Channel, ThreadTS: thread.TS})
+	if isCode(err, "unknown_method", "missing_scope", "feature_disabled", "not_allowed_token_type", "invalid_arguments") {
+		n.off.Store(true)
+	}
+	return err
 }

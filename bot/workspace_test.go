@@ -98,7 +98,7 @@ func (w *workspace) launch(change func(*Config)) (b *Bot, leave func(), ready ch
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	b.lookEvery = 100 * time.Millisecond
+	b.lookEvery, b.tryAfter = 100*time.Millisecond, 20*time.Millisecond
 	b.Use(w.sessions)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(w.t.Context()))
 	ready, done := make(chan struct{}), make(chan struct{})
@@ -222,12 +222,28 @@ type fakeSessions struct {
 	fail     int // so many times Accept fails
 	full     bool
 	forget   int  // so many times Once fails
+	away     bool // everything fails
+	looks    int  // calls of Status
+	hangs    bool // everything waits until its context ends, and fails
 	busy     bool // what was accepted waits
 	marks    map[string]sessions.Mark
 	status   sessions.Status
 	live     []sessions.Session
 	asked    chan struct{} // if not nil, Cancel tells that it was called
 	answer   chan struct{} // and waits for this
+}
+
+// reach is an error while the store is away. f.mu must be held.
+func (f *fakeSessions) reach(ctx context.Context) error {
+	if f.hangs {
+		f.mu.Unlock()
+		<-ctx.Done()
+		f.mu.Lock()
+	}
+	if f.away || f.hangs {
+		return errors.New("Redis is away")
+	}
+	return nil
 }
 
 func (f *fakeSessions) set(change func(*fakeSessions)) {
@@ -254,9 +270,12 @@ func (f *fakeSessions) count(what func(*fakeSessions) int) int {
 	return what(f)
 }
 
-func (f *fakeSessions) Accept(_ context.Context, t sessions.Turn) (sessions.Accepted, error) {
+func (f *fakeSessions) Accept(ctx context.Context, t sessions.Turn) (sessions.Accepted, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.reach(ctx); err != nil {
+		return sessions.Accepted{}, err
+	}
 	switch {
 	case f.fail > 0:
 		f.fail--
@@ -274,9 +293,12 @@ func (f *fakeSessions) Accept(_ context.Context, t sessions.Turn) (sessions.Acce
 	return sessions.Accepted{Status: sessions.AcceptQueued, Ahead: len(f.status.Queued)}, nil
 }
 
-func (f *fakeSessions) Edit(_ context.Context, t sessions.Turn, revision string) (bool, error) {
+func (f *fakeSessions) Edit(ctx context.Context, t sessions.Turn, revision string) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.reach(ctx); err != nil {
+		return false, err
+	}
 	i := slices.IndexFunc(f.accepted, func(a sessions.Turn) bool { return a.ID == t.ID })
 	if i < 0 {
 		return false, nil
@@ -296,33 +318,49 @@ func (f *fakeSessions) Cancel(ctx context.Context, _ sessions.Thread, id session
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.reach(ctx); err != nil {
+		return false, false, err
+	}
 	f.cancels = append(f.cancels, id)
 	return false, f.seen[id], nil
 }
 
-func (f *fakeSessions) Stop(_ context.Context, thread sessions.Thread) (*sessions.Turn, error) {
+func (f *fakeSessions) Stop(ctx context.Context, thread sessions.Thread) (*sessions.Turn, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.reach(ctx); err != nil {
+		return nil, err
+	}
 	f.stops = append(f.stops, thread)
 	return f.status.Running, nil
 }
 
-func (f *fakeSessions) End(_ context.Context, thread sessions.Thread, _ string) (sessions.Ending, error) {
+func (f *fakeSessions) End(ctx context.Context, thread sessions.Thread, _ string) (sessions.Ending, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.reach(ctx); err != nil {
+		return sessions.Ending{}, err
+	}
 	f.ends = append(f.ends, thread)
 	return sessions.Ending{Stopped: f.status.Running, Dropped: f.status.Queued}, nil
 }
 
-func (f *fakeSessions) Status(context.Context, sessions.Thread) (sessions.Status, error) {
+func (f *fakeSessions) Status(ctx context.Context, _ sessions.Thread) (sessions.Status, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.reach(ctx); err != nil {
+		return sessions.Status{}, err
+	}
+	f.looks++
 	return f.status, nil
 }
 
-func (f *fakeSessions) List(_ context.Context, _, channel string) ([]sessions.Session, error) {
+func (f *fakeSessions) List(ctx context.Context, _, channel string) ([]sessions.Session, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.reach(ctx); err != nil {
+		return nil, err
+	}
 	var out []sessions.Session
 	for _, s := range f.live {
 		if channel == "" || s.Thread.Channel == channel {
@@ -332,21 +370,30 @@ func (f *fakeSessions) List(_ context.Context, _, channel string) ([]sessions.Se
 	return out, nil
 }
 
-func (f *fakeSessions) Noted(_ context.Context, key string) (bool, error) {
+func (f *fakeSessions) Noted(ctx context.Context, key string) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.reach(ctx); err != nil {
+		return false, err
+	}
 	return f.once[key], nil
 }
 
-func (f *fakeSessions) Known(_ context.Context, id sessions.TurnID) (bool, error) {
+func (f *fakeSessions) Known(ctx context.Context, id sessions.TurnID) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.reach(ctx); err != nil {
+		return false, err
+	}
 	return f.seen[id], nil
 }
 
-func (f *fakeSessions) Mark(_ context.Context, _ string, upTo map[string]string) error {
+func (f *fakeSessions) Mark(ctx context.Context, _ string, upTo map[string]string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.reach(ctx); err != nil {
+		return err
+	}
 	if f.marks == nil {
 		f.marks = map[string]sessions.Mark{}
 	}
@@ -357,15 +404,21 @@ func (f *fakeSessions) Mark(_ context.Context, _ string, upTo map[string]string)
 	return nil
 }
 
-func (f *fakeSessions) Marks(context.Context, string) (map[string]sessions.Mark, error) {
+func (f *fakeSessions) Marks(ctx context.Context, _ string) (map[string]sessions.Mark, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.reach(ctx); err != nil {
+		return nil, err
+	}
 	return maps.Clone(f.marks), nil
 }
 
-func (f *fakeSessions) Once(_ context.Context, key string) (bool, error) {
+func (f *fakeSessions) Once(ctx context.Context, key string) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.reach(ctx); err != nil {
+		return false, err
+	}
 	if f.forget > 0 {
 		f.forget--
 		return false, errors.New("Redis is away")

@@ -87,5 +87,10 @@ func usersList(c *call) (fields, error) {
 	return withCursor(fields{"members": out}, next), nil
 }
 
-// usergroupUsers: the workspace has no groups.
-func usergroupUsers(*call) (fields, error) { return nil, refuse("no_such_subteam") }
+// usergroupUsers tells who is in a user group; the workspace has one, of its full members.
+func usergroupUsers(c *call) (fields, error) {
+	if c.str("usergroup") != "S0TEAM" {
+		return nil, refuse("no_such_subteam")
+	}
+	return fields{"users": []string{"U0ADMIN", "U0MEMBER"}}, nil
+}

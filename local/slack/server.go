@@ -5,7 +5,8 @@
 // command, click, shortcut, submit, stop, seen. All tokens are public: the server answers on loopback only.
 //
 // It misbehaves on demand. /local/faults makes trouble for calls ([edge.Fault]): by the method's name, and by link, upload
-// and files for dialling a socket, for the bytes of an upload and for those of a download. /local/socket makes trouble for
+// and files for dialling a socket, for the bytes of an upload and for those of a download; calls with a person's token in their
+// header do not fail by that name. /local/socket makes trouble for
 // the connections that are open, and /local/trouble for those to come and for what passes over them. /local/deliveries
 // tells what was passed, and how.
 package slack
@@ -143,7 +144,12 @@ func (s *Server) spawn(f func()) {
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	faulty := func(pattern, name string, h http.HandlerFunc) {
-		mux.Handle(pattern, s.faults.Wrap(h, func(r *http.Request) string { return cmp.Or(name, r.PathValue("method")) }, faultAnswer))
+		mux.Handle(pattern, s.faults.Wrap(h, func(r *http.Request) string {
+			if strings.HasPrefix(r.Header.Get("Authorization"), "Bearer xoxp-") {
+				return "a person's " + cmp.Or(name, r.PathValue("method"))
+			}
+			return cmp.Or(name, r.PathValue("method"))
+		}, faultAnswer))
 	}
 	faulty("/api/{method}", "", s.api)
 	faulty("GET /link", "link", s.link)
