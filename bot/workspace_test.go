@@ -28,7 +28,7 @@ const (
 	member   = "xoxp-local-member"
 	guest    = "xoxp-local-guest"
 	mention  = "<@U0FLAUDE> "
-	patience = 20 * time.Second // nothing here takes so long unless it never comes
+	patience = 60 * time.Second // nothing here takes so long unless it never comes
 )
 
 // workspace is the bot at a local Slack, over sessions that only note what they are asked.
