@@ -1,7 +1,6 @@
 package bot
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -97,7 +96,7 @@ func New(ctx context.Context, cfg Config) (*Bot, error) {
 		cfg.HTTP = &http.Client{Timeout: 30 * time.Second}
 	}
 	checked := *cfg.HTTP
-	checked.Transport = ownersOnly{cmp.Or[http.RoundTripper](checked.Transport, http.DefaultTransport)}
+	checked.Transport = sessions.OwnersOnly(checked.Transport) // Slack knows no fence
 	cfg.HTTP = &checked
 	opts := []slack.Option{slack.OptionHTTPClient(&polite{http: cfg.HTTP}), slack.OptionAppLevelToken(cfg.AppToken)}
 	if cfg.APIURL != "" {
@@ -112,19 +111,6 @@ func New(ctx context.Context, cfg Config) (*Bot, error) {
 	}
 	b.people.bot = b
 	return b, b.introduce(ctx)
-}
-
-// ownersOnly sends nothing for a turn that may be another replica's by now: Slack knows no fence.
-type ownersOnly struct{ next http.RoundTripper }
-
-func (o ownersOnly) RoundTrip(r *http.Request) (*http.Response, error) {
-	if err := sessions.Held(r.Context()); err != nil {
-		if r.Body != nil {
-			_ = r.Body.Close()
-		}
-		return nil, err
-	}
-	return o.next.RoundTrip(r)
 }
 
 // introduce learns who the bot is.

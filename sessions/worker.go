@@ -124,10 +124,6 @@ func (w *work) do(ctx context.Context) error {
 	}
 }
 
-// Held returns an error when ctx is that of a turn's owner who may not be its owner any more: what he says in the thread now could
-// come after what the next one said.
-func Held(ctx context.Context) error { return queue.Held(ctx) }
-
 // write stores the stage with the notes, fenced by the claim.
 func (w *work) write(ctx context.Context, s Stage) error {
 	att, err := json.Marshal(w.note)

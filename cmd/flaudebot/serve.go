@@ -88,6 +88,7 @@ func checkFly(ctx context.Context, m *sessions.Machines, log *slog.Logger) {
 func openMachines(cfg config, log *slog.Logger) (*sessions.Machines, error) {
 	client, err := fly.New(fly.Config{
 		BaseURL: cfg.FlyBaseURL, LogsBaseURL: cfg.FlyLogsURL, Token: cfg.FlyToken, Log: log, UserAgent: "flaudebot/" + buildVersion(),
+		HTTP: &http.Client{Transport: sessions.OwnersOnly(nil)},
 	})
 	if err != nil {
 		return nil, err
