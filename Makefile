@@ -22,8 +22,17 @@ build: ## build bin/flaudebot
 test: ## run all tests with the race detector, and say what was left out
 	@GORACE=atexit_sleep_ms=0 $(GO) run ./tools/testall -race -timeout 15m ./... # else every process waits a second at its end
 
-crash: ## kill a replica around every one of its requests (about an hour)
-	FLAUDEBOT_TEST_STRIKES=all $(GO) test -count=1 -timeout 4h -run '^TestStrike$$' -parallel 4 -v ./cmd/flaudebot
+CRASH = $(GO) test -count=1 -timeout 4h -v
+FENCES = nofence_queue nofence_clock nofence_runner nofence_look nofence
+
+crash: ## kill and pause a replica around each of its requests, kill a runner before each of its steps, take the fences out (about an hour)
+	@log=$$(mktemp) && trap "rm -f $$log" EXIT && set -o pipefail && bad=0 && \
+	run() { "$$@" 2>&1 | tee -a $$log | grep --line-buffered -vE '^=== |http: proxy error' || bad=1; } && \
+	FLAUDEBOT_TEST_STRIKES=all run $(CRASH) -run '^TestStrike$$' -parallel 8 ./cmd/flaudebot; \
+	FLAUDEBOT_TEST_PAUSES=all run $(CRASH) -run '^TestPause$$' -parallel 8 ./cmd/flaudebot; \
+	FLAUDEBOT_TEST_CRASHES=all run $(CRASH) -run '^TestCrashes$$' -parallel 4 ./runner; \
+	for fence in $(FENCES); do run $(CRASH) -tags $$fence -run '^TestWithout' ./cmd/flaudebot ./runner; done; \
+	echo; grep -E '(TestStrike|TestPause|crashes of the runner): |^--- .*TestWithout' $$log; exit $$bad
 
 mutants: ## change every statement and comparison of the queue's scripts, and have the tests notice (about half an hour)
 	FLAUDEBOT_TEST_MUTANTS=all $(GO) test -count=1 -timeout 4h -run '^TestMutants$$' -v ./queue

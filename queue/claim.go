@@ -54,7 +54,7 @@ type claimKey struct{}
 // may have been asleep, and another one may be at work. To be asked right before an effect that cannot be fenced.
 func Held(ctx context.Context) error {
 	c, ok := ctx.Value(claimKey{}).(*Claim)
-	if ok && !c.over.Load() && time.Now().After(c.until()) {
+	if clocked && ok && !c.over.Load() && time.Now().After(c.until()) {
 		return fmt.Errorf("%s of %s: %w", c.Job.ID, c.Job.Key, ErrLost)
 	}
 	return nil

@@ -110,7 +110,7 @@ func New(rdb redis.UniversalClient, cfg Config) (*Queue, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read script %s: %w", name, err)
 		}
-		q.script[name] = redis.NewScript(string(common) + string(body))
+		q.script[name] = redis.NewScript(fences(string(common)) + string(body))
 	}
 	return q, nil
 }

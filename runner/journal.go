@@ -72,9 +72,11 @@ func (c Config) turnFile(turn, suffix string) string {
 
 func newJournal(c Config, turn string) (*journal, error) {
 	c.keepReserve()
-	begin := func() (*os.File, error) {
-		return os.OpenFile(c.turnFile(turn, ".ndjson"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	flags := os.O_CREATE | os.O_WRONLY
+	if fenced {
+		flags |= os.O_EXCL
 	}
+	begin := func() (*os.File, error) { return os.OpenFile(c.turnFile(turn, ".ndjson"), flags, 0o600) }
 	f, err := begin()
 	if errors.Is(err, syscall.ENOSPC) && c.dropReserve() {
 		f, err = begin()

@@ -22,7 +22,7 @@ func (s *server) admit(fence int64) error {
 	newest := s.fence
 	s.fence = max(s.fence, fence)
 	s.mu.Unlock()
-	if fence < newest {
+	if fenced && fence < newest {
 		return errFenced
 	}
 	s.contact()
@@ -42,9 +42,9 @@ func (s *server) take(_ context.Context, r TakeRequest) TakeReply {
 	if err := s.admit(r.Fence); err != nil {
 		return refuseTake(err)
 	}
-	switch status, _, rec := s.statusOf(r.Turn.ID); status {
-	case StatusUnknown:
-	case StatusDone:
+	switch status, _, rec := s.statusOf(r.Turn.ID); {
+	case status == StatusUnknown || !fenced:
+	case status == StatusDone:
 		return TakeReply{Status: status, Outcome: &rec.Outcome}
 	default:
 		return TakeReply{Status: status}

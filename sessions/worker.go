@@ -266,7 +266,7 @@ func (w *work) begin(ctx context.Context, s Session) error {
 	}
 	s.Turns = max(s.Turns, 0)
 	for try := range 3 {
-		live, err := w.sv.cfg.Front.Begin(ctx, s, w.turn, w.claim.Attach || w.turn.Again || try > 0)
+		live, err := w.sv.cfg.Front.Begin(ctx, s, w.turn, looks && (w.claim.Attach || w.turn.Again || try > 0))
 		if err == nil {
 			w.note.Live = live
 			return w.write(ctx, w.stage)
@@ -337,7 +337,7 @@ func diedUnder(f Failure) bool { return f == FailMachine || f == FailMemory || f
 
 // finish posts the outcome, again and again until the thread has it: the session waits meanwhile.
 func (w *work) finish(ctx context.Context, s *Session, out Outcome) error {
-	look := w.claim.Attach || w.turn.Again || w.stage == StagePosting
+	look := looks && (w.claim.Attach || w.turn.Again || w.stage == StagePosting)
 	if err := w.write(ctx, StagePosting); err != nil {
 		return err
 	}
@@ -351,7 +351,7 @@ func (w *work) finish(ctx context.Context, s *Session, out Outcome) error {
 		if err := pauseFor(ctx, pause, nil, true); err != nil {
 			return err
 		}
-		look, pause = true, min(pause*2, 30*time.Second)
+		look, pause = looks, min(pause*2, 30*time.Second)
 	}
 }
 

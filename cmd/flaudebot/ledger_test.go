@@ -25,9 +25,8 @@ import (
 func TestStrike(t *testing.T) {
 	t.Parallel()
 	redis := redisServer(t)
-	strikes(t, "FLAUDEBOT_TEST_STRIKES", 2, cleanRun(t, redis), []string{"killed before", "killed after"}, func(t *testing.T, at int, manner string) string {
-		what, _ := ledgerRun(t, redis, at, manner == "killed after")
-		return what
+	strikes(t, "FLAUDEBOT_TEST_STRIKES", 2, cleanRun(t, redis), []string{"killed before", "killed after"}, func(t *testing.T, at int, manner string) *ledger {
+		return newLedger(t, redis, at, manner == "killed after")
 	})
 }
 
@@ -37,41 +36,34 @@ func TestStrike(t *testing.T) {
 func TestPause(t *testing.T) {
 	t.Parallel()
 	redis := redisServer(t)
-	strikes(t, "FLAUDEBOT_TEST_PAUSES", 1, cleanRun(t, redis), []string{"paused at"}, func(t *testing.T, at int, _ string) string {
-		l := setLedger(t, redis, &striker{at: at}, true)
-		l.play()
-		what, _ := l.striker.landed()
-		return what
+	strikes(t, "FLAUDEBOT_TEST_PAUSES", 1, cleanRun(t, redis), []string{"paused at"}, func(t *testing.T, at int, _ string) *ledger {
+		return setLedger(t, redis, &striker{at: at}, true)
 	})
 }
 
-// cleanRun returns how many requests a run makes that nobody disturbs.
-func cleanRun(t *testing.T, redis string) int {
+// cleanRun returns the requests of a run that nobody disturbs.
+func cleanRun(t *testing.T, redis string) []string {
 	t.Helper()
 	l := newLedger(t, redis, 0, false)
 	l.play()
-	_, n := l.striker.landed()
-	kinds := map[string]int{}
-	for _, r := range l.striker.requests() {
-		kinds[r]++
+	all := l.striker.requests()
+	t.Logf("a clean run makes %d requests", len(all))
+	if len(all) < 100 {
+		t.Fatalf("a clean run makes %d requests: they are not all counted", len(all))
 	}
-	t.Logf("a clean run makes %d requests of %d kinds", n, len(kinds))
-	if n < 100 {
-		t.Fatalf("a clean run makes %d requests: they are not all counted", n)
-	}
-	return n
+	return all
 }
 
-// strikes runs strike around a sample of n requests in each of the manners, or around those that the environment's variable names. strike returns
-// what it struck.
-func strikes(t *testing.T, env string, sample, n int, manners []string, strike func(t *testing.T, at int, manner string) string) {
+// strikes strikes around a sample of those requests in each of the manners, or around those that the environment's variable names: all, their
+// numbers, or WORD:N for N of those with the word in their name. set sets the stage for one.
+func strikes(t *testing.T, env string, sample int, requests, manners []string, set func(t *testing.T, at int, manner string) *ledger) {
 	t.Helper()
 	type one struct {
 		at     int
 		manner string
 	}
 	var all []one
-	for at := 1; at <= n; at++ {
+	for at := 1; at <= len(requests); at++ {
 		for _, m := range manners {
 			all = append(all, one{at, m})
 		}
@@ -87,19 +79,33 @@ func strikes(t *testing.T, env string, sample, n int, manners []string, strike f
 		sample = len(all)
 	} else if wanted == "all" {
 		sample = len(all)
+	} else if word, number, ok := strings.Cut(wanted, ":"); ok {
+		all = slices.DeleteFunc(all, func(s one) bool { return !strings.Contains(requests[s.at-1], word) })
+		k, _ := strconv.Atoi(number)
+		sample = min(k, len(all))
 	} else if k, err := strconv.Atoi(wanted); err == nil {
 		sample = min(k, len(all))
 	}
 	t.Logf("%d of %d strikes, %s_SEED=%d", sample, len(all), env, seed)
 	sum := &tally{of: sample}
-	t.Cleanup(func() { t.Logf("%s: %s", t.Name(), sum) })
+	t.Cleanup(func() {
+		t.Logf("%s: %s", t.Name(), sum)
+		if sum.all != sample {
+			t.Errorf("%d of %d strikes came to an end", sum.all, sample)
+		}
+	})
 	for _, i := range rand.New(rand.NewPCG(seed, 0)).Perm(len(all))[:sample] { //nolint:gosec // a sample
 		s := all[i]
 		t.Run(fmt.Sprintf("%s request %d", s.manner, s.at), func(t *testing.T) {
 			t.Parallel()
-			what, began := "", time.Now()
-			defer func() { sum.add(t, s.manner, what, time.Since(began)) }()
-			if what = strike(t, s.at, s.manner); what == "" {
+			began := time.Now()
+			l := set(t, s.at, s.manner)
+			defer func() {
+				what, _ := l.striker.landed()
+				sum.add(t, s.manner, what, time.Since(began))
+			}()
+			l.play()
+			if what, _ := l.striker.landed(); what == "" {
 				t.Error("the strike never landed")
 			}
 		})
@@ -135,16 +141,7 @@ func (s *tally) String() string {
 	return fmt.Sprintf("strikes %d, landed %d, clean %d, dirty %d", s.all, s.landed, s.all-s.dirty, s.dirty)
 }
 
-// ledgerRun plays two threads of three turns each, with a stop, an edit and an end, kills the replica around its request number at, and
-// starts another one. It returns around which request that was, and how many requests there were.
-func ledgerRun(t *testing.T, redis string, at int, after bool) (string, int) {
-	t.Helper()
-	l := newLedger(t, redis, at, after)
-	l.play()
-	return l.striker.landed()
-}
-
-// ledger is one run with what is known of it.
+// ledger is a run of two threads of three turns each, with a stop, an edit and an end, and what is known of it.
 type ledger struct {
 	*split
 	t       *testing.T
@@ -163,6 +160,7 @@ type ledger struct {
 	end    bool  // guarded by mu; the run is over: start no other
 }
 
+// newLedger sets the stage for a replica that is killed around its request number at (0: around none), and one that comes after it.
 func newLedger(t *testing.T, redis string, at int, after bool) *ledger {
 	t.Helper()
 	return setLedger(t, redis, &striker{at: at, after: after}, false)
@@ -259,7 +257,7 @@ func (l *ledger) alone(a *thread) {
 	if want := fmt.Sprintf("turn %d", len(a.turns)); !strings.Contains(text, want) {
 		l.t.Errorf("the answer of the replica that was paused = %q, want %q in it", text, want)
 	}
-	l.until("the end of the turn of the replica that was paused", l.asleep)
+	l.awaitSleep("the end of the turn of the replica that was paused")
 }
 
 // awaitUp returns when a replica is ready: what was said before the very first start is nobody's business.
@@ -333,7 +331,7 @@ func (l *ledger) play() {
 		l.answer(l.general, b.root, ts)
 	}
 	l.endSecond(b)
-	l.until("the end of the first thread's last turn", l.asleep)
+	l.awaitSleep("the end of the first thread's last turn")
 	codes := []string{"0", "130", "0"}
 	for range 4 { // a run may make some requests fewer than the clean one: it goes on until it was struck
 		if what, _ := l.striker.landed(); what != "" || l.striker.at == 0 {
@@ -342,7 +340,7 @@ func (l *ledger) play() {
 		ts := l.say(member, l.general, a.root, l.note(fmt.Sprintf("A%d", len(a.turns)+1), ""))
 		a.turns, codes = append(a.turns, ts), append(codes, "0")
 		l.answer(l.general, a.root, ts)
-		l.until("the end of one more turn", l.asleep)
+		l.awaitSleep("the end of one more turn")
 	}
 	if what, _ := l.striker.landed(); what != "" && l.striker.pause != nil {
 		l.alone(&a)
@@ -394,6 +392,18 @@ func (l *ledger) endSecond(b thread) {
 		}
 		return false
 	})
+}
+
+// awaitSleep waits until nothing goes on any more.
+func (l *ledger) awaitSleep(what string) {
+	l.t.Helper()
+	defer func() {
+		if l.t.Failed() {
+			l.t.Logf("machines: %s\nvolumes: %s\nnothing in Redis: %v", toJSON(l.t, flyList(l.t, "http://"+l.fly, l.app, "machines")),
+				toJSON(l.t, flyList(l.t, "http://"+l.fly, l.app, "volumes")), l.free())
+		}
+	}()
+	l.until(what, l.asleep)
 }
 
 // asleep: one machine is left, and it is stopped and not leased; one volume is left.
