@@ -125,6 +125,9 @@ func (r *replica) start(work context.Context, c *Claim) {
 	ctx, lose := context.WithCancelCause(context.WithValue(work, claimKey{}, c))
 	c.lose = lose
 	r.q.mu.Lock()
+	if old := r.q.held[c.Job.Key]; old != nil { // a key is claimed once: Redis has forgotten the older claim, or it is settled
+		old.lose(ErrLost)
+	}
 	r.q.held[c.Job.Key] = c
 	r.q.mu.Unlock()
 	r.handlers.Go(func() {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"flaudebot/fly"
+	"flaudebot/queue"
 	"flaudebot/runner"
 )
 
@@ -57,6 +58,9 @@ func (m *Machines) RunTurn(ctx context.Context, s *Session, r Run) (Outcome, err
 	}
 	var let letGo
 	if ctx.Err() != nil || errors.As(err, &let) {
+		if errors.Is(err, queue.ErrLost) || errors.Is(context.Cause(ctx), queue.ErrLost) {
+			a.free(ctx)
+		}
 		return Outcome{}, err
 	}
 	m.log.WarnContext(ctx, "turn failed around its machine", "session", s.SessionID, "turn", r.Turn, "machine", s.MachineID, "err", err)
@@ -105,6 +109,20 @@ func (a *attempt) close() {
 		a.drop = nil
 	}
 	a.lease.Wait()
+}
+
+// free releases the machine's lease for whoever has the turn now: a Redis that has lost the claim has lost the lease's nonce as well.
+// The lease of another owner is not touched by it.
+func (a *attempt) free(ctx context.Context) {
+	a.close()
+	if a.nonce == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := a.m.cfg.Fly.ReleaseLease(ctx, a.s.AppName, a.s.MachineID, a.nonce); err != nil {
+		a.m.log.DebugContext(ctx, "lease not released", "machine", a.s.MachineID, "err", err)
+	}
 }
 
 // mayRun reports whether the turn may be at work on the machine: then only the runner knows how it ends.

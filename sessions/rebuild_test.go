@@ -59,7 +59,10 @@ func TestRedisForgets(t *testing.T) {
 	t.Run("a turn that runs meanwhile is followed, when its message is found again", func(t *testing.T) {
 		t.Parallel()
 		b := newBot(t)
-		r := b.replica(watchful).start()
+		r := b.replica(func(c *ServiceConfig, m *MachinesConfig) {
+			watchful(c, m)
+			m.LeaseTTL = time.Hour // whoever has lost the claim gives it back
+		}).start()
 		b.answered(r, r.accept(turn("101", "one", true)))
 		was := r.session()
 		two := r.accept(turn("102", "hold two", false))

@@ -44,8 +44,8 @@ func (sv *Service) handle(ctx context.Context, c *queue.Claim) queue.Verdict {
 	case err == nil:
 		w.log.InfoContext(ctx, "turn finished")
 		return queue.Done()
-	case ctx.Err() != nil:
-		w.log.InfoContext(ctx, "turn let go", "cause", context.Cause(ctx))
+	case ctx.Err() != nil || errors.Is(err, queue.ErrLost):
+		w.log.InfoContext(ctx, "turn let go", "err", err, "cause", context.Cause(ctx))
 		return queue.Handoff()
 	case w.hopeless(err):
 		if err := w.giveUp(ctx, err); err != nil {
