@@ -437,6 +437,76 @@ func TestMissed(t *testing.T) {
 			return w.sessions.count(func(f *fakeSessions) int { return len(f.marks) }) > 0
 		})
 	})
+	t.Run("is found again after Redis has lost everything: what has its answer is left alone", func(t *testing.T) {
+		t.Parallel()
+		var answered, half, begun, asked, never, before, after string
+		w := newWorkspaceAfter(t, func(cfg *Config) { cfg.AskAfter = time.Nanosecond }, func(w *workspace) {
+			w.sessions.marks = map[string]sessions.Mark{"": {Since: tsOf(time.Now().Add(-time.Hour)), UpTo: tsOf(time.Now().Add(-time.Hour))}}
+			begin := func(text string) string { return w.say(member, general, "", mention+text) }
+			tells := func(root, turn string, payload string) {
+				w.api("xoxb-local", "chat.postMessage", url.Values{
+					"channel": {general}, "thread_ts": {root}, "text": {"x"},
+					"metadata": {fmt.Sprintf(`{"event_type":%q,"event_payload":{"session":"s","turn":%q,%s}}`, eventType, turn, payload)},
+				})
+			}
+			of := func(ts string) string { return string(turnID(team, general, ts)) }
+			answered, half, begun, asked, never = begin("answered"), begin("half answered"), begin("begun"), begin("asked about"), begin("never seen")
+			tells(answered, of(answered), `"part":"1","last":false`)
+			tells(answered, of(answered), `"part":"2","last":true,"turns":1,"cost_usd":0.25`)
+			tells(half, of(half), `"part":"1","last":false`)
+			tells(begun, of(begun), `"part":"live"`)
+			tells(asked, of(asked), `"part":"note"`)
+			root := begin("a session")
+			tells(root, of(root), `"part":"1"`) // by an older version
+			before = w.say(member, general, root, mention+"before its end")
+			tells(root, "end:s", `"part":"1","last":true`)
+			after = w.say(member, general, root, mention+"after its end")
+		})
+		w.settled(general)
+		for ts, want := range map[string]bool{answered: false, half: true, begun: true, asked: false, before: false} {
+			turn := w.sessions.turn(ts)
+			if (turn != nil) != want {
+				t.Errorf("%s: taken in = %v, want %v", w.thread(general, ts), turn != nil, want)
+			}
+			if turn != nil && !turn.Again {
+				t.Errorf("turn %+v does not say that it may have been accepted before", turn)
+			}
+		}
+		for _, ts := range []string{never, after} {
+			if w.sessions.turn(ts) != nil {
+				t.Errorf("%s was run without asking", ts)
+			}
+		}
+		w.until("it is asked about", func() bool { return has(w.thread(general, never), sayLate) })
+	})
+	t.Run("in the thread of a session that was rebuilt comes before what is said next", func(t *testing.T) {
+		t.Parallel()
+		w := newWorkspace(t, nil)
+		root := w.say(member, general, "", "people talking")
+		w.settled(general)
+		lost := w.say(member, general, root, "a reply that Redis has lost") // to people, as far as the bot knows
+		w.settled(general)
+		rebuilt := session(root)
+		rebuilt.Rebuilt = true
+		w.sessions.set(func(f *fakeSessions) {
+			f.status.Session = &rebuilt
+			f.marks = map[string]sessions.Mark{"": {Since: tsOf(time.Now().Add(-time.Hour))}}
+		})
+		next := w.say(member, general, root, "and the next")
+		w.until("both turns", func() bool { return w.sessions.turn(lost) != nil && w.sessions.turn(next) != nil })
+		var order []string
+		w.sessions.count(func(f *fakeSessions) int {
+			for _, turn := range f.accepted {
+				if turn.Thread.TS == root {
+					order = append(order, turn.TS)
+				}
+			}
+			return 0
+		})
+		if want := []string{lost, next}; !slices.Equal(order, want) {
+			t.Errorf("turns = %v, want %v", order, want)
+		}
+	})
 	t.Run("is taken in when the last socket was away", func(t *testing.T) {
 		t.Parallel()
 		w := newWorkspace(t, nil)
@@ -449,6 +519,62 @@ func TestMissed(t *testing.T) {
 		w.local(admin, "socket", map[string]any{})
 		w.until("a turn", func() bool { return w.sessions.turn(ts) != nil })
 	})
+}
+
+// TestRecall: a thread tells of a session what Redis has lost.
+func TestRecall(t *testing.T) {
+	t.Parallel()
+	w := newWorkspace(t, nil)
+	root := w.say(member, general, "", mention+"go")
+	s := session(root)
+	at := func(ts string) sessions.Turn {
+		return sessions.Turn{ID: turnID(team, general, ts), Kind: sessions.KindTurn, Thread: s.Thread, TS: ts}
+	}
+	recalled := func() sessions.Recalled {
+		t.Helper()
+		got, err := w.bot.Recall(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	if _, err := w.bot.Begin(t.Context(), s, at(root), false); err != nil {
+		t.Fatal(err)
+	}
+	if got := recalled(); got != (sessions.Recalled{}) {
+		t.Errorf("Recall = %+v before the first answer, want nothing", got)
+	}
+	out := outcome(strings.Repeat("word ", 4000)) // of several messages
+	out.Number, s.CostUSD = 1, 0.25
+	if err := w.bot.Finish(t.Context(), s, at(root), "", out, false); err != nil {
+		t.Fatal(err)
+	}
+	second := w.say(admin, general, root, "and")
+	out = outcome("short")
+	out.Number, s.CostUSD = 2, 0.5
+	if err := w.bot.Finish(t.Context(), s, at(second), "", out, false); err != nil {
+		t.Fatal(err)
+	}
+	want := sessions.Recalled{Owner: "U0MEMBER", Turns: 2, LastID: at(second).ID, CostUSD: 0.5}
+	if got := recalled(); got != want {
+		t.Errorf("Recall = %+v, want %+v", got, want)
+	}
+	other := s
+	other.SessionID = "5f0c1d2e-0000-4000-8000-000000000002"
+	if got, err := w.bot.Recall(t.Context(), other); err != nil || got != (sessions.Recalled{}) {
+		t.Errorf("Recall of another session = %+v, %v, want nothing", got, err)
+	}
+	end := sessions.Turn{ID: sessions.TurnID("end:" + s.SessionID), Kind: sessions.KindEnd, Thread: s.Thread}
+	if err := w.bot.Finish(t.Context(), s, end, "", outcome(""), false); err != nil {
+		t.Fatal(err)
+	}
+	if got := recalled(); time.Since(got.EndedAt) > time.Hour || got.Turns != 2 {
+		t.Errorf("Recall = %+v, want that it has ended just now", got)
+	}
+	w.api(member, "chat.delete", url.Values{"channel": {general}, "ts": {root}})
+	if _, err := w.bot.Recall(t.Context(), s); err != nil {
+		t.Errorf("Recall of a thread whose root is gone = %v", err)
+	}
 }
 
 // TestLeave: a click that came is acted on though the bot is told to leave: Slack sends it once.
