@@ -59,6 +59,7 @@ type Bot struct {
 	met       atomic.Bool   // Slack said hello to one of them
 	marks     marks
 	native    nativeStatus
+	kept      lately         // who knows that a message waits until Redis is back
 	asides    sync.WaitGroup // what is done beside events and turns
 
 	mu    sync.Mutex

@@ -2,10 +2,12 @@ package bot
 
 import (
 	"context"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/slack-go/slack"
@@ -182,7 +184,11 @@ func (b *Bot) message(ctx context.Context, team string, e innerEvent) error {
 	if in.words == "" && len(e.Files) == 0 {
 		return b.sayOnce(ctx, in, "empty", sayEmpty)
 	}
-	return b.accept(ctx, in, begins)
+	err := b.accept(ctx, in, begins)
+	if err != nil {
+		b.tellKept(ctx, in)
+	}
+	return err
 }
 
 // slackbot is Slack's own user, which the API does not call a bot.
@@ -268,6 +274,40 @@ func (b *Bot) accept(ctx context.Context, in incoming, begins bool) error {
 		return b.overtaken(ctx, in)
 	}
 	return nil
+}
+
+// tellKept tells who wrote a message that it could not be stored yet, when that was tried more than once. It is said once in a while:
+// whoever writes while Redis is away needs to know that nothing is lost, not of each message.
+func (b *Bot) tellKept(ctx context.Context, in incoming) {
+	if !in.event.again || !b.kept.first(in.event.User, time.Now()) {
+		return
+	}
+	thread := in.thread
+	if in.root {
+		thread.TS = "" // where they look
+	}
+	b.aside(ctx, func(ctx context.Context) { b.whisper(ctx, thread, in.event.User, sayKept) })
+}
+
+// lately remembers whom something was told, for ten minutes. It is of one replica: what it is for is that Redis is away.
+type lately struct {
+	mu   sync.Mutex
+	told map[string]time.Time // guarded by mu; :: who → when
+}
+
+// first reports whether who was not told lately, and notes it.
+func (l *lately) first(who string, at time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.told, func(_ string, when time.Time) bool { return at.Sub(when) > 10*time.Minute })
+	if _, told := l.told[who]; told {
+		return false
+	}
+	if l.told == nil {
+		l.told = map[string]time.Time{}
+	}
+	l.told[who] = at
+	return true
 }
 
 // overtaken takes in the replies that came before the message that they answer, as happens when Slack has to send that one

@@ -24,6 +24,7 @@ const (
 	sayStoppedForGood = "Stopped: the session is being ended."
 	sayStopping       = "Stopping. The conversation stays: reply to go on."
 	sayTrouble        = "I could not reach my memory just now, so nothing was done. Please try again in a moment."
+	sayKept           = "I cannot reach my memory just now. Your message is not lost: I take it up as soon as I can, so there is no need to send it again."
 	sayOldButton      = "That button belongs to something that is over."
 	sayRunOver        = "This was a single run on a machine of its own, so I left your reply alone. Mention me here to begin a session that goes on."
 	saySlackAway      = "Slack did not let me read that message just now. Please try again in a moment."

@@ -140,6 +140,6 @@ func (sv *Service) Check(ctx context.Context) error {
 func storeCommands() []string {
 	return []string{
 		"evalsha x 1 KEY", "eval x 1 KEY", "hget KEY f", "hset KEY f v", "hgetall KEY", "zadd KEY 1 m", "zrem KEY m", "zrevrange KEY 0 1",
-		"set KEY x", "del KEY", "exists KEY",
+		"hsetnx KEY f v", "get KEY", "set KEY x", "del KEY", "exists KEY",
 	}
 }

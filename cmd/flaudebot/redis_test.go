@@ -279,6 +279,37 @@ func redisCluster(t *testing.T, n int, args ...string) []string {
 	return nodes
 }
 
+// TestSilentRedis: a Redis that falls silent with its connections open keeps nobody waiting who presses a button: Slack waits 3 s.
+func TestSilentRedis(t *testing.T) {
+	t.Parallel()
+	bad := toxiproxy.NewProxy(toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()), "redis", "127.0.0.1:0", strings.TrimPrefix(redisServer(t), "redis://"))
+	if err := bad.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(bad.Stop)
+	c, err := parseRedis("redis://"+bad.Listen, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rdb, err := connectRedis(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rdb.close()
+	if _, err := bad.Toxics.AddToxicJson(strings.NewReader(`{"name":"silent","type":"timeout","stream":"downstream","attributes":{"timeout":0}}`)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // on the connection that is open, and on one that has to be made
+		ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond) // as for a slash command
+		began := time.Now()
+		err := rdb.calls.Get(ctx, "x").Err()
+		cancel()
+		if took := time.Since(began); err == nil || queue.TroubleOf(err).Code != "NETWORK" || took > 2900*time.Millisecond {
+			t.Errorf("Get = %v after %s, want no answer within 3 s", err, took)
+		}
+	}
+}
+
 // TestUnrepeated: the client of a cluster repeats no call whose answer is missing. The library alone does, also without MaxRetries.
 func TestUnrepeated(t *testing.T) {
 	t.Parallel()
