@@ -115,14 +115,10 @@ func Retry(after time.Duration) Verdict { return Verdict{mode: "retry", delay: a
 // Handoff leaves the job to another replica at once.
 func Handoff() Verdict { return Verdict{mode: "handoff"} }
 
-// settle carries a verdict out. A claim that is lost needs nothing.
-func (c *Claim) settle(ctx context.Context, v Verdict) error {
+// giveBack leaves a claim that is not done to whoever comes next.
+func (c *Claim) giveBack(ctx context.Context, v Verdict) error {
 	_, err := c.insist(ctx, func(ctx context.Context) (string, error) {
-		if v.mode != "done" {
-			return c.q.run(ctx, "release", c.Job.Key, c.Job.ID, c.Fence, v.mode, v.delay.Milliseconds()).Text()
-		}
-		_, err := c.q.step(ctx, 0, c)
-		return "", err
+		return c.q.run(ctx, "release", c.Job.Key, c.Job.ID, c.Fence, v.mode, v.delay.Milliseconds()).Text()
 	})
 	return err
 }

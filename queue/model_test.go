@@ -453,8 +453,8 @@ func (m *model) checkMailed(key string, k *modelKey) {
 	if k.owner == "" {
 		return
 	}
-	if got := m.rdb.LIndex(m.ctx, m.prefix+"ctl:"+k.owner, -1).Val(); got != key {
-		m.Fatalf("the mailbox of %s ends with %q, want %s: it was cancelled", k.owner, got, key)
+	if got := m.rdb.LIndex(m.ctx, m.prefix+"ctl:"+k.owner, -1).Val(); got != key+"\x1f"+k.jobs[0].id {
+		m.Fatalf("the mailbox of %s ends with %q, want %s of %s: it was cancelled", k.owner, got, k.jobs[0].id, key)
 	}
 }
 

@@ -21,7 +21,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -74,8 +74,7 @@ type Queue struct {
 
 	ill *illness
 
-	mu   sync.Mutex
-	held map[string]*Claim // guarded by mu; :: key → claim that a handler of this replica works on
+	running atomic.Pointer[replica] // nil: not running
 }
 
 // New returns a queue on a client made with MaxRetries -1: one that repeats a claim by itself would leak it.
@@ -98,7 +97,7 @@ func New(rdb redis.UniversalClient, cfg Config) (*Queue, error) {
 		cfg.Listener = rdb
 	}
 	q := &Queue{
-		rdb: rdb, cfg: cfg, prefix: cfg.Prefix + "{queue}:", log: cfg.Log, script: map[string]*redis.Script{}, held: map[string]*Claim{},
+		rdb: rdb, cfg: cfg, prefix: cfg.Prefix + "{queue}:", log: cfg.Log, script: map[string]*redis.Script{},
 		ill: &illness{log: cfg.Log, now: map[string]*symptom{}},
 	}
 	common, err := scripts.ReadFile("lua/common.lua")
@@ -161,7 +160,8 @@ type Enqueued struct {
 	Ahead  int64 // jobs of the key before it, the running one included
 }
 
-// Enqueue appends a job to its key. Repeating one whose answer was lost is safe: it says Duplicate.
+// Enqueue appends a job to its key. Repeating one whose answer was lost is safe: it says Duplicate. If the queue is running here,
+// and the job need not wait, it is claimed in the same call.
 func (q *Queue) Enqueue(ctx context.Context, j Job, how Enqueue) (Enqueued, error) {
 	if err := j.check(); err != nil {
 		return Enqueued{}, err
@@ -171,11 +171,29 @@ func (q *Queue) Enqueue(ctx context.Context, j Job, how Enqueue) (Enqueued, erro
 		idle = "1"
 	}
 	l := q.cfg.Limits
-	res, err := q.run(ctx, "enqueue", j.Key, j.ID, j.User, j.Group, j.Payload, l.PerKey, l.PerUser, l.Total, idle).StringSlice()
+	args := []any{j.Key, j.ID, j.User, j.Group, j.Payload, l.PerKey, l.PerUser, l.Total, idle}
+	r := q.running.Load()
+	run := r != nil && r.reserve(j.Key)
+	if run {
+		args = append(append(args, q.cfg.Owner, q.cfg.Lease.Milliseconds()), q.runLimits()...)
+	}
+	sent := time.Now()
+	res, err := q.run(ctx, "enqueue", args...).Slice()
 	if err != nil {
+		if run {
+			r.unsure(j.Key)
+		}
 		return Enqueued{}, fmt.Errorf("enqueue %s: %w", j.ID, err)
 	}
-	return Enqueued{Status: Status(res[0]), Seq: atoi(res[1]), Ahead: atoi(res[2])}, nil
+	out := Enqueued{Status: Status(text(res[0])), Seq: atoi(text(res[1])), Ahead: atoi(text(res[2]))}
+	list, _ := res[3].([]any)
+	if run {
+		r.take(j.Key, q.claims(list, sent))
+	}
+	if r != nil && out.Status == Queued && out.Ahead == 0 && len(list) == 0 {
+		r.seek()
+	}
+	return out, nil
 }
 
 // Seen reports whether a job of that id was enqueued within three days.

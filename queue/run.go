@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"runtime"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // Handler works on a claim. Its context ends with [ErrLost] when the claim is lost, and with [ErrDraining]
@@ -17,22 +15,30 @@ import (
 type Handler func(ctx context.Context, c *Claim) Verdict
 
 // Run claims jobs and hands them to handle, each in a goroutine of its own, until ctx ends and every
-// handler has returned. Trouble with Redis is logged and waited out.
+// handler has returned. Trouble with Redis is logged and waited out. A queue runs once at a time.
 func (q *Queue) Run(ctx context.Context, handle Handler) error {
-	r := &replica{q: q, handle: handle, bell: make(chan struct{}, 1), free: make(chan struct{}, q.cfg.Slots), adopt: true}
-	for range q.cfg.Slots {
-		r.free <- struct{}{}
+	r := &replica{
+		q: q, handle: handle, bell: make(chan struct{}, 1),
+		slots: q.cfg.Slots, free: q.cfg.Slots, look: true, doubts: 1,
+		held: map[string]*Claim{}, coming: map[string]bool{},
 	}
 	// Handlers, beats and the listener outlive ctx until the handlers are through.
 	work, stopWork := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stopWork(nil)
 	live, stopLive := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopLive()
+	r.start = func(c *Claim) func() { return r.startUnder(work, c) }
+	stop := context.AfterFunc(ctx, func() {
+		r.leave()
+		stopWork(ErrDraining)
+	})
+	defer stop()
+	q.running.Store(r)
+	defer q.running.Store(nil)
 	var aux sync.WaitGroup
 	aux.Go(func() { r.beats(live) })
 	aux.Go(func() { r.listen(live) })
-	r.dispatch(ctx, work)
-	stopWork(ErrDraining)
+	r.dispatch(live)
 	r.handlers.Wait()
 	stopLive()
 	r.wakeListener(context.WithoutCancel(ctx))
@@ -40,151 +46,337 @@ func (q *Queue) Run(ctx context.Context, handle Handler) error {
 	return nil
 }
 
-// replica is a running queue.
+// replica is a running queue. One goroutine, the dispatcher, speaks for all handlers: a call finishes all
+// claims that are done and claims for all slots that are free.
 type replica struct {
 	q        *Queue
 	handle   Handler
+	start    func(c *Claim) (begin func()) // has a claim handled, from when begin is called
 	handlers sync.WaitGroup
-	bell     chan struct{} // somebody may have work
-	free     chan struct{} // a token for each free slot
-	adopt    bool          // the reply of a claim may have been lost
-	deaf     atomic.Bool   // the listener waits at the mailbox alone
+	bell     chan struct{} // the dispatcher has something to do
+	slots    int
+
+	mu      sync.Mutex
+	free    int               // guarded by mu; slots that nobody uses
+	asked   int               // guarded by mu; slots for which the dispatcher is claiming
+	look    bool              // guarded by mu; there may be something to claim
+	doubts  int               // guarded by mu; calls that may have claimed something, and whose answer was lost
+	leaving bool              // guarded by mu
+	deaf    bool              // guarded by mu; the listener waits at the mailbox alone
+	ended   []*Claim          // guarded by mu; done, and the dispatcher does not know yet
+	held    map[string]*Claim // guarded by mu; :: key → claim that is handled, or done and not finished
+	coming  map[string]bool   // guarded by mu; keys that an enqueue may be claiming, a slot each
 }
 
-// dispatch claims as many jobs as there are free slots, whenever there may be some.
-func (r *replica) dispatch(ctx, work context.Context) {
-	for ctx.Err() == nil {
-		n := r.take(ctx)
-		if n == 0 {
+// round is what the dispatcher is to do next.
+type round struct {
+	done    []*Claim // to be finished
+	slots   int      // free ones that it claims for
+	claim   int      // how many to claim
+	adopt   bool     // take in what calls claimed whose answer was lost, instead of claiming
+	leaving bool
+	through bool // the replica leaves, and every slot is free
+}
+
+// dispatch carries on until the replica leaves and every slot is free.
+func (r *replica) dispatch(ctx context.Context) {
+	const soon = 20 * time.Millisecond
+	var late []*Claim // done, and the call that was to finish them was not answered
+	var quit time.Time
+	again := soon
+	for {
+		t := r.next(late)
+		if t.through {
 			return
 		}
-		claims, err := r.claim(ctx, n)
+		if len(t.done) == 0 && t.slots == 0 {
+			r.wait(ctx)
+			continue
+		}
+		if t.leaving && (quit.IsZero() || len(t.done) > len(late)) {
+			quit = time.Now().Add(r.q.cfg.Grace)
+		}
+		claims, err := r.do(ctx, t)
 		if err == nil {
 			r.q.ill.well(ctx, "claim")
+			r.settled(t, claims)
+			late, again = nil, soon
+			continue
 		}
-		for _, c := range claims {
-			r.start(work, c)
-		}
-		for range n - min(n, len(claims)) {
-			r.free <- struct{}{}
-		}
-		switch {
-		case err != nil && ctx.Err() == nil:
-			r.q.ill.ails(ctx, "claim", err)
-			pause(ctx, time.Second)
-		case len(claims) == 0:
-			if r.deaf.Load() {
-				r.wakeListener(ctx)
+		r.q.ill.ails(ctx, "claim", err)
+		r.failed(t)
+		pause(ctx, again)
+		again = min(2*again, time.Second)
+		late = slices.DeleteFunc(t.done, func(c *Claim) bool {
+			over := time.Now().After(c.until()) || t.leaving && time.Now().After(quit)
+			if over {
+				r.q.log.WarnContext(ctx, "claim not settled", "job", c.Job.ID, "err", err)
+				r.release(c)
 			}
-			select {
-			case <-ctx.Done():
-			case <-r.bell:
-			}
+			return over
+		})
+	}
+}
+
+// next takes what has ended, and the free slots if there may be something for them.
+func (r *replica) next(late []*Claim) round {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := round{done: append(late, r.ended...), leaving: r.leaving, through: r.leaving && r.free == r.slots}
+	r.ended = nil
+	if r.leaving {
+		return t
+	}
+	// While it is not known what was claimed, what is done is finished alone: it may be the first job of a
+	// key whose second one was claimed with it, and the two must not be taken for one.
+	if r.doubts > 0 && len(t.done) > 0 {
+		return t
+	}
+	if r.look && r.free > 0 {
+		t.slots = r.free
+		r.free, r.asked, r.look = 0, t.slots, false
+		t.adopt = r.doubts > 0
+	}
+	if !t.adopt {
+		t.claim = t.slots + len(t.done)
+	}
+	return t
+}
+
+// do speaks to Redis.
+func (r *replica) do(ctx context.Context, t round) ([]*Claim, error) {
+	if t.adopt {
+		return r.adopt(ctx)
+	}
+	return r.q.step(ctx, t.claim, t.done)
+}
+
+// settled enters what a round brought, and has it handled.
+func (r *replica) settled(t round, claims []*Claim) {
+	begin := r.starts(claims)
+	r.mu.Lock()
+	for _, c := range t.done {
+		r.drop(c)
+	}
+	r.enter(claims, t.slots+len(t.done))
+	r.asked = 0
+	// Whoever got all that it asked for asks again.
+	r.look = r.look || t.adopt || t.claim > 0 && len(claims) >= t.claim
+	r.mu.Unlock()
+	begin()
+}
+
+func (r *replica) starts(claims []*Claim) (begin func()) {
+	all := make([]func(), len(claims))
+	for i, c := range claims {
+		all[i] = r.start(c)
+	}
+	return func() {
+		for _, begin := range all {
+			begin()
 		}
 	}
 }
 
-// take waits for a free slot and takes all that are free.
-func (r *replica) take(ctx context.Context) int {
+// enter notes claims that slots were kept for, and frees those that are left. The caller holds mu.
+func (r *replica) enter(claims []*Claim, slots int) {
+	for _, c := range claims {
+		if old := r.held[c.Job.Key]; old != nil { // a key is claimed once: Redis has forgotten the older claim, or it is settled
+			old.lose(ErrLost)
+		}
+		r.held[c.Job.Key] = c
+	}
+	r.free += slots - len(claims)
+}
+
+// failed gives back the slots of a round without an answer.
+func (r *replica) failed(t round) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.free += t.slots
+	r.asked = 0
+	r.look = true
+	if t.claim > 0 {
+		r.doubts++
+	}
+}
+
+// reserve takes a slot for a job that is about to be enqueued, to claim it in the same call if it need not wait.
+func (r *replica) reserve(key string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	// While it is not known what was claimed, nothing must be claimed beside the dispatcher: it would adopt that too.
+	if r.leaving || r.doubts > 0 || r.free <= 0 || r.held[key] != nil || r.coming[key] {
+		return false
+	}
+	r.free--
+	r.coming[key] = true
+	return true
+}
+
+// take has what an enqueue claimed handled, or gives its slot back.
+func (r *replica) take(key string, claims []*Claim) {
+	begin := r.starts(claims)
+	r.mu.Lock()
+	delete(r.coming, key)
+	r.enter(claims, 1)
+	r.mu.Unlock()
+	if begin(); len(claims) == 0 {
+		r.ring()
+	}
+}
+
+// unsure gives the slot of an enqueue without an answer back: it may have claimed its job.
+func (r *replica) unsure(key string) {
+	r.mu.Lock()
+	delete(r.coming, key)
+	r.free++
+	r.doubts++
+	r.look = true
+	r.mu.Unlock()
+	r.ring()
+}
+
+// drop forgets a claim. The caller holds mu.
+func (r *replica) drop(c *Claim) {
+	if r.held[c.Job.Key] == c { // its next job may have been claimed meanwhile
+		delete(r.held, c.Job.Key)
+	}
+}
+
+// release frees the slot of a claim that is settled, or lost.
+func (r *replica) release(c *Claim) {
+	r.mu.Lock()
+	r.drop(c)
+	r.free++
+	r.mu.Unlock()
+	r.ring()
+}
+
+// wait waits for the bell.
+func (r *replica) wait(ctx context.Context) {
 	select {
-	case <-ctx.Done():
-		return 0
-	case <-r.free:
-	}
-	n := 1
-	for {
-		select {
-		case <-r.free:
-			n++
-		default:
-			return n
+	case <-r.bell:
+	default:
+		r.mu.Lock()
+		wake := r.deaf && r.free > 0 && !r.leaving
+		r.mu.Unlock()
+		if wake {
+			r.wakeListener(ctx)
 		}
+		<-r.bell
+	}
+	runtime.Gosched() // handlers that are about to end do so: one call finishes them all
+}
+
+// ring wakes the dispatcher.
+func (r *replica) ring() {
+	select {
+	case r.bell <- struct{}{}:
+	default:
 	}
 }
 
-// claim claims up to n jobs; after a call whose answer was lost it takes in what that one claimed first.
-func (r *replica) claim(ctx context.Context, n int) ([]*Claim, error) {
-	if r.adopt {
-		got, err := r.q.adopt(ctx)
-		if err != nil {
-			return nil, err
-		}
-		r.adopt = false
-		if len(got) > 0 {
-			return got, nil
-		}
-	}
-	got, err := r.q.step(ctx, n, nil)
-	if err != nil {
-		r.adopt = true
-	}
-	return got, err
+// seek has the dispatcher look for something to claim.
+func (r *replica) seek() {
+	r.mu.Lock()
+	r.look = true
+	r.mu.Unlock()
+	r.ring()
 }
 
-func (r *replica) start(work context.Context, c *Claim) {
+// leave ends claiming.
+func (r *replica) leave() {
+	r.mu.Lock()
+	r.leaving = true
+	r.mu.Unlock()
+	r.ring()
+}
+
+func (r *replica) startUnder(work context.Context, c *Claim) (begin func()) {
 	ctx, lose := context.WithCancelCause(context.WithValue(work, claimKey{}, c))
 	c.lose = lose
-	r.q.mu.Lock()
-	if old := r.q.held[c.Job.Key]; old != nil { // a key is claimed once: Redis has forgotten the older claim, or it is settled
-		old.lose(ErrLost)
+	return func() {
+		r.handlers.Go(func() {
+			defer lose(nil)
+			verdict := r.handle(ctx, c)
+			c.over.Store(true)
+			r.end(ctx, c, verdict)
+		})
 	}
-	r.q.held[c.Job.Key] = c
-	r.q.mu.Unlock()
-	r.handlers.Go(func() {
-		defer lose(nil)
-		verdict := r.handle(ctx, c)
-		c.over.Store(true)
-		settle, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.q.cfg.Grace)
-		defer cancel()
-		if !errors.Is(context.Cause(ctx), ErrLost) {
-			if err := c.settle(settle, verdict); err != nil {
-				r.q.log.WarnContext(ctx, "claim not settled", "job", c.Job.ID, "err", err)
-			}
-		}
-		r.q.mu.Lock()
-		if r.q.held[c.Job.Key] == c { // its next job may have been claimed meanwhile
-			delete(r.q.held, c.Job.Key)
-		}
-		r.q.mu.Unlock()
-		r.free <- struct{}{}
-	})
 }
 
-// step finishes a claim if there is one, and claims up to n jobs.
-func (q *Queue) step(ctx context.Context, n int, done *Claim) ([]*Claim, error) {
-	l := q.cfg.Limits
-	args := []any{q.cfg.Owner, q.cfg.Lease.Milliseconds(), n, l.Running, l.RunningPerUser, l.RunningPerGroup}
-	if done != nil {
-		args = append(args, done.Job.Key, done.Job.ID, done.Fence)
+// end carries a verdict out: a claim that is done is finished by the dispatcher's next call, with all others, and what is
+// given back is given back at once. A claim that is lost needs nothing.
+func (r *replica) end(ctx context.Context, c *Claim, v Verdict) {
+	switch {
+	case errors.Is(context.Cause(ctx), ErrLost):
+		r.release(c)
+	case v.mode == "done":
+		r.mu.Lock()
+		r.ended = append(r.ended, c)
+		r.mu.Unlock()
+		r.ring()
+	default:
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.q.cfg.Grace)
+		defer cancel()
+		if err := c.giveBack(ctx, v); err != nil {
+			r.q.log.WarnContext(ctx, "claim not settled", "job", c.Job.ID, "err", err)
+		}
+		r.release(c)
+	}
+}
+
+// step finishes claims, and then claims up to n jobs.
+func (q *Queue) step(ctx context.Context, n int, done []*Claim) ([]*Claim, error) {
+	args := append([]any{q.cfg.Owner, q.cfg.Lease.Milliseconds(), n}, q.runLimits()...)
+	for _, c := range done {
+		args = append(args, c.Job.Key, c.Job.ID, c.Fence)
 	}
 	sent := time.Now()
 	res, err := q.run(ctx, "step", args...).Slice()
 	if err != nil {
-		return nil, fmt.Errorf("claim: %w", err)
+		return nil, fmt.Errorf("finish and claim: %w", err)
 	}
 	list, _ := res[1].([]any)
 	return q.claims(list, sent), nil
 }
 
-// adopt returns the claims that are leased to this replica and that no handler works on.
-func (q *Queue) adopt(ctx context.Context) ([]*Claim, error) {
-	args := []any{q.cfg.Owner, q.cfg.Lease.Milliseconds()}
-	for _, c := range q.holding() {
-		args = append(args, c.Job.Key)
+func (q *Queue) runLimits() []any {
+	l := q.cfg.Limits
+	return []any{l.Running, l.RunningPerUser, l.RunningPerGroup}
+}
+
+// adopt returns the claims that are leased to this replica and that it does not know.
+func (r *replica) adopt(ctx context.Context) ([]*Claim, error) {
+	args := []any{r.q.cfg.Owner, r.q.cfg.Lease.Milliseconds()}
+	r.mu.Lock()
+	doubts := r.doubts
+	for key := range r.held {
+		args = append(args, key)
 	}
+	for key := range r.coming {
+		args = append(args, key)
+	}
+	r.mu.Unlock()
 	sent := time.Now()
-	res, err := q.run(ctx, "adopt", args...).Slice()
+	res, err := r.q.run(ctx, "adopt", args...).Slice()
 	if err != nil {
 		return nil, fmt.Errorf("adopt: %w", err)
 	}
-	return q.claims(res, sent), nil
+	r.mu.Lock()
+	if r.doubts == doubts {
+		r.doubts = 0
+	}
+	r.mu.Unlock()
+	return r.q.claims(res, sent), nil
 }
 
-func (q *Queue) holding() []*Claim {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	out := make([]*Claim, 0, len(q.held))
-	for _, c := range q.held {
+func (r *replica) holding() []*Claim {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]*Claim, 0, len(r.held))
+	for _, c := range r.held {
 		out = append(out, c)
 	}
 	return out
@@ -207,160 +399,6 @@ func (q *Queue) claims(list []any, sent time.Time) []*Claim {
 		out = append(out, c)
 	}
 	return out
-}
-
-// beats keeps the leases and, while that works, looks after those of others.
-func (r *replica) beats(ctx context.Context) {
-	tick := time.NewTicker(r.q.cfg.Lease / 3)
-	defer tick.Stop()
-	good := 0
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		if err := r.q.beat(ctx); err != nil {
-			good = 0
-			if ctx.Err() == nil {
-				r.q.ill.ails(ctx, "beat", err)
-			}
-			continue
-		}
-		r.q.ill.well(ctx, "beat")
-		// The first replica back after an outage must not reap all the others.
-		if good++; good < 2 {
-			continue
-		}
-		l := r.q.cfg.Limits
-		err := r.q.run(ctx, "tick", 500, l.RunningPerUser, l.RunningPerGroup).Err()
-		switch {
-		case err == nil:
-			r.q.ill.well(ctx, "tick")
-		case ctx.Err() == nil:
-			r.q.ill.ails(ctx, "tick", err)
-		}
-	}
-}
-
-// beatChunk bounds how long one script runs: some 4 µs a lease.
-const beatChunk = 500
-
-func (q *Queue) beat(ctx context.Context) error {
-	held := q.holding()
-	defer q.loseExpired(held)
-	for { // also without any: a replica that reaches Redis again must know how long it does
-		n := min(len(held), beatChunk)
-		if err := q.beatSome(ctx, held[:n]); err != nil {
-			return err
-		}
-		if held = held[n:]; len(held) == 0 {
-			return nil
-		}
-	}
-}
-
-func (q *Queue) beatSome(ctx context.Context, held []*Claim) error {
-	ctx, cancel := context.WithTimeout(ctx, q.cfg.Lease/3)
-	defer cancel()
-	args := []any{q.cfg.Owner, q.cfg.Lease.Milliseconds()}
-	for _, c := range held {
-		args = append(args, c.Job.Key, c.Fence)
-	}
-	sent := time.Now()
-	res, err := q.run(ctx, "beat", args...).Slice()
-	if err != nil {
-		return fmt.Errorf("beat: %w", err)
-	}
-	lost, cancelled := set(texts(res[0])), set(texts(res[1]))
-	for _, c := range held {
-		switch {
-		case lost[c.Job.Key]:
-			c.lose(ErrLost)
-		default:
-			c.extend(sent.Add(q.cfg.Lease))
-		}
-		if cancelled[c.Job.Key] {
-			c.signal()
-		}
-	}
-	return nil
-}
-
-// loseExpired gives up claims whose lease may be over by our own clock.
-func (q *Queue) loseExpired(held []*Claim) {
-	now := time.Now()
-	for _, c := range held {
-		if now.After(c.until()) {
-			c.lose(ErrLost)
-		}
-	}
-}
-
-func set(list []string) map[string]bool {
-	out := make(map[string]bool, len(list))
-	for _, s := range list {
-		out[s] = true
-	}
-	return out
-}
-
-// listen waits at the doorbell and at this replica's mailbox, which comes first.
-func (r *replica) listen(ctx context.Context) {
-	box, wake := r.q.prefix+"ctl:"+r.q.cfg.Owner, r.q.prefix+"wake"
-	for ctx.Err() == nil {
-		keys := []string{box, wake}
-		full := len(r.free) == 0
-		if full { // a token would be swallowed
-			keys = keys[:1]
-		}
-		r.deaf.Store(full)
-		got, err := r.q.cfg.Listener.BLPop(ctx, r.q.cfg.Poll, keys...).Result()
-		if err == nil || errors.Is(err, redis.Nil) {
-			r.q.ill.well(ctx, "listen")
-		}
-		switch {
-		case err == nil && strings.HasSuffix(got[0], "wake"):
-			r.ring()
-		case err == nil:
-			r.q.cancelled(got[1])
-		case errors.Is(err, redis.Nil): // nothing for Poll: look anyway
-			r.ring()
-		case ctx.Err() == nil:
-			r.q.ill.ails(ctx, "listen", err)
-			pause(ctx, time.Second)
-			r.ring()
-		}
-	}
-}
-
-func (r *replica) ring() {
-	select {
-	case r.bell <- struct{}{}:
-	default:
-	}
-}
-
-// cancelled tells the handler of a key; an empty key only wakes the listener.
-func (q *Queue) cancelled(key string) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if c := q.held[key]; c != nil {
-		c.signal()
-	}
-}
-
-// wakeListener ends a BLPOP at once: the client does not interrupt one when its context ends.
-func (r *replica) wakeListener(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	box := r.q.prefix + "ctl:" + r.q.cfg.Owner
-	pipe := r.q.rdb.Pipeline()
-	pipe.RPush(ctx, box, "")
-	pipe.Expire(ctx, box, time.Minute)
-	if _, err := pipe.Exec(ctx); err != nil {
-		r.q.log.DebugContext(ctx, "listener not woken", "err", err)
-	}
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -119,14 +119,14 @@ func (c *crash) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 		if c.dead.Load() {
 			return errDead
 		}
-		// EVALSHA hash 1 key, then prefix, key, id, fence, stage, notes; the end of a job is a step with one more triple.
+		// EVALSHA hash 2 keys, then prefix, key, id, fence, stage, notes; the end of a job is a step with one more triple.
 		args := cmd.Args()
 		stage := Stage("")
 		switch {
 		case args[0] != "evalsha":
-		case len(args) == 10:
-			stage = Stage(fmt.Sprint(args[8]))
-		case len(args) == 14:
+		case len(args) == 11:
+			stage = Stage(fmt.Sprint(args[9]))
+		case len(args) == 15:
 			stage = stageDone
 		}
 		if stage != c.stage {

@@ -11,13 +11,20 @@ if i == 0 and s[2] then -- put off, and perhaps at work outside: its next owner 
   call('HSET', state(key), 'cancel', '1')
   unplace(key)
   ready(key, f[3])
+  save()
   return 'SIGNALLED'
 end
 call('LREM', list(key), 1, element)
-count(f, -1)
+count({f}, -1)
 if i == 0 then
   unplace(key)
   handOn(f)
-  advance(key)
+  local head = call('LINDEX', list(key), 0)
+  if head then -- the next job may go, or the key is idle
+    ready(key, split(head)[3])
+  else
+    call('EXPIRE', state(key), 30 * DAY)
+  end
 end
+save()
 return 'CANCELLED'

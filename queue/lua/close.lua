@@ -11,7 +11,7 @@ local dropped = {}
 for i = from, #all do
   local f = split(all[i])
   call('RPOP', list(key))
-  count(f, -1)
+  count({f}, -1)
   dropped[#dropped + 1] = all[i]
   if i == 1 then
     unplace(key)
@@ -30,6 +30,7 @@ end
 local f = {num(call('HINCRBY', state(key), 'seq', 1)), id, ARGV[4], ARGV[5], '', ARGV[6]}
 call('PERSIST', state(key))
 call('RPUSH', list(key), table.concat(f, US))
-count(f, 1)
+count({f}, 1)
 if from == 1 then ready(key, f[3]) end
+save()
 return {'OK', runs, dropped}

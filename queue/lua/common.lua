@@ -35,6 +35,78 @@ local function find(key, id)
   end
 end
 
+-- One call for many arguments: as many at a time as Lua's stack takes.
+local function many(command, name, args)
+  for i = 1, #args, 1000 do
+    call(command, P .. name, unpack(args, i, math.min(i + 999, #args)))
+  end
+end
+
+-- The hashes that all jobs share. A script reads what it needs of one with look, and writes what it changed
+-- with save, when it is through: a call for each costs more than all the rest.
+local books, stored = {run = {}, count = {}, fair = {}}, {run = {}, count = {}, fair = {}} -- hash → field → number
+
+local function look(name, fields)
+  local book, new = books[name], {}
+  for _, field in ipairs(fields) do
+    if not book[field] then
+      book[field] = 0
+      new[#new + 1] = field
+    end
+  end
+  for i = 1, #new, 1000 do
+    local got = call('HMGET', P .. name, unpack(new, i, math.min(i + 999, #new)))
+    for j, n in ipairs(got) do
+      book[new[i + j - 1]] = tonumber(n or '0')
+      stored[name][new[i + j - 1]] = tonumber(n or '0')
+    end
+  end
+end
+
+local function save()
+  for name, book in pairs(books) do
+    local set, gone = {}, {}
+    for field, n in pairs(book) do
+      if n ~= stored[name][field] and n > 0 then
+        set[#set + 1] = field
+        set[#set + 1] = num(n)
+      elseif n ~= stored[name][field] then
+        gone[#gone + 1] = field
+      end
+    end
+    many('HSET', name, set)
+    many('HDEL', name, gone)
+  end
+end
+
+local function add(name, fields, by)
+  look(name, fields)
+  for _, field in ipairs(fields) do books[name][field] = books[name][field] + by end
+end
+
+-- Both take the fields of jobs.
+local function count(jobs, by)
+  local fields = {}
+  for _, f in ipairs(jobs) do
+    fields[#fields + 1] = 'all'
+    fields[#fields + 1] = 'u:' .. f[3]
+  end
+  add('count', fields, by)
+end
+
+local function running(jobs, by)
+  local fields = {}
+  for _, f in ipairs(jobs) do
+    fields[#fields + 1] = 'all'
+    fields[#fields + 1] = 'u:' .. f[3]
+    fields[#fields + 1] = 'g:' .. f[4]
+  end
+  add('run', fields, by)
+end
+
+-- Is there no room for one more? 0 is no limit. Its field was looked at.
+local function over(name, max) return max > 0 and books.run[name] >= max end
+
 -- One token wakes one replica; step rings again when work is left over.
 local function ring()
   if call('LLEN', P .. 'wake') < 4 then call('RPUSH', P .. 'wake', '1') end
@@ -56,27 +128,16 @@ local function unplace(key)
 end
 
 -- Start-time fair queuing: who has much waiting gets later tags than a newcomer.
+local function tag(user)
+  look('fair', {'', user})
+  local fair = books.fair
+  fair[user] = math.max(fair[''], fair[user] + 1)
+  return fair[user]
+end
+
 local function ready(key, user)
-  local v = tonumber(call('HGET', P .. 'fair', '') or '0')
-  local tag = math.max(v, tonumber(call('HGET', P .. 'fair', user) or '-1') + 1)
-  call('HSET', P .. 'fair', user, num(tag))
-  place(key, 'ready', tag)
+  place(key, 'ready', tag(user))
   ring()
-end
-
-local function add(hash, field, by)
-  if call('HINCRBY', P .. hash, field, by) <= 0 then call('HDEL', P .. hash, field) end
-end
-
-local function count(f, by)
-  add('count', 'all', by)
-  add('count', 'u:' .. f[3], by)
-end
-
-local function running(f, by)
-  add('run', 'all', by)
-  add('run', 'u:' .. f[3], by)
-  add('run', 'g:' .. f[4], by)
 end
 
 -- A free slot is handed on: one key that is parked for it is ready again, with its old tag.
@@ -91,20 +152,6 @@ end
 local function handOn(f)
   unpark('u:' .. f[3])
   unpark('g:' .. f[4])
-end
-
--- After the head has left and the key is in no index: the next job may go, or the key is idle.
-local function advance(key)
-  local head = call('LINDEX', list(key), 0)
-  if head then
-    ready(key, split(head)[3])
-  else
-    call('EXPIRE', state(key), 30 * DAY)
-  end
-end
-
-local function forget(key)
-  call('HDEL', state(key), 'run', 'own', 'stage', 'att', 'cancel', 'tries', 'takes', 'at')
 end
 
 -- Is this claim the one that holds the key? Else ALREADY for the very claim that finished last, or STALE.
@@ -125,23 +172,27 @@ end
 
 local function signal(key)
   call('HSET', state(key), 'cancel', '1')
-  local owner = call('HGET', state(key), 'own')
-  if owner then
-    call('RPUSH', P .. 'ctl:' .. owner, key)
-    call('EXPIRE', P .. 'ctl:' .. owner, DAY)
+  local s = call('HMGET', state(key), 'own', 'run')
+  if s[1] then
+    call('RPUSH', P .. 'ctl:' .. s[1], key .. US .. s[2])
+    call('EXPIRE', P .. 'ctl:' .. s[1], DAY)
   end
 end
 
--- A claim begins: under a fence above all that the key ever had, also when its hash was lost or Redis was set back.
-local function lease(key, at, ms)
-  local fence = math.max(tonumber(call('HGET', state(key), 'fence') or '0') + 1, at)
-  call('ZADD', P .. 'lease', num(at + tonumber(ms)), key)
-  call('HSET', state(key), 'in', 'lease', 'fence', num(fence))
+-- All that an owner needs to know of a claim: f is its job, s its fence, stage, att, tries, takes, cancel.
+local function told(key, f, mode, s)
+  return {key, f[2], f[1], f[3], f[4], f[6], s[1], mode, s[2] or '', s[3] or '', s[4] or '0', s[5] or '0', s[6] or '0'}
 end
 
--- All that an owner needs to know of a claim.
-local function told(key, mode)
-  local f = split(call('LINDEX', list(key), 0))
+-- Makes the job f, the head of a key, the owner's. The caller enters the key in lease and own:…, and counts it.
+local function own(key, f, owner, at)
   local s = call('HMGET', state(key), 'fence', 'stage', 'att', 'tries', 'takes', 'cancel')
-  return {key, f[2], f[1], f[3], f[4], f[6], s[1], mode, s[2] or '', s[3] or '', s[4] or '0', s[5] or '0', s[6] or '0'}
+  local mode = s[2] and 'attach' or 'start'
+  s[1] = num(math.max(tonumber(s[1] or '0') + 1, at))
+  call('HSET', state(key), 'in', 'lease', 'run', f[2], 'own', owner, 'fence', s[1])
+  if mode == 'start' then
+    call('HSET', state(key), 'stage', 'claimed', 'at', num(at))
+    s[2] = 'claimed'
+  end
+  return told(key, f, mode, s)
 end

@@ -13,8 +13,9 @@ else
   call('HDEL', state(key), 'run')
   call('HINCRBY', state(key), 'tries', 1)
   place(key, 'delay', at + tonumber(ARGV[6]))
-  running(f, -1)
+  running({f}, -1)
   handOn(f)
   if call('ZCARD', P .. 'ready') > 0 then ring() end -- what waited for a slot in all
 end
+save()
 return 'OK'

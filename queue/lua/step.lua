@@ -5,73 +5,105 @@ local owner, ttl, want = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local maxAll, maxUser, maxGroup = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local at = now()
 
-local finished = {}
+local finished, done, left, next = {}, {}, {}, {} -- answers; jobs that ended; their keys; those that have more, and their heads
 for i = 8, #ARGV, 3 do
   local key, id, fence = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local how = holds(key, id, fence)
-  if how == 'OK' then
-    local f = split(call('LPOP', list(key)))
-    unplace(key)
-    disown(key)
-    forget(key)
+  local jobs = how == 'OK' and call('LRANGE', list(key), 0, 1) or {}
+  if jobs[1] then
+    call('LPOP', list(key))
+    call('HDEL', state(key), 'in', 'run', 'own', 'stage', 'att', 'cancel', 'tries', 'takes', 'at')
     call('HSET', state(key), 'last', id .. '@' .. fence)
-    count(f, -1)
-    running(f, -1)
-    handOn(f)
-    advance(key)
+    done[#done + 1] = split(jobs[1])
+    left[#left + 1] = key
+    if jobs[2] then
+      next[#next + 1] = {key, split(jobs[2])[3]}
+    else
+      call('EXPIRE', state(key), 30 * DAY)
+    end
   end
   finished[#finished + 1] = how
 end
+many('ZREM', 'lease', left)
+many('SREM', 'own:' .. owner, left)
+count(done, -1)
+running(done, -1)
+if call('EXISTS', P .. 'parks') == 1 then
+  for _, f in ipairs(done) do handOn(f) end
+end
+local tags = {}
+for _, n in ipairs(next) do
+  tags[#tags + 1] = num(tag(n[2]))
+  tags[#tags + 1] = n[1]
+  call('HSET', state(n[1]), 'in', 'ready')
+end
+many('ZADD', 'ready', tags)
 
-local function own(key, id)
+local claims, leased, owned = {}, {}, {}
+local function claim(key, f)
+  claims[#claims + 1] = own(key, f, owner, at)
+  leased[#leased + 1] = num(at + ttl)
+  leased[#leased + 1] = key
+  owned[#owned + 1] = key
+end
+
+if want > 0 then
+  local orphans = call('ZRANGE', P .. 'orphan', 0, want - 1)
+  for _, key in ipairs(orphans) do
+    call('HINCRBY', state(key), 'takes', 1)
+    claim(key, split(call('LINDEX', list(key), 0)))
+  end
+  many('ZREM', 'orphan', orphans)
+end
+
+local function park(key, name, score)
   unplace(key)
-  lease(key, at, ttl)
-  call('HSET', state(key), 'run', id, 'own', owner)
-  call('SADD', P .. 'own:' .. owner, key)
-end
-
-local claims = {}
-while #claims < want do
-  local got = call('ZRANGE', P .. 'orphan', 0, 0)
-  if #got == 0 then break end
-  own(got[1], call('HGET', state(got[1]), 'run'))
-  call('HINCRBY', state(got[1]), 'takes', 1)
-  claims[#claims + 1] = told(got[1], 'attach')
-end
-
-local function over(name, max)
-  return max > 0 and tonumber(call('HGET', P .. 'run', name) or '0') >= max
-end
-
-local function park(key, name, tag)
-  unplace(key)
-  place(key, 'park:' .. name, tag)
+  place(key, 'park:' .. name, score)
   call('SADD', P .. 'parks', 'park:' .. name)
 end
 
+look('run', {'all'})
 local budget = 2 * want + 16
 while #claims < want and budget > 0 and not over('all', maxAll) do
-  budget = budget - 1
-  local got = call('ZRANGE', P .. 'ready', 0, 0, 'WITHSCORES')
+  local most = want - #claims
+  if maxAll > 0 then most = math.min(most, maxAll - books.run.all) end
+  local got = call('ZRANGE', P .. 'ready', 0, most - 1, 'WITHSCORES')
   if #got == 0 then break end
-  local key, tag = got[1], tonumber(got[2])
-  local f = split(call('LINDEX', list(key), 0))
-  if over('u:' .. f[3], maxUser) then
-    park(key, 'u:' .. f[3], tag)
-    unpark('g:' .. f[4])
-  elseif over('g:' .. f[4], maxGroup) then
-    park(key, 'g:' .. f[4], tag)
-    unpark('u:' .. f[3])
-  else
-    local mode = 'start'
-    if call('HEXISTS', state(key), 'stage') == 1 then mode = 'attach' end
-    own(key, f[2])
-    if mode == 'start' then call('HSET', state(key), 'stage', 'claimed', 'at', num(at)) end
-    running(f, 1)
-    call('HSET', P .. 'fair', '', num(tag))
-    claims[#claims + 1] = told(key, mode)
+  local heads, fields, started = {}, {}, {}
+  for i = 1, #got, 2 do
+    local f = split(call('LINDEX', list(got[i]), 0))
+    heads[#heads + 1] = f
+    fields[#fields + 1] = 'u:' .. f[3]
+    fields[#fields + 1] = 'g:' .. f[4]
   end
+  look('run', fields)
+  for i, f in ipairs(heads) do
+    local key, score = got[2 * i - 1], tonumber(got[2 * i])
+    budget = budget - 1
+    if over('u:' .. f[3], maxUser) then
+      park(key, 'u:' .. f[3], score)
+      unpark('g:' .. f[4])
+    elseif over('g:' .. f[4], maxGroup) then
+      park(key, 'g:' .. f[4], score)
+      unpark('u:' .. f[3])
+    else
+      claim(key, f)
+      running({f}, 1)
+      started[#started + 1] = key
+      look('fair', {''})
+      books.fair[''] = score
+    end
+  end
+  many('ZREM', 'ready', started)
 end
-if call('ZCARD', P .. 'ready') == 0 and call('SCARD', P .. 'parks') == 0 then call('DEL', P .. 'fair') end
-if call('ZCARD', P .. 'orphan') > 0 or (call('ZCARD', P .. 'ready') > 0 and not over('all', maxAll)) then ring() end
+many('ZADD', 'lease', leased)
+many('SADD', 'own:' .. owner, owned)
+
+local waiting = call('EXISTS', P .. 'ready') == 1
+if not waiting and call('EXISTS', P .. 'parks') == 0 then
+  call('DEL', P .. 'fair')
+  books.fair = {}
+end
+if call('EXISTS', P .. 'orphan') == 1 or waiting and not over('all', maxAll) then ring() end
+save()
 return {finished, claims}

@@ -1,6 +1,6 @@
 -- ARGV: prefix, how many at most, limits of running jobs per user and per group
 -- Leases that ran out become orphans, delays that are over become ready, slots that nobody was handed are
--- handed on.
+-- handed on. Returns in how many ms something is due next, an hour if nothing is.
 local at, n = now(), tonumber(ARGV[2])
 for _, key in ipairs(call('ZRANGEBYSCORE', P .. 'lease', '-inf', num(at), 'LIMIT', 0, n)) do
   unplace(key)
@@ -16,6 +16,13 @@ for i, where in ipairs(call('SMEMBERS', P .. 'parks')) do
   if i > n then break end
   local name = string.sub(where, 6)
   local max = tonumber(string.sub(name, 1, 1) == 'u' and ARGV[3] or ARGV[4])
-  if max == 0 or tonumber(call('HGET', P .. 'run', name) or '0') < max then unpark(name) end
+  look('run', {name})
+  if not over(name, max) then unpark(name) end
 end
-return 'OK'
+save()
+local wait = 3600000
+for _, where in ipairs({'lease', 'delay'}) do
+  local first = call('ZRANGE', P .. where, 0, 0, 'WITHSCORES')
+  if #first > 0 then wait = math.min(wait, math.max(tonumber(first[2]) - at, 1)) end
+end
+return wait
