@@ -6,9 +6,10 @@ import (
 	"time"
 )
 
-// beats keeps the leases and, while that works, looks after those of others: just when the next one runs out.
+// beats keeps the leases and, while that works, looks after those of others: soon after the next one runs out.
 func (r *replica) beats(ctx context.Context) {
 	every := r.q.cfg.Lease / 3
+	late := min(every, time.Second) // a beat that is a little late still finds its lease
 	beat, due := time.NewTicker(every), time.NewTimer(every)
 	defer beat.Stop()
 	defer due.Stop()
@@ -39,9 +40,9 @@ func (r *replica) beats(ctx context.Context) {
 			r.q.ill.well(ctx, "tick")
 		case ctx.Err() == nil:
 			r.q.ill.ails(ctx, "tick", err)
-			good, next = 0, every
+			good = 0
 		}
-		due.Reset(min(next, every))
+		due.Reset(min(next+late, every))
 	}
 }
 

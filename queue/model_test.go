@@ -655,6 +655,7 @@ func (m *model) check(d dump) {
 	m.checkLimits(run)
 	m.checkOwners(d)
 	m.checkParked(d)
+	m.checkFair(d)
 	if n := len(d.list["wake"]); n > 4 {
 		m.Fatalf("%d tokens at the doorbell", n)
 	} else if n == 0 && (len(d.zset["orphan"]) > 0 || len(d.zset["ready"]) > 0 && run["all"] < m.limits.Running) {
@@ -732,6 +733,15 @@ func (m *model) checkOwners(d dump) {
 	}
 	if owned != len(d.zset["lease"]) {
 		m.Fatalf("%d keys have owners, %d are leased", owned, len(d.zset["lease"]))
+	}
+}
+
+// checkFair: what is given a place later comes after what its user has in one already.
+func (m *model) checkFair(d dump) {
+	for key, tag := range d.zset["ready"] {
+		if last, _ := strconv.ParseFloat(d.hash["fair"][m.key[key].jobs[0].user], 64); last < tag {
+			m.Fatalf("%s is ready at %.0f, and the last of its user was at %.0f", key, tag, last)
+		}
 	}
 }
 
