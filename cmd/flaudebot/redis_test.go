@@ -36,9 +36,11 @@ func TestRedisKinds(t *testing.T) {
 	t.Parallel()
 	w := splitWorld(t)
 	general := w.channel("general")
+	apps := 0
 	turns := func(t *testing.T, env ...string) {
 		t.Helper()
-		p := start(t, slices.Concat(w.env, env), "serve")
+		apps++ // an app belongs to one Redis: what the next one does not know it would take for lost
+		p := start(t, slices.Concat(w.env, env, []string{fmt.Sprint("FLAUDEBOT_FLY_APP=kind-", apps)}), "serve")
 		defer p.stop()
 		root := w.say(member, general, "", mention+"remember the number 42")
 		if text, code := w.answer(general, root, root); code != "0" {
