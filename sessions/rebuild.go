@@ -97,6 +97,10 @@ func (sv *Service) remember(ctx context.Context) error {
 		}
 		return nil
 	}
+	if sv.cfg.Machines == nil { // this one only looks at what is there
+		sv.log.WarnContext(ctx, "Redis is new, or has lost its data: the bot rebuilds its sessions when it runs")
+		return nil
+	}
 	n, err := sv.rebuild(ctx, time.Now())
 	if err != nil {
 		return fmt.Errorf("rebuild the sessions that Redis has lost: %w", err)

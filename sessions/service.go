@@ -19,7 +19,7 @@ type ServiceConfig struct {
 	Redis    redis.UniversalClient // made with MaxRetries: -1
 	Prefix   string                // of every key
 	Queue    *queue.Queue
-	Machines *Machines
+	Machines *Machines // nil: it is only looked at, with List and End
 	Front    Front
 	IdleTTL  time.Duration // a session without a turn for so long is ended; 0: never
 	// WatchEvery is the time between two looks whether Redis still holds what it held; 0: 5 s.
