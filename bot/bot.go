@@ -61,6 +61,7 @@ type Bot struct {
 	native    nativeStatus
 	kept      lately         // who knows that a message waits until Redis is back
 	asides    sync.WaitGroup // what is done beside events and turns
+	left      chan struct{}  // closed when the bot was told to leave
 
 	mu    sync.Mutex
 	lives map[string]*live // guarded by mu; :: turn → its live message
@@ -104,7 +105,7 @@ func New(ctx context.Context, cfg Config) (*Bot, error) {
 		opts = append(opts, slack.OptionAPIURL(cfg.APIURL))
 	}
 	b := &Bot{
-		cfg: cfg, log: cfg.Log, api: slack.New(cfg.BotToken, opts...), lives: map[string]*live{},
+		cfg: cfg, log: cfg.Log, api: slack.New(cfg.BotToken, opts...), lives: map[string]*live{}, left: make(chan struct{}),
 		edits: rate.NewLimiter(rate.Every(time.Minute/editsPerMinute), 8),
 		dials: rate.NewLimiter(rate.Every(dialEvery), dialBurst), lookEvery: 15 * time.Second, tryAfter: 500 * time.Millisecond,
 		looks:    rate.NewLimiter(rate.Every(time.Minute/looksPerMinute), 10),
@@ -141,7 +142,7 @@ func isTokenError(err error) bool {
 	}, err.Error())
 }
 
-// Close waits until all that was said beside has been said, at most for [asideTimeout]. It must be called after Run has
+// Close waits until all that was said beside has been said, at most for [leaveTime]. It must be called after Run has
 // returned and no turn is worked on any more.
 func (b *Bot) Close() { b.asides.Wait() }
 

@@ -375,28 +375,40 @@ func attachments(files []slackFile) []sessions.Attachment {
 }
 
 // aside runs what is not to hold up the ack. [Bot.Close] waits for it.
-func (b *Bot) aside(ctx context.Context, do func(context.Context)) {
-	b.asides.Go(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), asideTimeout)
-		defer cancel()
-		do(ctx)
-	})
+func (b *Bot) aside(ctx context.Context, do func(context.Context)) { b.beside(ctx, asideTimeout, do) }
+
+// stubbornly runs what is to be done in the end, whatever Slack is up to.
+func (b *Bot) stubbornly(ctx context.Context, do func(context.Context)) {
+	b.beside(ctx, stubbornTimeout, do)
 }
 
-// stubbornly runs what is to be done in the end, whatever Slack is up to: for longer than an aside, until the bot is told to leave.
-func (b *Bot) stubbornly(ctx context.Context, do func(context.Context)) {
+// beside runs something for at most so long, and not much longer than the bot is there. That what it was about has ended, as ctx does
+// with its turn, is no reason to leave it.
+func (b *Bot) beside(ctx context.Context, limit time.Duration, do func(context.Context)) {
 	b.asides.Go(func() {
-		inner, cancel := context.WithTimeout(context.WithoutCancel(ctx), stubbornTimeout)
+		inner, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 		defer cancel()
-		defer context.AfterFunc(ctx, func() { time.AfterFunc(asideTimeout, cancel) })()
+		go func() {
+			select {
+			case <-inner.Done():
+				return
+			case <-b.left:
+			}
+			select {
+			case <-inner.Done():
+			case <-time.After(leaveTime):
+				cancel()
+			}
+		}()
 		do(inner)
 	})
 }
 
-// How long what is done beside may take. That an answer is waited for is over when the bot is told to leave, so it may be long.
+// How long what is done beside may take, and how long from when the bot is told to leave: Fly waits 30 s then.
 const (
 	asideTimeout    = 30 * time.Second
 	stubbornTimeout = 15 * time.Minute
+	leaveTime       = 10 * time.Second
 )
 
 // maxHeard is how many messages are marked at once: a burst of them must not keep others from being taken in.

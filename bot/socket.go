@@ -42,8 +42,11 @@ const (
 	lasting    = 15 * time.Second // a socket that lived so long was a good one
 )
 
-// Run receives until ctx ends. ready is called when Slack said hello.
+// Run receives until ctx ends. ready is called when Slack said hello. It is called once.
 func (b *Bot) Run(ctx context.Context, ready func()) error {
+	leave := sync.OnceFunc(func() { close(b.left) })
+	defer leave()
+	defer context.AfterFunc(ctx, leave)()
 	g, ctx := errgroup.WithContext(ctx)
 	queues := make([]chan func(), lanes)
 	for i := range queues {

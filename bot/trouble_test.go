@@ -369,6 +369,25 @@ func TestLostAnswers(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a sentence that Slack did not take at first stands there too, and who is refused is told", func(t *testing.T) {
+		t.Parallel()
+		w := newWorkspace(t, nil)
+		for _, method := range []string{"chat.postMessage", "chat.postEphemeral"} {
+			for range 2 {
+				w.fault(map[string]any{"method": method, "nth": 1, "status": 503})
+			}
+		}
+		root := w.say(member, general, "", mention)
+		w.say(guest, general, "", mention+"mine coins")
+		w.until("both", func() bool {
+			return has(w.thread(general, root), sayEmpty) && has(w.whispered(guest, general, ""), sayNotYou)
+		})
+		w.settled(general)
+		w.allAcked()
+		if n := strings.Count(w.thread(general, root), sayEmpty) + strings.Count(w.whispered(guest, general, ""), sayNotYou); n != 2 {
+			t.Errorf("told %d times, want once each", n)
+		}
+	})
 	t.Run("the message of a run, which then is not begun", func(t *testing.T) {
 		t.Parallel()
 		w := newWorkspace(t, nil)
@@ -382,6 +401,31 @@ func TestLostAnswers(t *testing.T) {
 			t.Error("its message stands in the channel")
 		}
 	})
+}
+
+// TestEditsAreDropped: while Slack asks to leave chat.update alone, what there was to show is forgotten but for the newest.
+func TestEditsAreDropped(t *testing.T) {
+	t.Parallel()
+	w := emptyWorkspace(t, impatient())
+	seen := &witness{}
+	w.bot, _ = w.replica(func(cfg *Config) { cfg.HTTP = &http.Client{Transport: seen} })
+	root := w.say(member, general, "", mention+"go")
+	s, turn := turnOf(root, root)
+	live, err := w.bot.Begin(t.Context(), s, turn, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.fault(map[string]any{"method": "chat.update", "status": 429, "retry_after": 1, "nth": 1})
+	for i := range 50 {
+		w.bot.Progress(t.Context(), s, turn, live, sessions.Progress{Step: sessions.StepRunning, Since: time.Now(), Tool: "Bash", On: fmt.Sprint("command ", i)})
+		if i == 0 {
+			w.until("the first edit was refused", func() bool { return len(seen.of("chat.update")) == 1 })
+		}
+	}
+	w.until("the newest", func() bool { return has(w.thread(general, root), "command 49") })
+	if n := len(seen.of("chat.update")); n != 2 {
+		t.Errorf("%d edits, want the one that was refused and the newest", n)
+	}
 }
 
 // TestNoFiles: where Slack takes no files, a long answer is posted all the same.

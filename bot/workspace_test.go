@@ -38,6 +38,8 @@ type workspace struct {
 	bot      *Bot
 	sessions *fakeSessions
 	leave    func() // ends Run, and waits for it
+	// lookEvery is the time between two looks for what was missed; 0: 100 ms.
+	lookEvery time.Duration
 }
 
 func newWorkspace(t *testing.T, change func(*Config)) *workspace {
@@ -98,7 +100,7 @@ func (w *workspace) launch(change func(*Config)) (b *Bot, leave func(), ready ch
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	b.lookEvery, b.tryAfter = 100*time.Millisecond, 20*time.Millisecond
+	b.lookEvery, b.tryAfter = cmp.Or(w.lookEvery, 100*time.Millisecond), 20*time.Millisecond
 	b.Use(w.sessions)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(w.t.Context()))
 	ready, done := make(chan struct{}), make(chan struct{})

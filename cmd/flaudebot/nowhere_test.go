@@ -19,7 +19,9 @@ func TestNowhere(t *testing.T) {
 	told := func() []map[string]any {
 		return items(w.api(member, "conversations.history", url.Values{"channel": {"D0MEMBER"}})["messages"])
 	}
-	w.until("a direct message", func() bool { return strings.Contains(toJSON(t, told()), "cannot answer there: the channel is archived") })
+	w.until("a direct message", func() bool {
+		return strings.Contains(toJSON(t, told()), "cannot answer there: the channel is archived")
+	})
 	w.until("the machine sleeps", func() bool {
 		machines := flyList(t, "http://"+w.fly, "test-app", "machines")
 		return len(machines) == 1 && machines[0]["state"] == "stopped"
