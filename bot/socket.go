@@ -106,9 +106,12 @@ func (b *Bot) connect(ctx context.Context, queues []chan func(), ready func()) e
 		if err != nil && isTokenError(err) {
 			return fmt.Errorf("SLACK_APP_TOKEN: %w: %w; take it again from the app's page Basic Information", ErrToken, err)
 		}
-		if time.Since(began) > lasting {
+		switch lived := time.Since(began); {
+		case lived > lasting:
 			pause = 0
-		} else {
+		case lived > 2*max(pause, firstPause): // it was of some use
+			pause = firstPause
+		default:
 			pause = min(max(pause*2, firstPause), maxPause)
 		}
 		if after := retryAfter(err); after > pause {
