@@ -44,3 +44,6 @@ func (q *Queue) Replace(name, text string) error {
 	}
 	return nil
 }
+
+// Commands are those that the rights of the user are checked for.
+func Commands() []string { return commands() }

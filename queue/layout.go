@@ -21,6 +21,7 @@ package queue
 //	own:OWNER     set     keys leased by that replica
 //	wake          list    doorbell tokens, at most 4
 //	ctl:OWNER     list    keys whose job was cancelled, and "" to look up
+//	never         -       never there: every script declares it (Queue.run)
 //
 // What holds between any two scripts, and is checked after every operation by the model test:
 //

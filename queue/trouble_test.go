@@ -136,7 +136,7 @@ func TestFailover(t *testing.T) {
 	t.Parallel()
 	old, fresh := startRedis(t), startRedis(t)
 	_, port, _ := net.SplitHostPort(old.addr)
-	if err := fresh.admin.SlaveOf(t.Context(), "127.0.0.1", port).Err(); err != nil {
+	if err := fresh.admin.ReplicaOf(t.Context(), "127.0.0.1", port).Err(); err != nil {
 		t.Fatal(err)
 	}
 	l := newLoad(t, old)
@@ -151,10 +151,10 @@ func TestFailover(t *testing.T) {
 	l.until("the other one has all", func() bool {
 		return offset(old.admin, "master_repl_offset") == offset(fresh.admin, "slave_repl_offset")
 	})
-	l.check(fresh.admin.SlaveOf(t.Context(), "NO", "ONE").Err())
+	l.check(fresh.admin.ReplicaOf(t.Context(), "NO", "ONE").Err())
 	l.via.lead(fresh.addr)
 	_, port, _ = net.SplitHostPort(fresh.addr)
-	l.check(old.admin.SlaveOf(t.Context(), "127.0.0.1", port).Err())
+	l.check(old.admin.ReplicaOf(t.Context(), "127.0.0.1", port).Err())
 	l.check(old.admin.ClientUnpause(t.Context()).Err())
 	l.redis = fresh
 	l.more(40)
@@ -745,7 +745,8 @@ func TestResharding(t *testing.T) {
 	set(a, "MIGRATING", id(b))
 	move(10)
 	l.until("the log says that it waits", func() bool { return l.logged("level=WARN").with("code=TRYAGAIN ") })
-	for move(50) > 0 {
+	for moved := 1; moved > 0; {
+		moved = move(50)
 	}
 	for _, r := range []*redisProc{b, a, nodes[(from+2)%3]} {
 		set(r, "NODE", id(b))

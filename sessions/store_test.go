@@ -2,7 +2,11 @@ package sessions
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -192,6 +196,27 @@ func TestThread(t *testing.T) {
 	for _, key := range []string{"", "T:C", "T:C:1:2", ":C:1", "T::1", "T:C:"} {
 		if got, ok := ParseThread(key); ok {
 			t.Errorf("ParseThread(%q) = %+v", key, got)
+		}
+	}
+}
+
+// TestStoreCommands: the rights that a start asks for are those of every command in the scripts.
+func TestStoreCommands(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("*.lua")
+	if err != nil || len(files) < 2 {
+		t.Fatalf("scripts: %v, %v", files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`redis\.call\('([A-Z]+)'`).FindAllSubmatch(text, -1) {
+			name := strings.ToLower(string(m[1]))
+			if !slices.ContainsFunc(storeCommands(), func(line string) bool { return strings.HasPrefix(line, name+" ") }) {
+				t.Errorf("%s calls %s, which storeCommands does not have", file, name)
+			}
 		}
 	}
 }
