@@ -25,8 +25,9 @@ import (
 func TestStrike(t *testing.T) {
 	t.Parallel()
 	redis := redisServer(t)
-	strikes(t, "FLAUDEBOT_TEST_STRIKES", 2, cleanRun(t, redis), []string{"killed before", "killed after"}, func(t *testing.T, at int, manner string) *ledger {
-		return newLedger(t, redis, at, manner == "killed after")
+	strikes(t, "FLAUDEBOT_TEST_STRIKES", 2, cleanRun(t, redis), []string{"killed before", "killed after"}, func(t *testing.T, s *striker, manner string) *ledger {
+		s.after = manner == "killed after"
+		return setLedger(t, redis, s, false)
 	})
 }
 
@@ -36,8 +37,8 @@ func TestStrike(t *testing.T) {
 func TestPause(t *testing.T) {
 	t.Parallel()
 	redis := redisServer(t)
-	strikes(t, "FLAUDEBOT_TEST_PAUSES", 1, cleanRun(t, redis), []string{"paused at"}, func(t *testing.T, at int, _ string) *ledger {
-		return setLedger(t, redis, &striker{at: at}, true)
+	strikes(t, "FLAUDEBOT_TEST_PAUSES", 1, cleanRun(t, redis), []string{"paused at"}, func(t *testing.T, s *striker, _ string) *ledger {
+		return setLedger(t, redis, s, true)
 	})
 }
 
@@ -56,13 +57,19 @@ func cleanRun(t *testing.T, redis string) []string {
 
 // strikes strikes around a sample of those requests in each of the manners, or around those that the environment's variable names: all, their
 // numbers, or WORD:N for N of those with the word in their name. set sets the stage for one.
-func strikes(t *testing.T, env string, sample int, requests, manners []string, set func(t *testing.T, at int, manner string) *ledger) {
+func strikes(t *testing.T, env string, sample int, requests, manners []string, set func(t *testing.T, s *striker, manner string) *ledger) {
 	t.Helper()
 	type one struct {
 		at     int
 		manner string
 	}
 	var all []one
+	wanted := os.Getenv(env)
+	word, number, byWord := strings.Cut(wanted, ":")
+	if !byWord {
+		word = ""
+	}
+	requests = slices.DeleteFunc(requests, func(r string) bool { return !strings.Contains(r, word) })
 	for at := 1; at <= len(requests); at++ {
 		for _, m := range manners {
 			all = append(all, one{at, m})
@@ -73,14 +80,12 @@ func strikes(t *testing.T, env string, sample int, requests, manners []string, s
 		seed = s
 	}
 	low, high := 0, 0
-	wanted := os.Getenv(env)
 	if k, err := fmt.Sscanf(wanted, "%d-%d", &low, &high); k == 2 && err == nil {
 		all = slices.DeleteFunc(all, func(s one) bool { return s.at < low || s.at > high })
 		sample = len(all)
 	} else if wanted == "all" {
 		sample = len(all)
-	} else if word, number, ok := strings.Cut(wanted, ":"); ok {
-		all = slices.DeleteFunc(all, func(s one) bool { return !strings.Contains(requests[s.at-1], word) })
+	} else if byWord {
 		k, _ := strconv.Atoi(number)
 		sample = min(k, len(all))
 	} else if k, err := strconv.Atoi(wanted); err == nil {
@@ -99,7 +104,7 @@ func strikes(t *testing.T, env string, sample int, requests, manners []string, s
 		t.Run(fmt.Sprintf("%s request %d", s.manner, s.at), func(t *testing.T) {
 			t.Parallel()
 			began := time.Now()
-			l := set(t, s.at, s.manner)
+			l := set(t, &striker{at: s.at, only: word}, s.manner)
 			defer func() {
 				what, _ := l.striker.landed()
 				sum.add(t, s.manner, what, time.Since(began))

@@ -22,8 +22,9 @@ import (
 // it is passed on, or just after it took effect, with its answer lost. Or it pauses the replica: then the request takes effect, and
 // its answer is there when the replica wakes up.
 type striker struct {
-	at    int  // number of the request, from 1; 0: none
-	after bool // it takes effect first
+	at    int    // number of the request, from 1; 0: none
+	only  string // requests with this word in their name alone are counted
+	after bool   // it takes effect first
 	kill  func()
 	pause func() // nil: it kills
 
@@ -40,8 +41,11 @@ func (s *striker) hit(what string) bool {
 	if s.what != "" {
 		return false
 	}
-	s.count++
 	s.all = append(s.all, what)
+	if !strings.Contains(what, s.only) {
+		return false
+	}
+	s.count++
 	if s.count != s.at {
 		return false
 	}
