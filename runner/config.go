@@ -86,12 +86,13 @@ func ConfigFromEnv(getenv func(string) string) (Config, error) {
 	return c, nil
 }
 
-func (c Config) own() string       { return filepath.Join(c.Data, ".flaudebot") } // nobody else's
-func (c Config) workspace() string { return filepath.Join(c.Data, "workspace") }
-func (c Config) claudeDir() string { return filepath.Join(c.Data, "claude") } // CLAUDE_CONFIG_DIR, as in the seed system
-func (c Config) home() string      { return filepath.Join(c.Data, "home") }
-func (c Config) socket() string    { return filepath.Join(c.RunDir, "runner.sock") }
-func (c Config) gitSocket() string { return filepath.Join(c.RunDir, "git.sock") }
+func (c Config) own() string         { return filepath.Join(c.Data, ".flaudebot") } // nobody else's
+func (c Config) workspace() string   { return filepath.Join(c.Data, "workspace") }
+func (c Config) attachments() string { return filepath.Join(c.workspace(), "attachments") }
+func (c Config) claudeDir() string   { return filepath.Join(c.Data, "claude") } // CLAUDE_CONFIG_DIR, as in the seed system
+func (c Config) home() string        { return filepath.Join(c.Data, "home") }
+func (c Config) socket() string      { return filepath.Join(c.RunDir, "runner.sock") }
+func (c Config) gitSocket() string   { return filepath.Join(c.RunDir, "git.sock") }
 
 // lock keeps a second runner from the volume: two that resume one conversation would lose one of its branches. The
 // system unlocks it when the process ends, however it does.
@@ -154,7 +155,8 @@ func (c Config) makeGitSettings() error {
 	return nil
 }
 
-// tidy removes what a runner that was killed left half done: files that were to replace others, and clones.
+// tidy sees to what a runner that was killed left half done: files that were to replace others, clones, and a folder that was not
+// handed over yet.
 func (c Config) tidy() {
 	for _, pattern := range []string{
 		filepath.Join(c.own(), "*.new"), filepath.Join(c.own(), "turns", "*.new"),
@@ -166,5 +168,8 @@ func (c Config) tidy() {
 				c.Log.Warn("left half done, and not removed", "name", name, "err", err)
 			}
 		}
+	}
+	if c.UID >= 0 {
+		_ = os.Lchown(c.attachments(), c.UID, c.UID) // there may be none
 	}
 }

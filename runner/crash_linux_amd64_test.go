@@ -169,9 +169,14 @@ func (c *crash) play(program string) {
 		c.m.cfg.UID = 12345
 	}
 	c.boot()
-	for i, linger := range []int{0, 60, 0, 0} {
-		if i == 3 {
+	for i := 0; !c.final; i++ {
+		// A run may make some steps fewer than the clean one: it goes on until it was struck.
+		if i >= 3 && (c.blow.At == 0 || c.hit()) || i == 6 {
 			c.lookBack()
+		}
+		linger := 0
+		if i == 1 {
+			linger = 60
 		}
 		line := fmt.Sprint("L", i+1)
 		turn := crashTurn{Turn: c.m.turn("ledger: " + c.ledger + " " + line), line: line}
@@ -230,6 +235,13 @@ func (c *crash) step(what string) {
 	if len(c.steps) == c.blow.At {
 		c.struck = what
 	}
+}
+
+// hit reports whether the blow has fallen.
+func (c *crash) hit() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.struck != ""
 }
 
 // dead reports whether process 1 has ended; with wait it waits for that.
@@ -301,10 +313,7 @@ func (c *crash) run(turn *crashTurn) {
 	c.t.Helper()
 	for begun := false; !c.once(turn, &begun); c.boot() {
 		c.dead(true)
-		c.mu.Lock()
-		struck := c.struck != ""
-		c.mu.Unlock()
-		if !struck || turn.want != "" {
+		if !c.hit() || turn.want != "" {
 			continue
 		}
 		turn.want, turn.ran = "runs", c.lines(turn.line)

@@ -126,7 +126,7 @@ func (t *turn) placeFiles() error {
 	if len(t.Files) == 0 {
 		return nil
 	}
-	dir := filepath.Join(t.cfg.workspace(), "attachments")
+	dir := t.cfg.attachments()
 	if err := t.cfg.makeOwned(dir); err != nil {
 		return err
 	}
@@ -155,16 +155,16 @@ func (t *turn) placeFiles() error {
 	return nil
 }
 
-// makeOwned makes a folder of Claude's user. One that is there may be the runner's still: it died before it handed it over.
+// makeOwned makes a folder of Claude's user.
 func (c Config) makeOwned(dir string) error {
-	info, err := os.Lstat(dir)
-	switch {
-	case err == nil && !info.IsDir():
-		return fmt.Errorf("%s is in the way: it is no folder", dir)
-	case err != nil:
-		if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // one machine, one person
-			return err
+	if info, err := os.Lstat(dir); err == nil {
+		if !info.IsDir() {
+			return fmt.Errorf("%s is in the way: it is no folder", dir)
 		}
+		return nil
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // one machine, one person
+		return err
 	}
 	if c.UID >= 0 {
 		return os.Lchown(dir, c.UID, c.UID)

@@ -3,4 +3,4 @@
 package main
 
 // unfenced: who overslept a lease goes on until somebody says so.
-func unfenced() []piece { return []piece{pauses("/machines/:24")} }
+func unfenced() []piece { return []piece{pauses("/machines/:12")} }

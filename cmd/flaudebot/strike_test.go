@@ -119,6 +119,16 @@ func idle(command string) bool {
 	return slices.Contains([]string{"HELLO", "CLIENT", "PING", "BLPOP", "INFO"}, command)
 }
 
+// stageOf names the stage that a command writes.
+func stageOf(raw []byte) string {
+	for _, stage := range []string{"starting", "started", "result", "posting", "posted"} {
+		if bytes.Contains(raw, []byte("\r\n"+stage+"\r\n")) {
+			return " " + stage
+		}
+	}
+	return ""
+}
+
 func (s *striker) redisConn(client net.Conn, upstream string) {
 	defer func() { _ = client.Close() }()
 	server, err := net.Dial("tcp", upstream)
@@ -152,7 +162,7 @@ func (s *striker) redisConn(client net.Conn, upstream string) {
 		if err != nil {
 			return
 		}
-		struck := !idle(name) && s.hit("redis "+name)
+		struck := !idle(name) && s.hit("redis "+name+stageOf(raw))
 		if struck && !s.after {
 			s.kill()
 			return
