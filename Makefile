@@ -28,8 +28,8 @@ FENCES = nofence_queue nofence_clock nofence_runner nofence_look nofence
 crash: ## kill and pause a replica around each of its requests, kill a runner before each of its steps, take the fences out (about an hour)
 	@log=$$(mktemp) && trap "rm -f $$log" EXIT && set -o pipefail && bad=0 && \
 	run() { "$$@" 2>&1 | tee -a $$log | grep --line-buffered -vE '^=== |http: proxy error' || bad=1; } && \
-	FLAUDEBOT_TEST_STRIKES=all run $(CRASH) -run '^TestStrike$$' -parallel 8 ./cmd/flaudebot; \
-	FLAUDEBOT_TEST_PAUSES=all run $(CRASH) -run '^TestPause$$' -parallel 8 ./cmd/flaudebot; \
+	FLAUDEBOT_TEST_STRIKES=all run $(CRASH) -run '^TestStrike$$' -parallel 12 ./cmd/flaudebot; \
+	FLAUDEBOT_TEST_PAUSES=all run $(CRASH) -run '^TestPause$$' -parallel 12 ./cmd/flaudebot; \
 	FLAUDEBOT_TEST_CRASHES=all run $(CRASH) -run '^TestCrashes$$' -parallel 4 ./runner; \
 	for fence in $(FENCES); do run $(CRASH) -tags $$fence -run '^TestWithout' ./cmd/flaudebot ./runner; done; \
 	echo; grep -E '(TestStrike|TestPause|crashes of the runner): |^--- .*TestWithout' $$log; exit $$bad
