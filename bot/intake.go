@@ -485,7 +485,7 @@ func (b *Bot) postEphemeral(ctx context.Context, channel, thread, user string, a
 const sayTime = 2500 * time.Millisecond
 
 // once does something that shows, one time for the key: it is noted when it was done. Of the deliveries of a message that come at
-// once, one does it. If that fails, or dies, the event is not acked, and the next delivery does it. what it is about is asked first.
+// once, one does it. If that fails, or dies, the event is not acked, and the next delivery does it: look tells it that it may be done.
 func (b *Bot) once(ctx context.Context, in incoming, key string, do func(ctx context.Context, look bool) error) error {
 	if done, err := b.sessions.Noted(ctx, key); err != nil || done {
 		return err
@@ -494,7 +494,7 @@ func (b *Bot) once(ctx context.Context, in incoming, key string, do func(ctx con
 	if in.event.missed {
 		delivery = "missed at " + strconv.FormatInt(time.Now().Unix(), 10)
 	}
-	first, err := b.sessions.Once(ctx, key+":"+string(in.id())+":"+delivery)
+	first, err := b.sessions.Once(ctx, key+":"+delivery)
 	if err != nil || !first {
 		return err
 	}
