@@ -216,12 +216,12 @@ func TestCutBack(t *testing.T) {
 	l.more(30)
 	l.stopProducers()
 	lost := l.missing()
-	t.Logf("%d jobs accepted, %d of them lost with the end of the file, %d claimed anew that had run", l.accepted(), len(lost), l.again)
 	for _, j := range lost {
 		l.put(j)
 	}
 	l.close()
 	l.drain()
+	t.Logf("%d jobs accepted, %d of them lost with the end of the file, %d claimed anew that had run", l.accepted(), len(lost), l.again)
 	if l.fell > 0 {
 		t.Errorf("%d claims had a fence that was not above the one before", l.fell)
 	}
@@ -465,8 +465,8 @@ func (l *load) start() {
 		}
 	}
 	l.put(job("long", "long"))
-	for range 2 {
-		l.replicas = append(l.replicas, work(l.T, l.queue(), l.handle))
+	for _, q := range []*queue.Queue{q, l.queue()} { // one of them enqueues as well, as a bot does
+		l.replicas = append(l.replicas, work(l.T, q, l.handle))
 	}
 	l.until("the long job runs", func() bool { return l.has("long") })
 	l.startProducers()
