@@ -16,7 +16,7 @@ import (
 
 // Finish implements [sessions.Front]: the answer is a message of its own, or several, since an edit notifies nobody.
 func (b *Bot) Finish(ctx context.Context, s sessions.Session, t sessions.Turn, liveTS string, o sessions.Outcome, look bool) error {
-	quiet := b.quiet(t) // the answer does not wait for an edit
+	b.mute(t) // the answer does not wait for an edit
 	posted := map[string]string{}
 	if look {
 		var err error
@@ -25,7 +25,7 @@ func (b *Bot) Finish(ctx context.Context, s sessions.Session, t sessions.Turn, l
 		}
 	}
 	err := b.postParts(ctx, s, t, o, posted)
-	quiet()
+	b.Quiet(t)
 	if isGone(err) {
 		b.log.WarnContext(ctx, "the thread takes no messages any more", "turn", t.ID, "err", err)
 		b.tellElsewhere(ctx, s, t, o, err)
@@ -192,7 +192,7 @@ var errThreadGone = errors.New("the thread's first message is gone")
 func (b *Bot) post(ctx context.Context, thread sessions.Thread, opts ...slack.MsgOption) (string, error) {
 	opts = append(opts, slack.MsgOptionTS(thread.TS), slack.MsgOptionDisableLinkUnfurl(), slack.MsgOptionDisableMediaUnfurl())
 	var ts string
-	err := b.patiently(ctx, func() error {
+	err := b.patiently(ctx, wholly(ctx, func(ctx context.Context) error {
 		_, at, msg, err := b.api.PostMessageWithResponseContext(ctx, thread.Channel, opts...)
 		ts = at
 		if err == nil && msg.ThreadTimestamp == "" {
@@ -200,7 +200,7 @@ func (b *Bot) post(ctx context.Context, thread sessions.Thread, opts ...slack.Ms
 			return errThreadGone
 		}
 		return err
-	})
+	}))
 	if err != nil {
 		return "", fmt.Errorf("post in %s: %w", thread.Key(), err)
 	}
@@ -277,12 +277,12 @@ func (b *Bot) eachOwn(ctx context.Context, thread sessions.Thread, oldest string
 }
 
 func (b *Bot) uploadAnswer(ctx context.Context, t sessions.Turn, name, text string) error {
-	return b.patiently(ctx, func() error {
+	return b.patiently(ctx, wholly(ctx, func(ctx context.Context) error {
 		_, err := b.api.UploadFileContext(ctx, slack.UploadFileParameters{
 			Filename: name, Title: "Answer", FileSize: len(text), Content: text, Channel: t.Thread.Channel, ThreadTimestamp: t.Thread.TS,
 		})
 		return err
-	})
+	}))
 }
 
 // settle makes the live message say that it is over, and marks the message. Best effort: the answer stands.

@@ -149,6 +149,22 @@ func (b *Bot) Close() { b.asides.Wait() }
 // Use gives the bot its sessions. It must be called before Run.
 func (b *Bot) Use(s Sessions) { b.sessions = s }
 
+// sendTimeout bounds a call of Slack that is waited for also when its turn is another replica's by now.
+const sendTimeout = 10 * time.Second
+
+// wholly has do make a call that is waited for once it is on its way, whatever becomes of ctx: the next owner of the turn looks for
+// what stands in the thread, and would not see what comes after.
+func wholly(ctx context.Context, do func(context.Context) error) func() error {
+	return func() error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
+		defer cancel()
+		return do(ctx)
+	}
+}
+
 // escape makes the three characters harmless that mean something in Slack's text.
 func escape(s string) string {
 	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(s)

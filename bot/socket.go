@@ -42,16 +42,26 @@ const (
 	lasting    = 15 * time.Second // a socket that lived so long was a good one
 )
 
-// Run receives until ctx ends. ready is called when Slack said hello. It is called once.
+// Run receives until ctx ends; what it has heard by then it stores and acks. ready is called when Slack said hello. It is called once.
 func (b *Bot) Run(ctx context.Context, ready func()) error {
 	leave := sync.OnceFunc(func() { close(b.left) })
 	defer leave()
 	defer context.AfterFunc(ctx, leave)()
 	g, ctx := errgroup.WithContext(ctx)
-	queues := make([]chan func(), lanes)
+	stay, drop := context.WithCancel(context.WithoutCancel(ctx))
+	defer drop()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(leaveTime, drop) })()
+	queues := make([]chan func(context.Context), lanes)
+	var working sync.WaitGroup
+	defer working.Wait()
 	for i := range queues {
-		queues[i] = make(chan func(), 256)
-		g.Go(func() error { return work(ctx, queues[i]) })
+		queues[i] = make(chan func(context.Context), 256)
+		defer close(queues[i]) // no socket is left that puts anything into it
+		working.Go(func() {
+			for do := range queues[i] {
+				do(stay)
+			}
+		})
 	}
 	g.Go(func() error { b.keepMarks(ctx); return nil })
 	caughtUp := make(chan struct{})
@@ -66,20 +76,9 @@ func (b *Bot) Run(ctx context.Context, ready func()) error {
 	return g.Wait()
 }
 
-func work(ctx context.Context, queue <-chan func()) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case do := <-queue:
-			do()
-		}
-	}
-}
-
 // connect keeps one Socket Mode connection up. It gives up on a refused token only. When Slack asks for a new connection the old one
 // is heard until Slack closes it, so that there is no gap.
-func (b *Bot) connect(ctx context.Context, queues []chan func(), ready func()) error {
+func (b *Bot) connect(ctx context.Context, queues []chan func(context.Context), ready func()) error {
 	var old sync.WaitGroup
 	defer old.Wait()
 	pause := time.Duration(0)
@@ -169,8 +168,9 @@ func (b *Bot) dial(ctx context.Context) (*connection, error) {
 type connection struct {
 	bot    *Bot
 	ws     *websocket.Conn
-	queues []chan func()
-	leave  chan struct{} // closed when Slack asks for another one
+	queues []chan func(context.Context)
+	heard  sync.WaitGroup // what came and is not acked yet
+	leave  chan struct{}  // closed when Slack asks for another one
 	left   sync.Once
 	up     bool // Slack said hello, and the socket has not ended since; of receive alone
 
@@ -183,11 +183,17 @@ var errSilent = errors.New("Slack is silent") //nolint:staticcheck // a name
 // receive hears the socket until it ends. It must never wait, or pings starve and Slack closes the socket.
 func (c *connection) receive(ctx context.Context, ready func()) error {
 	defer c.lost()
-	stop := context.AfterFunc(ctx, func() { _ = c.ws.Close() })
-	defer stop()
 	defer func() { _ = c.ws.Close() }()
-	alive := func() { _ = c.ws.SetReadDeadline(time.Now().Add(c.bot.cfg.Silence)) }
-	_ = c.ws.SetReadDeadline(time.Now().Add(helloTimeout))
+	stop := context.AfterFunc(ctx, func() { _ = c.ws.SetReadDeadline(time.Now()) })
+	defer stop()
+	wait := func(d time.Duration) {
+		_ = c.ws.SetReadDeadline(time.Now().Add(d))
+		if ctx.Err() != nil {
+			_ = c.ws.SetReadDeadline(time.Now())
+		}
+	}
+	alive := func() { wait(c.bot.cfg.Silence) }
+	wait(helloTimeout)
 	c.ws.SetPingHandler(func(data string) error {
 		alive()
 		_ = c.ws.WriteControl(websocket.PongMessage, []byte(data), time.Now().Add(time.Second)) // reading tells when it is broken
@@ -197,6 +203,9 @@ func (c *connection) receive(ctx context.Context, ready func()) error {
 		_, raw, err := c.ws.ReadMessage()
 		switch timeout := net.Error(nil); {
 		case err == nil:
+		case ctx.Err() != nil:
+			c.heard.Wait() // Slack sends at once what is left unacked, and so behind what is said meanwhile
+			return ctx.Err()
 		case errors.As(err, &timeout) && timeout.Timeout():
 			c.bot.missedSomething() // what went into it is lost, unless Slack sends it again
 			return errSilent
@@ -304,7 +313,9 @@ func (c *connection) take(ctx context.Context, e envelope) {
 			c.ack(ctx, e.ID, nil)
 			return
 		}
-		do := func() {
+		c.heard.Add(1)
+		do := func(ctx context.Context) {
+			defer c.heard.Done()
 			if err := b.take(ctx, outer); err != nil {
 				b.log.WarnContext(ctx, "event not stored, and so not acked", "err", err)
 				b.missedSomething() // Slack may give up before it can be
@@ -315,6 +326,7 @@ func (c *connection) take(ctx context.Context, e envelope) {
 		select {
 		case c.queues[lane(outer.Event)] <- do:
 		default: // too much at once: Slack sends it again
+			c.heard.Done()
 			b.log.WarnContext(ctx, "event left to Slack: too many wait")
 			b.missedSomething()
 		}

@@ -145,13 +145,10 @@ func (b *Bot) show(ctx context.Context, l *live) {
 	}
 }
 
-// editTimeout bounds one edit.
-const editTimeout = 10 * time.Second
-
 // edit edits a live message. An edit that was sent is waited for also when the turn is over: left alone, it could take effect
 // after the one that settles the message.
 func (b *Bot) edit(ctx context.Context, l *live, text string, blocks []slack.Block) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), editTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
 	defer cancel()
 	_, _, _, err := b.api.UpdateMessageContext(ctx, l.thread.Channel, l.ts, slack.MsgOptionText(text, false), slack.MsgOptionBlocks(blocks...))
 	return err
@@ -173,17 +170,22 @@ func (b *Bot) forget(l *live) {
 	}
 }
 
-// quiet ends the editing of a turn's live message. wait returns when nothing comes any more.
-func (b *Bot) quiet(t sessions.Turn) (wait func()) {
+// mute ends the editing of a turn's live message, and returns it.
+func (b *Bot) mute(t sessions.Turn) *live {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	l := b.lives[string(t.ID)]
-	delete(b.lives, string(t.ID))
-	b.mu.Unlock()
-	if l == nil {
-		return func() {}
+	if l != nil {
+		l.stop()
 	}
-	l.stop()
-	return l.done.Wait
+	return l
+}
+
+// Quiet implements [sessions.Front].
+func (b *Bot) Quiet(t sessions.Turn) {
+	if l := b.mute(t); l != nil {
+		l.done.Wait()
+	}
 }
 
 // liveMessage shows a running turn.

@@ -196,6 +196,9 @@ func TestTakeover(t *testing.T) {
 						t.Errorf("the outcome is %+v", out)
 					}
 					b.wasOnce(one)
+					if c.stage != stageDone && !b.front.wasQuieted(one.ID) {
+						t.Error("the first owner let the turn go before its live message was quiet")
+					}
 					if kind == KindOnce {
 						b.have(0, 0)
 						return

@@ -171,6 +171,9 @@ type Front interface {
 	// Progress changes the live message. It does not block and may drop all but the newest. ctx is the
 	// claim's: when it ends, the message is another owner's.
 	Progress(ctx context.Context, s Session, t Turn, liveTS string, p Progress)
+	// Quiet ends the changing of the live message by this owner. It returns when no change is on its way any more, after some
+	// seconds at most: one that arrives after the next owner's last would stay.
+	Quiet(t Turn)
 	// Finish posts what of the outcome is not in the thread yet and settles the live message. It
 	// returns nil only when every part stands in the thread, or when the thread can take none any more.
 	Finish(ctx context.Context, s Session, t Turn, liveTS string, o Outcome, look bool) error

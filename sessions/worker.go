@@ -45,6 +45,7 @@ func (sv *Service) handle(ctx context.Context, c *queue.Claim) queue.Verdict {
 		w.log.InfoContext(ctx, "turn finished")
 		return queue.Done()
 	case ctx.Err() != nil || errors.Is(err, queue.ErrLost):
+		sv.cfg.Front.Quiet(t)
 		w.log.InfoContext(ctx, "turn let go", "err", err, "cause", context.Cause(ctx))
 		return queue.Handoff()
 	case w.hopeless(err):

@@ -585,6 +585,7 @@ type fakeFront struct {
 	deaf    int            // guarded by mu; so many notices fail
 	mute    int            // guarded by mu; so many recalls fail
 	looks   int            // guarded by mu; how often it was to look back
+	quieted []TurnID       // guarded by mu
 	lose    map[string]int // guarded by mu; :: part → so many posts of it take effect and their answer is lost
 }
 
@@ -627,6 +628,19 @@ func (f *fakeFront) Progress(_ context.Context, _ Session, _ Turn, _ string, p P
 	if p.Note != "" {
 		f.notes = append(f.notes, p.Note)
 	}
+}
+
+func (f *fakeFront) Quiet(t Turn) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.quieted = append(f.quieted, t.ID)
+}
+
+// wasQuieted reports whether an owner of the turn has let its live message go.
+func (f *fakeFront) wasQuieted(turn TurnID) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Contains(f.quieted, turn)
 }
 
 func (f *fakeFront) Finish(ctx context.Context, s Session, t Turn, _ string, o Outcome, look bool) error {
