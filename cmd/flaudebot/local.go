@@ -31,6 +31,7 @@ type worldFlags struct {
 	data               string // folder; empty: a temporary one, removed at the end
 	agent              string // scripted, cli or auto
 	redis              string // demo only
+	generosity         int    // of Slack's rate limits
 }
 
 func (f *worldFlags) register(flags *flag.FlagSet) {
@@ -39,6 +40,11 @@ func (f *worldFlags) register(flags *flag.FlagSet) {
 	flags.StringVar(&f.claude, "claude", "127.0.0.1:8702", "`address` of the Messages API")
 	flags.StringVar(&f.data, "data", "", "`folder` that is kept; without it a temporary one that is removed at the end")
 	flags.StringVar(&f.agent, "agent", "scripted", "who answers: `scripted`, cli (the real Claude Code against scripted answers) or auto (the real one, with your credential)")
+}
+
+// registerLimits registers what only `local` has.
+func (f *worldFlags) registerLimits(flags *flag.FlagSet) {
+	flags.IntVar(&f.generosity, "generosity", 1, "how many `times` the calls a minute that Slack promises it grants")
 }
 
 func (f *worldFlags) check() error {
@@ -62,6 +68,7 @@ func local(ctx context.Context, c cli) error {
 	var f worldFlags
 	flags := flag.NewFlagSet("local", flag.ContinueOnError)
 	f.register(flags)
+	f.registerLimits(flags)
 	if err := c.parse(flags); err != nil {
 		return err
 	}
@@ -121,7 +128,7 @@ func (w *world) open() error {
 	}
 	agent, note := w.describeAgent()
 	slack, err := localslack.New(localslack.Config{
-		Dir: filepath.Join(w.dir, "slack"), Agent: agent, Note: note, RateLimits: true, Log: w.log.With("stand_in", "slack"),
+		Dir: filepath.Join(w.dir, "slack"), Agent: agent, Note: note, RateLimits: true, Generosity: w.flags.generosity, Log: w.log.With("stand_in", "slack"),
 	})
 	if err != nil {
 		return err

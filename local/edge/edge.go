@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -57,6 +58,7 @@ func trimBrackets(h string) string {
 // Fault is one way to misbehave. Without Status, Body, Drop or DelayMS it does nothing.
 type Fault struct {
 	Method      string `json:"method"`       // the call's name, as the server names it; "" = any
+	Spare       string `json:"spare"`        // calls with a bearer token that begins so are left alone; "" = none
 	Nth         int    `json:"nth"`          // the n-th such call from now on, once; 0 = every one
 	Status      int    `json:"status"`       // answer with this HTTP status
 	Body        string `json:"body"`         // answer with this instead of what the server would say: JSON, or else it is sent as HTML
@@ -94,12 +96,15 @@ func (f *Faults) Add(fault Fault) {
 	f.rules = append(f.rules, &fault)
 }
 
-// Take returns the fault that applies to this call of method, and counts it.
-func (f *Faults) Take(method string) (Fault, bool) {
+// Take returns the fault that applies to this call of method with a bearer token, and counts it.
+func (f *Faults) Take(method, token string) (Fault, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i, rule := range f.rules {
 		if rule.Method != "" && rule.Method != method {
+			continue
+		}
+		if rule.Spare != "" && strings.HasPrefix(token, rule.Spare) {
 			continue
 		}
 		if rule.Nth > 1 {
@@ -118,7 +123,7 @@ func (f *Faults) Take(method string) (Fault, bool) {
 // server's own form of an error with the given status.
 func (f *Faults) Wrap(next http.Handler, name func(*http.Request) string, refuse func(http.ResponseWriter, int)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fault, ok := f.Take(name(r))
+		fault, ok := f.Take(name(r), strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
 		if !ok {
 			next.ServeHTTP(w, r)
 			return

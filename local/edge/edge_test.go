@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -135,6 +136,19 @@ func TestFaults(t *testing.T) {
 			if w.Code != c.status || w.Body.String() != c.fault.Body || w.Header().Get("Content-Type") != c.kind || w.Header().Get("Retry-After") != c.after {
 				t.Errorf("%+v: answer = %d %v %s", c.fault, w.Code, w.Header(), w.Body)
 			}
+		}
+	})
+	t.Run("whose token is spared is left alone, and not counted", func(t *testing.T) {
+		t.Parallel()
+		faults := &edge.Faults{}
+		faults.Add(edge.Fault{Spare: "xoxp-", Nth: 2, Status: 503})
+		var got []bool
+		for _, token := range []string{"xoxb-1", "xoxp-1", "xoxb-1"} {
+			_, hit := faults.Take("a", token)
+			got = append(got, hit)
+		}
+		if !slices.Equal(got, []bool{false, false, true}) {
+			t.Errorf("hit = %v, want the second call of those that are not spared", got)
 		}
 	})
 	t.Run("an empty body clears them, also over HTTP", func(t *testing.T) {

@@ -81,7 +81,8 @@ func (s *Server) allowed(w http.ResponseWriter, c *call, name string, m method) 
 	if !s.cfg.RateLimits || !(c.caller.bot || c.app) {
 		return true
 	}
-	key, limit, burst, code := name, rate.Limit(float64(m.perMinute)/60), m.perMinute/2, "ratelimited"
+	perMinute := m.perMinute * s.cfg.Generosity
+	key, limit, burst, code := name, rate.Limit(float64(perMinute)/60), perMinute/2, "ratelimited"
 	if m.perMinute == 0 {
 		key, limit, burst, code = name+" "+c.str("channel"), 1, postBurst, "rate_limited"
 	}

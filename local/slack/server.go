@@ -34,6 +34,7 @@ type Config struct {
 	Dir          string // reserved for what is kept; messages live in memory
 	Agent, Note  string // who answers, for the page
 	RateLimits   bool
+	Generosity   int             // how many times the calls a minute that it grants at least Slack grants; 0: 1
 	AckTimeout   time.Duration   // 3 s
 	PingInterval time.Duration   // 10 s
 	RefreshAfter time.Duration   // life of a connection: 1 h
@@ -79,6 +80,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	cfg.Generosity = max(cfg.Generosity, 1)
 	if cfg.RetryDelays == nil {
 		cfg.RetryDelays = []time.Duration{0, time.Minute, 5 * time.Minute}
 	}
