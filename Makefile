@@ -7,7 +7,7 @@ LINT := GOLANGCI_LINT_CACHE=$(CURDIR)/.tools/lint-cache $(GO) tool -modfile=tool
 CLAUDE_PIN := tools/claude-code
 IMAGE ?= registry.fly.io/$(FLAUDEBOT_FLY_APP):session
 
-.PHONY: help demo build test crash mutants lint fmt images deploy
+.PHONY: help demo build test crash chaos mutants lint fmt images deploy
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z\/-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ crash: ## kill and pause a replica around each of its requests, kill a runner be
 	FLAUDEBOT_TEST_CRASHES=all run $(CRASH) -run '^TestCrashes$$' -parallel 4 ./runner; \
 	for fence in $(FENCES); do run $(CRASH) -tags $$fence -run '^TestWithout' ./cmd/flaudebot ./runner; done; \
 	echo; grep -E '(TestStrike|TestPause|crashes of the runner): |^--- .*TestWithout' $$log; exit $$bad
+
+chaos: ## let everything fail at random under load, and draw up a ledger (about 20 minutes)
+	FLAUDEBOT_TEST_CHAOS=1 $(GO) test -count=1 -timeout 2h -run '^TestChaos$$' -v ./cmd/flaudebot
 
 mutants: ## change every statement and comparison of the queue's scripts, and have the tests notice (about half an hour)
 	FLAUDEBOT_TEST_MUTANTS=all $(GO) test -count=1 -timeout 4h -run '^TestMutants$$' -v ./queue

@@ -273,6 +273,11 @@ func (w *slackWorld) thread(channel, ts string) []message {
 	res := w.api(admin, "conversations.replies", url.Values{
 		"channel": {channel}, "ts": {ts}, "include_all_metadata": {"true"}, "limit": {"1000"},
 	})
+	return messagesOf(res)
+}
+
+// messagesOf are those of an answer of Slack that carry a turn's metadata.
+func messagesOf(res map[string]any) []message {
 	var out []message
 	for _, m := range items(res["messages"]) {
 		meta, _ := m["metadata"].(map[string]any)
