@@ -18,7 +18,9 @@ func (r *replica) listen(ctx context.Context) {
 		}
 		switch {
 		case err == nil && strings.HasSuffix(got[0], "wake"):
-			r.seek()
+			if r.seek(); r.left() { // it was waiting for a ring as it was told to leave
+				r.ringOthers(ctx)
+			}
 		case err == nil:
 			r.cancelled(got[1])
 		case errors.Is(err, redis.Nil): // nothing for Poll: look anyway
@@ -31,12 +33,26 @@ func (r *replica) listen(ctx context.Context) {
 	}
 }
 
-// ears are where to listen. Without a free slot the doorbell is left to others: a token would be swallowed.
+// left reports whether the replica takes no more work.
+func (r *replica) left() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.leaving
+}
+
+// ringOthers rings for another replica if work is left.
+func (r *replica) ringOthers(ctx context.Context) {
+	if _, err := r.q.step(ctx, 0, nil); err != nil && ctx.Err() == nil {
+		r.q.log.DebugContext(ctx, "the others are not rung for", "err", err)
+	}
+}
+
+// ears are where to listen. Without a free slot, and by who leaves, the doorbell is left to others: a token would be swallowed.
 func (r *replica) ears() []string {
 	box, wake := r.q.prefix+"ctl:"+r.q.cfg.Owner, r.q.prefix+"wake"
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.deaf = r.free+r.asked <= 0; r.deaf {
+	if r.deaf = r.leaving || r.free+r.asked <= 0; r.deaf {
 		return []string{box}
 	}
 	return []string{box, wake}

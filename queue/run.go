@@ -29,7 +29,7 @@ func (q *Queue) Run(ctx context.Context, handle Handler) error {
 	defer stopLive()
 	r.start = func(c *Claim) func() { return r.startUnder(work, c) }
 	stop := context.AfterFunc(ctx, func() {
-		r.leave()
+		r.leave(live)
 		stopWork(ErrDraining)
 	})
 	defer stop()
@@ -89,7 +89,7 @@ func (r *replica) dispatch(ctx context.Context) {
 		if t.through {
 			return
 		}
-		if len(t.done) == 0 && t.slots == 0 {
+		if len(t.done) == 0 && t.slots == 0 && !t.adopt {
 			r.wait(ctx)
 			continue
 		}
@@ -105,6 +105,9 @@ func (r *replica) dispatch(ctx context.Context) {
 		}
 		r.q.ill.ails(ctx, "claim", err)
 		r.failed(t)
+		if t.leaving && time.Now().After(quit) { // what it may have claimed is left to run out
+			r.sure()
+		}
 		pause(ctx, again)
 		again = min(2*again, time.Second)
 		late = slices.DeleteFunc(t.done, func(c *Claim) bool {
@@ -122,9 +125,10 @@ func (r *replica) dispatch(ctx context.Context) {
 func (r *replica) next(late []*Claim) round {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t := round{done: append(late, r.ended...), leaving: r.leaving, through: r.leaving && r.free == r.slots}
+	t := round{done: append(late, r.ended...), leaving: r.leaving, through: r.leaving && r.free == r.slots && r.doubts == 0}
 	r.ended = nil
-	if r.leaving {
+	if r.leaving { // what it may have claimed without knowing is handed over too
+		t.adopt = r.doubts > 0 && len(t.done) == 0
 		return t
 	}
 	// While it is not known what was claimed, what is done is finished alone: it may be the first job of a
@@ -199,6 +203,13 @@ func (r *replica) failed(t round) {
 	if t.claim > 0 {
 		r.doubts++
 	}
+}
+
+// sure has the replica care no more for what it may have claimed.
+func (r *replica) sure() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.doubts = 0
 }
 
 // reserve takes a slot for a job that is about to be enqueued, to claim it in the same call if it need not wait.
@@ -285,12 +296,16 @@ func (r *replica) seek() {
 	r.ring()
 }
 
-// leave ends claiming.
-func (r *replica) leave() {
+// leave ends claiming, and leaves the doorbell to the others: a ring for what is handed over must not end here.
+func (r *replica) leave(ctx context.Context) {
 	r.mu.Lock()
 	r.leaving = true
 	r.mu.Unlock()
 	r.ring()
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	r.wakeListener(ctx)
+	r.ringOthers(ctx)
 }
 
 func (r *replica) startUnder(work context.Context, c *Claim) (begin func()) {
