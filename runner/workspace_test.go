@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -192,3 +193,40 @@ func TestClone(t *testing.T) {
 
 // pathWith is a PATH with a folder in front.
 func (m *machine) pathWith(dir string) string { return "PATH=" + dir + ":" + os.Getenv("PATH") }
+
+// TestTidy: what a runner that was killed left half done does not stay, nor is it in the way.
+func TestTidy(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	if os.Geteuid() == 0 {
+		m.cfg.UID = 12345
+	}
+	own, ws := m.cfg.own(), m.cfg.workspace()
+	for _, name := range []string{
+		filepath.Join(own, "fence.new"), filepath.Join(own, "gitconfig.new"), m.cfg.turnFile("a", ".json.new"),
+		filepath.Join(own, "cloning-repo", "x"), filepath.Join(ws, ".cloning-repo", "x"), filepath.Join(ws, "attachments", "a"),
+	} {
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.boot()
+	for _, pattern := range []string{filepath.Join(own, "*.new"), filepath.Join(own, "turns", "*"), filepath.Join(own, "cloning-*"), filepath.Join(ws, ".cloning-*")} {
+		if left, err := filepath.Glob(pattern); err != nil || len(left) > 0 {
+			t.Errorf("left = %q, %v", left, err)
+		}
+	}
+	if raw, err := os.ReadFile(filepath.Join(m.cfg.home(), ".gitconfig")); err != nil || !strings.Contains(string(raw), "directory = *") {
+		t.Errorf("Git's settings = %q, %v", raw, err)
+	}
+	info, err := os.Stat(m.cfg.attachments())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); m.cfg.UID >= 0 && (!ok || int(st.Uid) != m.cfg.UID) {
+		t.Error("the folder of the attachments is not Claude's user's")
+	}
+}
