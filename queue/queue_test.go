@@ -40,7 +40,7 @@ func servers(t *testing.T, test func(*testing.T, server)) {
 	})
 }
 
-func realRedis(t *testing.T) string {
+func realRedis(t testing.TB) string {
 	t.Helper()
 	bin, err := exec.LookPath("redis-server")
 	if err != nil {
@@ -84,6 +84,21 @@ func (s server) queue(t *testing.T, cfg queue.Config) *queue.Queue {
 	}
 	tamper(t.Fatal, q)
 	return q
+}
+
+// waiting waits until so many clients wait at a list. miniredis does not tell.
+func (s server) waiting(t *testing.T, n int) {
+	t.Helper()
+	if s.mini != nil {
+		return
+	}
+	rdb := redis.NewClient(&redis.Options{Addr: s.addr, MaxRetries: -1})
+	defer func() { _ = rdb.Close() }()
+	for end := time.Now().Add(soon); !strings.Contains(rdb.Info(t.Context(), "clients").Val(), fmt.Sprintf("blocked_clients:%d\r", n)); {
+		if time.Now().After(end) {
+			t.Fatalf("there are never %d clients that wait", n)
+		}
+	}
 }
 
 // work runs a replica until the test ends, or until stop is called.
@@ -501,6 +516,27 @@ func TestTakeover(t *testing.T) {
 			}
 			if c.Fence <= fence {
 				t.Errorf("fence = %d, want more than %d", c.Fence, fence)
+			}
+		})
+		t.Run("a replica that leaves keeps no token to itself", func(t *testing.T) {
+			cfg := queue.Config{Prefix: "token:", Poll: time.Minute} // nobody looks without a token
+			first, second := s.queue(t, cfg), s.queue(t, cfg)
+			started, claims := make(chan struct{}, 1), make(chan *queue.Claim, 1)
+			stop := work(t, first, func(ctx context.Context, _ *queue.Claim) queue.Verdict {
+				started <- struct{}{}
+				<-ctx.Done()
+				return queue.Handoff()
+			})
+			put(t, first, "k", "1")
+			next(t, started) // while its listener is at the doorbell, and has been there for longer than the other's
+			work(t, second, func(_ context.Context, c *queue.Claim) queue.Verdict {
+				claims <- c
+				return queue.Done()
+			})
+			s.waiting(t, 2)
+			stop()
+			if c := next(t, claims); !c.Attach {
+				t.Errorf("claim = %+v, want it attached to", c)
 			}
 		})
 		t.Run("who overslept a lease knows it before anybody says so, and not after the work is done", func(t *testing.T) {

@@ -2,12 +2,16 @@
 -- Leases that ran out become orphans, delays that are over become ready, slots that nobody was handed are
 -- handed on. Returns in how many ms something is due next, an hour if nothing is.
 local at, n = now(), tonumber(ARGV[2])
-for _, key in ipairs(call('ZRANGEBYSCORE', P .. 'lease', '-inf', num(at), 'LIMIT', 0, n)) do
-  unplace(key)
+local expired, orphans = call('ZRANGEBYSCORE', P .. 'lease', '-inf', num(at), 'LIMIT', 0, n), {}
+for _, key in ipairs(expired) do
   disown(key)
-  place(key, 'orphan', at)
-  ring()
+  call('HSET', state(key), 'in', 'orphan')
+  orphans[#orphans + 1] = num(at)
+  orphans[#orphans + 1] = key
 end
+many('ZREM', 'lease', expired)
+many('ZADD', 'orphan', orphans)
+if #expired > 0 then ring() end
 for _, key in ipairs(call('ZRANGEBYSCORE', P .. 'delay', '-inf', num(at), 'LIMIT', 0, n)) do
   unplace(key)
   ready(key, split(call('LINDEX', list(key), 0))[3])
