@@ -15,12 +15,12 @@ package queue
 //	count         hash    all, u:USER → jobs in all lists; no field is 0
 //	fair          hash    '' → tag of the job started last; USER → tag given last
 //	s:KEY         hash    in (the index that holds the key), seq, run (id), fence, own, stage, att, at, cancel,
-//	                      tries, takes, last (id@fence finished last)
+//	                      tries, takes, last (fence of the claim finished last)
 //	q:KEY         list    elements seq␟id␟user␟group␟revision␟payload (␟ = byte 31); the head stays until finished
 //	d:ID          string  its key; expires after 3 days: what was seen
 //	own:OWNER     set     keys leased by that replica
 //	wake          list    doorbell tokens, at most 4
-//	ctl:OWNER     list    keys whose job was cancelled, and "" to look up
+//	ctl:OWNER     list    key␟id of jobs that were cancelled, and "" to look up
 //	never         -       never there: every script declares it (Queue.run)
 //
 // What holds between any two scripts, and is checked after every operation by the model test:

@@ -158,7 +158,7 @@ end
 local function holds(key, id, fence)
   local s = call('HMGET', state(key), 'run', 'fence', 'in', 'last')
   if s[1] == id and s[2] == fence and s[3] == 'lease' then return 'OK' end
-  if s[4] == id .. '@' .. fence then return 'ALREADY' end
+  if s[4] == fence then return 'ALREADY' end
   return 'STALE'
 end
 

@@ -13,7 +13,7 @@ for i = 8, #ARGV, 3 do
   if jobs[1] then
     call('LPOP', list(key))
     call('HDEL', state(key), 'in', 'run', 'own', 'stage', 'att', 'cancel', 'tries', 'takes', 'at')
-    call('HSET', state(key), 'last', id .. '@' .. fence)
+    call('HSET', state(key), 'last', fence)
     done[#done + 1] = split(jobs[1])
     left[#left + 1] = key
     if jobs[2] then
@@ -90,7 +90,6 @@ while #claims < want and budget > 0 and not over('all', maxAll) do
       claim(key, f)
       running({f}, 1)
       started[#started + 1] = key
-      look('fair', {''})
       books.fair[''] = score
     end
   end
