@@ -48,11 +48,11 @@ func (s *Server) busy(m *machine) bool {
 	p := s.procs[m.ID]
 	switch m.State {
 	case "starting":
-		return s.trouble[m.ID].Stuck || (p != nil && !p.frozen)
+		return s.trouble[m.ID].holds(m.State) || (p != nil && !p.frozen)
 	case "replacing":
-		return p != nil
+		return s.trouble[m.ID].holds(m.State) || p != nil
 	}
-	return false
+	return s.trouble[m.ID].holds(m.State)
 }
 
 // prepareBoot leads a new machine to its first boot, or to its rest. s.mu must be held.
@@ -160,6 +160,9 @@ func (s *Server) start(_ *http.Request, m *machine) (any, error) {
 	switch before {
 	case "started", "starting": // harmless
 	case "stopped", "suspended":
+		if err := s.mayMount(m); err != nil {
+			return nil, err
+		}
 		if p := s.procs[m.ID]; time.Since(time.UnixMilli(m.ExitedAt)) < stillActive || (p != nil && !p.frozen) {
 			return nil, fail(412, "failed_precondition: machine still active, refusing to start")
 		}
@@ -172,6 +175,20 @@ func (s *Server) start(_ *http.Request, m *machine) (any, error) {
 		return nil, fail(412, "failed_precondition: unable to start machine from current state: '%s'", before)
 	}
 	return map[string]any{"previous_state": before, "migrated": false, "new_host": ""}, nil
+}
+
+// mayMount refuses a machine whose volume is lost. s.mu must be held.
+func (s *Server) mayMount(m *machine) error {
+	cfg, err := m.config()
+	if err != nil {
+		return err
+	}
+	for _, mount := range cfg.Mounts {
+		if s.state.Volumes[mount.Volume] == nil {
+			return fail(400, "invalid_argument: volume not found")
+		}
+	}
+	return nil
 }
 
 // halt is how a machine is to be ended.
@@ -251,7 +268,7 @@ func (s *Server) stop(r *http.Request, m *machine) (any, error) {
 	if p != nil {
 		p.note.requested, p.again = true, false
 		s.end(p, h)
-	} else {
+	} else if !s.trouble[m.ID].holds("stopping") {
 		m.enter("stopped")
 		s.add(m, "exit", "stopped", "flyd", exitRequest(exit{}, exitNote{requested: true}))
 	}
@@ -393,7 +410,7 @@ func (s *Server) destroy(m *machine) {
 	}
 	m.enter("destroying")
 	s.add(m, "destroy", "destroying", "user", nil)
-	if !s.trouble[m.ID].unreachable() {
+	if t := s.trouble[m.ID]; !t.unreachable() && !t.holds("destroying") {
 		s.finishDestroy(m)
 	}
 }

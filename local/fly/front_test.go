@@ -235,6 +235,49 @@ func TestTrouble(t *testing.T) {
 			}
 		}
 	})
+	for state, c := range map[string]struct{ reach, leave func(*world, string) }{
+		"starting":   {func(w *world, id string) { w.stopped(id); w.start(id) }, func(w *world, id string) { w.wait(id, "started") }},
+		"stopping":   {func(w *world, id string) { w.do("POST", of(id, "stop"), nil).is(200) }, func(w *world, id string) { w.wait(id, "stopped") }},
+		"replacing":  {func(w *world, id string) { w.do("POST", of(id, ""), obj{"config": obj{"image": "new"}}).is(200) }, func(w *world, id string) { w.wait(id, "started") }},
+		"destroying": {func(w *world, id string) { w.do("DELETE", of(id, "?force=true"), nil).is(200) }, func(w *world, id string) { w.wait(id, "destroyed") }},
+	} {
+		t.Run("a machine that does not leave the state "+state+", until it does", func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, fly.Config{})
+			id := w.started("m", nil)
+			w.local("trouble", obj{"machine": id, "stuck_in": state})
+			c.reach(w, id)
+			w.do("GET", of(id, "wait?timeout=1&state=started,stopped,destroyed"), nil).refused(408, "currently "+state)
+			w.local("trouble", obj{"machine": id})
+			c.leave(w, id)
+		})
+	}
+	t.Run("a machine whose volume is lost does not start again", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, fly.Config{})
+		vol := w.volume()
+		id := w.started("m", mounting(vol, "/data"))
+		w.stopped(id)
+		w.local("trouble", obj{"machine": id, "volume_gone": true})
+		w.do("GET", "/v1/apps/acme/volumes/"+vol, nil).refused(404, "not_found")
+		w.do("POST", of(id, "start"), nil).refused(400, "volume not found")
+	})
+	t.Run("lists that do not have yet what was made, and lists of volumes that come back empty", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, fly.Config{})
+		vol := w.volume()
+		w.machine("m", mounting(vol, "/data"))
+		for _, trouble := range []obj{{"new_ms": 60_000}, {"no_volumes": 1, "empty_lists": 1}} {
+			w.local("trouble", trouble)
+			if m, v := w.do("GET", machines, nil).is(200).list(), w.do("GET", "/v1/apps/acme/volumes", nil).is(200).list(); len(m)+len(v) != 0 {
+				t.Errorf("with %v there are %d machines and %d volumes", trouble, len(m), len(v))
+			}
+			w.local("trouble", obj{})
+			if m, v := w.do("GET", machines, nil).is(200).list(), w.do("GET", "/v1/apps/acme/volumes", nil).is(200).list(); len(m) != 1 || len(v) != 1 {
+				t.Errorf("afterwards there are %d machines and %d volumes", len(m), len(v))
+			}
+		}
+	})
 	t.Run("what is not understood is said", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t, fly.Config{})

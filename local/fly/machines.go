@@ -121,7 +121,7 @@ func (s *Server) listMachines(r *http.Request) (any, error) {
 		return out, nil
 	}
 	for _, m := range s.state.sorted() {
-		if m.OwnedBy == r.PathValue("app") && m.matches(q) {
+		if m.OwnedBy == r.PathValue("app") && m.matches(q) && !s.unlisted(m.CreatedAt) {
 			out = append(out, s.show(m, q))
 		}
 	}

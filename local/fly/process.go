@@ -156,7 +156,7 @@ func (s *Server) await(m *machine, p *process, cfg config) {
 	s.add(m, "exit", "stopped", "flyd", exitRequest(e, p.note))
 	switch {
 	case m.State == "destroying":
-		if !s.trouble[m.ID].unreachable() {
+		if t := s.trouble[m.ID]; !t.unreachable() && !t.holds("destroying") {
 			s.destroyed(m)
 		}
 	case m.State == "replacing":
@@ -167,6 +167,7 @@ func (s *Server) await(m *machine, p *process, cfg config) {
 	case p.note.restarting:
 		s.add(m, "restart", "starting", "flyd", nil)
 		s.boot(m, s.cfg.BootDelay)
+	case m.State == "stopping" && s.trouble[m.ID].holds("stopping"):
 	default:
 		m.enter("stopped")
 	}

@@ -16,8 +16,8 @@
 // machine.list machine.update machine.start machine.stop machine.suspend machine.delete machine.wait machine.lease
 // machine.exec machine.signal machine.restart machine.metadata machine.events machine.versions logs.
 //
-// POST /local/trouble gives one machine a [Trouble], such as a host that cannot be reached or a boot that never ends;
-// POST /local/kill {"machine": id, "oom_killed": true} ends one as its host would.
+// POST /local/trouble gives one machine a [Trouble], such as a host that cannot be reached, a state that it does not
+// leave or a volume that is lost, or with machine "" the lists; POST /local/kill {"machine": id, "oom_killed": true} ends one as its host would.
 package fly
 
 import (

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"os"
+	"time"
 )
 
 // Trouble is what is wrong with a machine until the next word on it. It is not kept over a restart of the stand-in.
@@ -11,8 +13,17 @@ type Trouble struct {
 	Machine    string `json:"machine"`     // its id; "": of the lists
 	Host       string `json:"host"`        // unreachable or unknown: the config is not shown, no call reaches it, its end waits
 	Stuck      bool   `json:"stuck"`       // a boot does not come to its end
+	StuckIn    string `json:"stuck_in"`    // the machine does not leave this state: created, starting, stopping, replacing or destroying
+	VolumeGone bool   `json:"volume_gone"` // its volume is lost at once and for good: it is listed no more, and the machine does not start
 	StaleMS    int    `json:"stale_ms"`    // for how long after a change of state the former one is still shown
 	EmptyLists int    `json:"empty_lists"` // how many lists of machines come back empty, for machine ""
+	NoVolumes  int    `json:"no_volumes"`  // how many lists of volumes come back empty, for machine ""
+	NewMS      int    `json:"new_ms"`      // for how long what was made is in no list yet, for machine ""
+}
+
+// holds reports whether the machine is kept in the state.
+func (t Trouble) holds(state string) bool {
+	return t.StuckIn == state || t.Stuck && state == "starting"
 }
 
 func (t Trouble) unreachable() bool { return t.Host == "unreachable" || t.Host == "unknown" }
@@ -32,11 +43,42 @@ func (s *Server) takeTrouble(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.trouble[t.Machine] = t
-	if m != nil && m.State == "destroying" && !t.unreachable() {
-		s.finishDestroy(m)
+	if m != nil {
+		s.goOn(m, t)
 	}
 	s.touch()
 	answer(w, 200, map[string]any{"ok": true})
+}
+
+// goOn takes a machine out of a state that it was kept in, if it is not any more. s.mu must be held.
+func (s *Server) goOn(m *machine, t Trouble) {
+	if t.VolumeGone {
+		s.loseVolume(m)
+	}
+	switch {
+	case m.State == "destroying" && !t.unreachable() && !t.holds("destroying"):
+		s.finishDestroy(m)
+	case m.State == "stopping" && !t.holds("stopping") && s.procs[m.ID] == nil:
+		m.enter("stopped")
+	}
+}
+
+// loseVolume takes the machine's volume away, as its host's end would. What runs keeps what it has open. s.mu must be held.
+func (s *Server) loseVolume(m *machine) {
+	cfg, err := m.config()
+	if err != nil {
+		return
+	}
+	for _, mount := range cfg.Mounts {
+		delete(s.state.Volumes, mount.Volume)
+		_ = os.RemoveAll(s.volumeDir(mount.Volume)) // as much as the machine lets go
+	}
+}
+
+// unlisted reports whether what was made then is in no list yet. s.mu must be held.
+func (s *Server) unlisted(createdAt string) bool {
+	at, err := time.Parse(time.RFC3339Nano, createdAt)
+	return err == nil && time.Since(at) < time.Duration(s.trouble[""].NewMS)*time.Millisecond
 }
 
 // killFromOutside is POST /local/kill: it ends a machine as its host would.
