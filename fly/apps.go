@@ -71,6 +71,9 @@ func (c *Client) CreateVolume(ctx context.Context, app string, in CreateVolume) 
 		op: "create volume " + in.Name + " in " + in.Region, method: http.MethodPost, path: "/apps/" + url.PathEscape(app) + "/volumes",
 		body: in, action: "volume-create", subject: app, once: true,
 	}, &out)
+	if err == nil {
+		err = identified("create volume "+in.Name, out.ID)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -81,6 +84,9 @@ func (c *Client) CreateVolume(ctx context.Context, app string, in CreateVolume) 
 func (c *Client) Volume(ctx context.Context, app, id string) (*Volume, error) {
 	var out Volume
 	if err := c.do(ctx, request{op: "get volume " + id, method: http.MethodGet, path: volumePath(app, id), action: "volume-get", subject: id}, &out); err != nil {
+		return nil, err
+	}
+	if err := identified("get volume "+id, out.ID); err != nil {
 		return nil, err
 	}
 	return &out, nil

@@ -202,6 +202,14 @@ func (c *Client) send(ctx context.Context, r request, out any) error {
 	return nil
 }
 
+// identified refuses an answer that does not name what it is about: whether the request took effect is open.
+func identified(op, id string) error {
+	if id == "" {
+		return &Error{Op: op, kind: ErrUnavailable, cause: errors.New("the answer does not say of what")}
+	}
+	return nil
+}
+
 // redacted is an answer without our token, should Fly or somebody between say it back.
 func (c *Client) redacted(body []byte) []byte {
 	_, token, _ := strings.Cut(c.auth, " ")

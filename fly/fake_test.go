@@ -96,6 +96,9 @@ func say(w http.ResponseWriter, status int, body string) {
 	_, _ = io.WriteString(w, body)
 }
 
+// named is an answer that says of what it is.
+const named = `{"id":"x","data":{"nonce":"n"}}`
+
 func toJSON(v any) string {
 	raw, err := json.Marshal(v)
 	if err != nil {

@@ -23,6 +23,9 @@ func (c *Client) CreateMachine(ctx context.Context, app string, in CreateMachine
 		op: "create machine " + in.Name + " in " + in.Region, method: http.MethodPost, path: "/apps/" + url.PathEscape(app) + "/machines",
 		body: in, action: "create", subject: app, once: true,
 	}, &out)
+	if err == nil {
+		err = identified("create machine "+in.Name, out.ID)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -33,6 +36,9 @@ func (c *Client) CreateMachine(ctx context.Context, app string, in CreateMachine
 func (c *Client) Machine(ctx context.Context, app, id string) (*Machine, error) {
 	var out Machine
 	if err := c.do(ctx, request{op: "get machine " + id, method: http.MethodGet, path: machinePath(app, id), action: "get", subject: id}, &out); err != nil {
+		return nil, err
+	}
+	if err := identified("get machine "+id, out.ID); err != nil {
 		return nil, err
 	}
 	return &out, nil
@@ -206,6 +212,9 @@ func (c *Client) lease(ctx context.Context, app, id string, ttl time.Duration, d
 		op: op, method: http.MethodPost, path: machinePath(app, id) + "/lease", query: url.Values{"ttl": {strconv.Itoa(seconds)}},
 		body: map[string]any{"ttl": seconds, "description": description}, nonce: nonce, action: "lease", subject: id,
 	}, &out)
+	if err == nil && nonce == "" {
+		err = identified(op, out.Data.Nonce)
+	}
 	if err != nil {
 		return nil, err
 	}

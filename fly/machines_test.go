@@ -81,7 +81,7 @@ func TestRequests(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			f := &fake{answer: func(_ int, w http.ResponseWriter, r *http.Request) {
-				good := `{}`
+				good := named
 				if r.Method == http.MethodGet && (strings.HasSuffix(r.URL.Path, "/machines") || strings.HasSuffix(r.URL.Path, "/events")) {
 					good = `[]`
 				}
@@ -188,6 +188,25 @@ func TestLostCreation(t *testing.T) {
 	_, err = c.CreateMachine(t.Context(), "a", fly.CreateMachine{Name: "t"})
 	if e, ok := errors.AsType[*fly.Error](err); !ok || !errors.Is(err, fly.ErrNameTaken) || e.MachineID != found[0].ID {
 		t.Errorf("CreateMachine = %v, want ErrNameTaken by %s", err, found[0].ID)
+	}
+}
+
+// TestAnswersOfNothing: an answer that does not say of what it is leaves open what happened, as none does.
+func TestAnswersOfNothing(t *testing.T) {
+	t.Parallel()
+	for name, do := range map[string]func(*fly.Client) error{
+		"CreateVolume":  func(c *fly.Client) error { _, err := c.CreateVolume(t.Context(), "a", fly.CreateVolume{}); return err },
+		"Volume":        func(c *fly.Client) error { _, err := c.Volume(t.Context(), "a", "v"); return err },
+		"CreateMachine": func(c *fly.Client) error { _, err := c.CreateMachine(t.Context(), "a", fly.CreateMachine{}); return err },
+		"Machine":       func(c *fly.Client) error { _, err := c.Machine(t.Context(), "a", "m"); return err },
+		"AcquireLease":  func(c *fly.Client) error { _, err := c.AcquireLease(t.Context(), "a", "m", time.Minute, ""); return err },
+	} {
+		for _, body := range []string{"", "{}", "null", "<html>welcome</html>"} {
+			c := always(200, body).client(t, func(cfg *fly.Config) { cfg.Tries = 1 })
+			if err := do(c); !errors.Is(err, fly.ErrUnavailable) {
+				t.Errorf("%s answered %q = %v, want ErrUnavailable", name, body, err)
+			}
+		}
 	}
 }
 
