@@ -54,6 +54,9 @@ func (m *Machines) RunTurn(ctx context.Context, s *Session, r Run) (Outcome, err
 	defer a.close()
 	out, err := a.run(ctx)
 	if err == nil {
+		err = a.keepNonce(ctx)
+	}
+	if err == nil {
 		return out, nil
 	}
 	var let letGo
@@ -77,12 +80,16 @@ type attempt struct {
 	s     *Session
 	r     Run
 	began time.Time
-	nonce string
 	lease sync.WaitGroup // the goroutine that refreshes the machine lease
 	drop  context.CancelFunc
+	kept  string // the nonce that KeepNonce was told last
 
-	mu   sync.Mutex
-	prog Progress // guarded by mu
+	mu    sync.Mutex
+	prog  Progress // guarded by mu
+	nonce string   // guarded by mu; of the machine lease: a lease that ran out comes back under another one
+
+	stuck    string // the state that the machine was last seen to stay in
+	replaced bool   // a machine that was stuck has been replaced
 
 	accepted bool // the runner has the turn, or an earlier owner saw that it did
 	asked    bool // the runner may have the turn: it was offered and has not refused it
@@ -133,8 +140,44 @@ func (a *attempt) report(change func(*Progress)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	change(&a.prog)
+	a.tell()
+}
+
+// tell tells the progress. a.mu must be held.
+func (a *attempt) tell() {
 	if a.r.Progress != nil {
 		a.r.Progress(a.prog)
+	}
+}
+
+// wait is one wait for something outside: the line that says so is told once, and goes when the wait is over.
+type wait struct {
+	a      *attempt
+	note   string // guarded by a.mu; what was told
+	before string // guarded by a.mu; what stood there
+	done   bool   // guarded by a.mu
+}
+
+func (w *wait) say(note string) {
+	w.a.mu.Lock()
+	defer w.a.mu.Unlock()
+	if w.done || w.a.prog.Note == note {
+		return
+	}
+	if w.note == "" || w.a.prog.Note != w.note {
+		w.before = w.a.prog.Note
+	}
+	w.note, w.a.prog.Note = note, note
+	w.a.tell()
+}
+
+func (w *wait) over() {
+	w.a.mu.Lock()
+	defer w.a.mu.Unlock()
+	w.done = true
+	if w.note != "" && w.a.prog.Note == w.note {
+		w.a.prog.Note = w.before
+		w.a.tell()
 	}
 }
 
@@ -255,7 +298,7 @@ func (a *attempt) awaitExit(ctx context.Context) error {
 	defer cancel()
 	_, err := a.m.cfg.Fly.WaitMachine(wait, a.s.AppName, a.s.MachineID, fly.WaitMachine{States: []string{"stopped", "destroyed"}})
 	if err != nil && ctx.Err() == nil {
-		err = a.m.cfg.Fly.StopMachine(ctx, a.s.AppName, a.s.MachineID, fly.StopMachine{}, a.nonce)
+		err = a.m.cfg.Fly.StopMachine(ctx, a.s.AppName, a.s.MachineID, fly.StopMachine{}, a.holds())
 	}
 	if err != nil && !errors.Is(err, fly.ErrNotFound) {
 		return fmt.Errorf("wait until machine %s has stopped: %w", a.s.MachineID, err)
@@ -397,7 +440,7 @@ func (a *attempt) stopWhenAsked(ctx context.Context, at Target) {
 }
 
 func (a *attempt) target() Target {
-	return Target{App: a.s.AppName, Machine: a.s.MachineID, Nonce: a.nonce}
+	return Target{App: a.s.AppName, Machine: a.s.MachineID, Nonce: a.holds()}
 }
 
 // result reads the outcome and the whole answer.
@@ -468,7 +511,14 @@ func call[Reply any](ctx context.Context, a *attempt, verb string, request any) 
 	var reply Reply
 	err := a.patiently(ctx, func(ctx context.Context) error {
 		reply = *new(Reply)
-		err := a.m.cfg.Handover.Call(ctx, a.target(), verb, request, &reply)
+		if err := a.keepNonce(ctx); err != nil {
+			return err
+		}
+		at := a.target()
+		err := a.m.cfg.Handover.Call(ctx, at, verb, request, &reply)
+		if errors.Is(err, fly.ErrLeaseHeld) && a.heldAnew(ctx, at.Nonce) {
+			err = a.m.cfg.Handover.Call(ctx, a.target(), verb, request, &reply)
+		}
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
@@ -486,8 +536,11 @@ func (a *attempt) lookForDeath(ctx context.Context) error {
 	if errors.Is(err, fly.ErrNotFound) {
 		return errLostMachine
 	}
-	if err != nil || mach.State == "started" || mach.State == "starting" || mach.State == "created" {
+	if err != nil {
 		return nil //nolint:nilerr // Fly does not say that it is dead
+	}
+	if err := hostAway(mach); err != nil || mach.State == "started" || mach.State == "starting" || mach.State == "created" {
+		return err
 	}
 	a.noteExit(mach)
 	return errLostMachine
@@ -500,6 +553,16 @@ func (a *attempt) noteExit(mach *fly.Machine) {
 	}
 }
 
+// errHostAway says that the machine's host cannot be reached: Fly knows nothing of the machine but that it was there.
+var errHostAway = errors.New("the machine's host cannot be reached")
+
+func hostAway(mach *fly.Machine) error {
+	if mach.HostStatus == "unreachable" {
+		return fmt.Errorf("look at machine %s: %w", mach.ID, errHostAway)
+	}
+	return nil
+}
+
 // patiently repeats do while what is in its way may pass, telling the thread what is waited for.
 func (a *attempt) patiently(ctx context.Context, do func(context.Context) error) error {
 	patience := a.m.cfg.Patience
@@ -508,6 +571,8 @@ func (a *attempt) patiently(ctx context.Context, do func(context.Context) error)
 	}
 	deadline := time.Now().Add(patience)
 	pause := 500 * time.Millisecond
+	w := &wait{a: a}
+	defer w.over()
 	for {
 		err := do(ctx)
 		if err == nil || ctx.Err() != nil || !worthWaiting(err) || time.Now().After(deadline) {
@@ -517,7 +582,7 @@ func (a *attempt) patiently(ctx context.Context, do func(context.Context) error)
 		if errors.As(err, &let) || (a.stopped() && !a.mayRun()) {
 			return err
 		}
-		a.report(func(p *Progress) { p.Note = waitingFor(err) })
+		w.say(waitingFor(err))
 		if err := pauseFor(ctx, pause, a.r.Stop, a.mayRun()); err != nil {
 			return err
 		}
@@ -547,7 +612,7 @@ func worthWaiting(err error) bool {
 		return !errors.Is(err, ErrMessageGone)
 	}
 	return isPassing(err) || errors.Is(err, fly.ErrCapacity) || errors.Is(err, errRunner) || errors.Is(err, errBusy) ||
-		errors.Is(err, fly.ErrPrecondition)
+		errors.Is(err, fly.ErrPrecondition) || errors.Is(err, errHostAway)
 }
 
 func waitingFor(err error) string {
@@ -556,6 +621,8 @@ func waitingFor(err error) string {
 		return "Slack does not answer just now"
 	case errors.Is(err, fly.ErrCapacity):
 		return "Fly has no room just now"
+	case errors.Is(err, errHostAway):
+		return "the machine's host at Fly does not answer just now"
 	case errors.Is(err, fly.ErrLeaseHeld):
 		return "another tool holds the machine"
 	case errors.Is(err, errBusy):
@@ -564,6 +631,8 @@ func waitingFor(err error) string {
 		return "the machine does not answer yet"
 	case errors.Is(err, fly.ErrRateLimited):
 		return "Fly asks to go slower"
+	case errors.Is(err, fly.ErrPrecondition):
+		return "Fly is still changing the machine"
 	default:
 		return "Fly does not answer just now"
 	}

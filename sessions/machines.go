@@ -216,6 +216,14 @@ func (m *Machines) createMachine(ctx context.Context, s Session) (*fly.Machine, 
 	if !errors.Is(err, fly.ErrNameTaken) && !isPassing(err) {
 		return nil, err
 	}
+	var taken *fly.Error
+	if errors.As(err, &taken) && taken.MachineID != "" { // what a list does not have yet its id tells
+		mach, lookErr := m.cfg.Fly.Machine(ctx, s.AppName, taken.MachineID)
+		if lookErr == nil && s.owns(*mach) && mach.State != "destroyed" && mach.State != "destroying" {
+			return mach, nil
+		}
+		return nil, errors.Join(err, lookErr)
+	}
 	found, lookErr := m.machinesOf(ctx, s)
 	if lookErr != nil {
 		return nil, errors.Join(err, lookErr)
@@ -238,10 +246,15 @@ func (m *Machines) machinesOf(ctx context.Context, s Session) ([]fly.Machine, er
 	}), nil
 }
 
-// owns reports whether a machine carries the session's mark.
+// owns reports whether a machine has the session's name, and its marks or, should somebody have taken those, its volume.
 func (s Session) owns(mach fly.Machine) bool {
-	return mach.Name == machineName(s.SessionID) && mach.Config != nil &&
-		mach.Config.Metadata[MetaManaged] == managedBy && mach.Config.Metadata[MetaSession] == s.SessionID
+	if mach.Name != machineName(s.SessionID) || mach.Config == nil {
+		return false
+	}
+	if mach.Config.Metadata[MetaManaged] == managedBy && mach.Config.Metadata[MetaSession] == s.SessionID {
+		return true
+	}
+	return s.VolumeID != "" && slices.ContainsFunc(mach.Config.Mounts, func(at fly.Mount) bool { return at.Volume == s.VolumeID })
 }
 
 // machineConfig is the same for every turn: it holds no prompt and no secret, and is never updated for one.

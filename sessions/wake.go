@@ -1,6 +1,7 @@
 package sessions
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -20,14 +21,35 @@ var errSessionLost = errors.New("the machine and its volume are gone")
 
 // wake sees to it that the session has a machine, that it is started, and that its lease is ours.
 func (a *attempt) wake(ctx context.Context) error {
-	limit := a.m.cfg.BootTimeout
-	inner, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	err := a.boot(inner)
-	if err != nil && inner.Err() != nil && ctx.Err() == nil {
-		return fmt.Errorf("%w within %s: %w", errNotUp, limit, err)
+	for {
+		a.stuck = ""
+		limit := a.m.cfg.BootTimeout
+		inner, cancel := context.WithTimeout(ctx, limit)
+		err := a.boot(inner)
+		late := err != nil && inner.Err() != nil && ctx.Err() == nil
+		cancel()
+		if !late {
+			return err
+		}
+		if stuckErr := a.unstick(ctx); stuckErr != nil {
+			return fmt.Errorf("%w within %s: %w", errNotUp, limit, errors.Join(err, stuckErr))
+		}
 	}
-	return err
+}
+
+var errNotStuck = errors.New("nothing to replace")
+
+// unstick replaces a machine that stays in a state for as long as a boot may take: once for a turn, and on the same volume. Nothing that
+// could be waited for runs in it.
+func (a *attempt) unstick(ctx context.Context) error {
+	if a.stuck == "" || a.replaced || a.s.Ephemeral || a.s.MachineID == "" {
+		return errNotStuck
+	}
+	a.replaced = true
+	a.m.log.WarnContext(ctx, "machine does not get on, and is replaced", "machine", a.s.MachineID, "state", a.stuck, "session", a.s.SessionID)
+	ctx, cancel := context.WithTimeout(ctx, a.m.cfg.BootTimeout)
+	defer cancel()
+	return a.replace(ctx, a.stuck)
 }
 
 func (a *attempt) boot(ctx context.Context) error {
@@ -46,7 +68,10 @@ func (a *attempt) boot(ctx context.Context) error {
 			err = a.replace(ctx, "destroyed")
 		case err != nil:
 			return fmt.Errorf("look at machine %s: %w", a.s.MachineID, err)
+		case hostAway(mach) != nil:
+			return hostAway(mach)
 		case mach.State == "started":
+			a.mark(ctx, mach)
 			return a.hold(ctx)
 		default:
 			err = a.advance(ctx, mach)
@@ -101,24 +126,76 @@ func (a *attempt) advance(ctx context.Context, mach *fly.Machine) error {
 			return err
 		}
 		a.step(StepWaking)
-		if err := a.m.cfg.Fly.StartMachine(ctx, a.s.AppName, mach.ID, a.nonce); err != nil {
+		err := a.m.cfg.Fly.StartMachine(ctx, a.s.AppName, mach.ID, a.holds())
+		if errors.Is(err, fly.ErrNotFound) {
+			return a.missing(ctx)
+		}
+		if err != nil {
 			return fmt.Errorf("start machine %s: %w", mach.ID, err)
 		}
-		return a.await(ctx, "started", "stopped")
+		return a.await(ctx, "starting", "started", "stopped")
 	case "stopping", "suspending":
-		return a.await(ctx, "stopped", "suspended")
+		return a.await(ctx, mach.State, "stopped", "suspended")
 	case "destroyed", "destroying", "failed", "launch_failed":
 		return a.replace(ctx, mach.State)
 	default: // created, starting, restarting, updating, replacing
 		a.step(StepWaking)
-		return a.await(ctx, "started", "stopped")
+		return a.await(ctx, mach.State, "started", "stopped")
 	}
 }
 
-// await waits for one of the states, or for a stop of the turn if it does not run yet.
-func (a *attempt) await(ctx context.Context, states ...string) error {
+// missing decides what it means that Fly does not find what is to be started: the volume is gone, or else the machine since it was
+// looked at.
+func (a *attempt) missing(ctx context.Context) error {
+	if !a.s.Ephemeral {
+		if gone, err := a.volumeGone(ctx); err != nil {
+			return err
+		} else if gone {
+			return a.loseSession(ctx)
+		}
+	}
+	return pauseFor(ctx, time.Second, nil, true)
+}
+
+// mark gives the machine the marks of its session again, should somebody have taken them: they tell whose it is.
+func (a *attempt) mark(ctx context.Context, mach *fly.Machine) {
+	if mach.Config == nil || !a.s.owns(*mach) {
+		return
+	}
+	for key, value := range a.m.machineConfig(*a.s).Metadata {
+		if mach.Config.Metadata[key] == value {
+			continue
+		}
+		if err := a.m.cfg.Fly.SetMetadata(ctx, a.s.AppName, mach.ID, key, value); err != nil {
+			a.m.log.WarnContext(ctx, "machine not marked", "machine", mach.ID, "mark", key, "err", err)
+		}
+	}
+}
+
+// slowAfter is how long a machine may take for a change of its state before people are told that it is waited for.
+const slowAfter = 20 * time.Second
+
+// slow says what a machine does that stays in a state for long.
+func slow(state string) string {
+	switch state {
+	case "stopping", "suspending":
+		return "Fly is still stopping the machine"
+	case "destroying":
+		return "Fly is still removing the old machine"
+	case "replacing", "updating":
+		return "Fly is still changing the machine"
+	}
+	return "Fly is still starting the machine"
+}
+
+// await waits until a machine that is in a state has come to one of the others, or for a stop of the turn if it does not run yet.
+func (a *attempt) await(ctx context.Context, state string, states ...string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	a.stuck = state
+	w := &wait{a: a}
+	defer w.over()
+	defer time.AfterFunc(min(slowAfter, a.m.cfg.BootTimeout/4), func() { w.say(slow(state)) }).Stop()
 	if !a.mayRun() {
 		go func() {
 			select {
@@ -132,6 +209,7 @@ func (a *attempt) await(ctx context.Context, states ...string) error {
 	if err != nil && !errors.Is(err, fly.ErrNotFound) {
 		return fmt.Errorf("wait for machine %s: %w", a.s.MachineID, err)
 	}
+	a.stuck = ""
 	return nil
 }
 
@@ -157,20 +235,53 @@ func (a *attempt) replace(ctx context.Context, state string) error {
 
 // dropMachine destroys a machine that cannot be used any more.
 func (a *attempt) dropMachine(ctx context.Context) error {
-	nonce := a.nonce
-	if nonce == "" {
-		nonce = a.r.Nonce
-	}
+	nonce := cmp.Or(a.holds(), a.r.Nonce)
 	if err := a.m.cfg.Fly.DeleteMachine(ctx, a.s.AppName, a.s.MachineID, true, nonce); err != nil {
 		return fmt.Errorf("destroy machine %s: %w", a.s.MachineID, err)
 	}
-	return a.await(ctx, "destroyed")
+	return a.await(ctx, "destroying", "destroyed")
 }
 
 // forgetMachine lets go of a machine that is gone, and of its lease.
 func (a *attempt) forgetMachine() {
 	a.close()
-	a.s.MachineID, a.nonce = "", ""
+	a.s.MachineID = ""
+	a.setNonce("")
+}
+
+// holds is the nonce of the machine lease; "": we have none.
+func (a *attempt) holds() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.nonce
+}
+
+func (a *attempt) setNonce(nonce string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.nonce = nonce
+}
+
+// heldAnew reports whether the lease is ours under another nonce than that: ours had run out, and its refresher has taken it again or is just
+// about to know so.
+func (a *attempt) heldAnew(ctx context.Context, nonce string) bool {
+	if a.holds() == nonce {
+		_ = pauseFor(ctx, 500*time.Millisecond, nil, true)
+	}
+	return a.holds() != nonce
+}
+
+// keepNonce has the newest nonce kept for the next owner of the turn.
+func (a *attempt) keepNonce(ctx context.Context) error {
+	nonce := a.holds()
+	if nonce == "" || nonce == a.kept || a.r.KeepNonce == nil {
+		return nil
+	}
+	if err := a.r.KeepNonce(ctx, nonce); err != nil {
+		return letGo{err}
+	}
+	a.kept = nonce
+	return nil
 }
 
 // loseSession gives the thread a fresh session in place of one that cannot go on. What the old one may still have on
@@ -193,7 +304,7 @@ func (a *attempt) loseSession(ctx context.Context) error {
 // hold takes the machine's lease, so that no other tool stops or changes the machine during the turn, and
 // keeps it fresh. The lease of an earlier owner of the same turn is released first: it is ours.
 func (a *attempt) hold(ctx context.Context) error {
-	if a.nonce != "" {
+	if a.holds() != "" {
 		return nil
 	}
 	if a.r.Nonce != "" {
@@ -206,21 +317,20 @@ func (a *attempt) hold(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("lease machine %s: %w", a.s.MachineID, err)
 	}
-	a.nonce = lease.Nonce
-	if a.r.KeepNonce != nil {
-		if err := a.r.KeepNonce(ctx, lease.Nonce); err != nil {
-			return letGo{err}
-		}
+	a.setNonce(lease.Nonce)
+	if err := a.keepNonce(ctx); err != nil {
+		return err
 	}
 	refresh, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	a.drop = cancel
 	machine, nonce := a.s.MachineID, lease.Nonce
-	a.lease.Go(func() { a.m.refresh(refresh, a.s.AppName, machine, nonce) })
+	a.lease.Go(func() { a.m.refresh(refresh, a.s.AppName, machine, nonce, a.setNonce) })
 	return nil
 }
 
-// refresh keeps a machine lease until ctx ends.
-func (m *Machines) refresh(ctx context.Context, app, machine, nonce string) {
+// refresh keeps a machine lease until ctx ends. One that ran out, since Fly could not be reached for so long, is taken again unless somebody
+// else has it: again is told its nonce.
+func (m *Machines) refresh(ctx context.Context, app, machine, nonce string, again func(nonce string)) {
 	tick := time.NewTicker(m.cfg.LeaseTTL / 3)
 	defer tick.Stop()
 	for {
@@ -229,7 +339,15 @@ func (m *Machines) refresh(ctx context.Context, app, machine, nonce string) {
 			return
 		case <-tick.C:
 		}
-		if _, err := m.cfg.Fly.RefreshLease(ctx, app, machine, m.cfg.LeaseTTL, nonce); err != nil && ctx.Err() == nil {
+		lease, err := m.cfg.Fly.RefreshLease(ctx, app, machine, m.cfg.LeaseTTL, nonce)
+		if errors.Is(err, fly.ErrNotFound) {
+			lease, err = m.cfg.Fly.AcquireLease(ctx, app, machine, m.cfg.LeaseTTL, "flaudebot turn")
+		}
+		switch {
+		case err == nil && lease.Nonce != "" && lease.Nonce != nonce:
+			nonce = lease.Nonce
+			again(nonce)
+		case err != nil && ctx.Err() == nil:
 			m.log.WarnContext(ctx, "machine lease not refreshed", "machine", machine, "err", err)
 		}
 	}

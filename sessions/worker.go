@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"flaudebot/fly"
 	"flaudebot/queue"
 	"flaudebot/runner"
 )
@@ -149,6 +150,7 @@ func (w *work) save(ctx context.Context, s Session) error {
 func (w *work) inSession(ctx context.Context) error {
 	s, err := w.session(ctx)
 	if err != nil {
+		w.waits(ctx, err)
 		return err
 	}
 	if s.Ended() { // it ended while this reply waited, and only a mention may begin another
@@ -231,6 +233,20 @@ func (w *work) session(ctx context.Context) (*Session, error) {
 		return nil, err
 	}
 	return &fresh, nil
+}
+
+// waits shows that a turn which is put off before it has a session waits for Fly: the records that Redis has lost are made from what is
+// there. It is best effort.
+func (w *work) waits(ctx context.Context, err error) {
+	var ofFly *fly.Error
+	if !errors.As(err, &ofFly) || !isPassing(err) || ctx.Err() != nil {
+		return
+	}
+	s := Session{Thread: w.turn.Thread}
+	if beginErr := w.begin(ctx, s); beginErr != nil {
+		return
+	}
+	w.sv.cfg.Front.Progress(ctx, s, w.turn, w.note.Live, Progress{Step: StepWaiting, Since: time.Now(), Note: waitingFor(err)})
 }
 
 // run brings the turn from wherever it is to an answer in the thread.

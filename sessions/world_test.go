@@ -37,6 +37,8 @@ type world struct {
 	t      *testing.T
 	fly    *fly.Client
 	url    string
+	dir    string // of the local Fly
+	cut    func() // the connections that Fly has, and with them the requests on their way
 	runner *fakeRunner
 	front  *fakeFront
 
@@ -53,11 +55,18 @@ func newWorld(t *testing.T) *world {
 // newWorldWith has the programs of a folder in its machines.
 func newWorldWith(t *testing.T, programs string) *world {
 	t.Helper()
-	srv, err := localfly.New(localfly.Config{Dir: t.TempDir(), BinDir: programs, Runner: []string{"/bin/sh", "-c", mainProcess}, BootDelay: 50 * time.Millisecond})
+	return newWorldOn(t, localfly.Config{BinDir: programs, Runner: []string{"/bin/sh", "-c", mainProcess}})
+}
+
+// newWorldOn has machines of that kind.
+func newWorldOn(t *testing.T, cfg localfly.Config) *world {
+	t.Helper()
+	cfg.Dir, cfg.BootDelay = t.TempDir(), 50*time.Millisecond
+	srv, err := localfly.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t}
+	w := &world{t: t, dir: cfg.Dir}
 	hs := httptest.NewServer(w.watch(srv.Handler()))
 	t.Cleanup(func() {
 		hs.CloseClientConnections()
@@ -66,7 +75,7 @@ func newWorldWith(t *testing.T, programs string) *world {
 			t.Errorf("Close = %v", err)
 		}
 	})
-	w.url = hs.URL
+	w.url, w.cut = hs.URL, hs.CloseClientConnections
 	w.fly = w.client("fly-local")
 	w.ensureApp(testApp)
 	w.runner = &fakeRunner{fly: w.fly, disks: map[string]*disk{}, runs: map[string]int{}, steer: map[string]func() (any, error){}, changed: make(chan struct{})}
@@ -225,6 +234,7 @@ type script struct {
 
 	mu    sync.Mutex
 	notes []string // guarded by mu; what people were told they wait for
+	line  string   // guarded by mu; what the thread shows of it now
 }
 
 func (w *world) script(change func(*MachinesConfig)) *script {
@@ -241,8 +251,19 @@ func (sc *script) save(_ context.Context, s Session) error {
 func (sc *script) progress(p Progress) {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
+	sc.line = p.Note
 	if p.Note != "" && !slices.Contains(sc.notes, p.Note) {
 		sc.notes = append(sc.notes, p.Note)
+	}
+}
+
+// quiet fails if the thread still shows that something is waited for.
+func (sc *script) quiet() {
+	sc.t.Helper()
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	if sc.line != "" {
+		sc.t.Errorf("the thread still says %q", sc.line)
 	}
 }
 
@@ -265,6 +286,7 @@ func (sc *script) run(prompt string) Run {
 func (sc *script) turn(prompt string) Outcome {
 	sc.t.Helper()
 	out, nonce := sc.unsettled(sc.run(prompt))
+	sc.quiet()
 	if err := sc.m.Settle(sc.t.Context(), sc.s, TurnID(out.Turn), int64(sc.turns), nonce); err != nil {
 		sc.t.Fatalf("Settle = %v", err)
 	}
@@ -581,7 +603,7 @@ type fakeFront struct {
 	mu      sync.Mutex
 	posts   []post         // guarded by mu
 	notices []Notice       // guarded by mu
-	notes   []string       // guarded by mu
+	lines   []string       // guarded by mu; what the live messages said to be waited for, one after the other
 	deaf    int            // guarded by mu; so many notices fail
 	mute    int            // guarded by mu; so many recalls fail
 	looks   int            // guarded by mu; how often it was to look back
@@ -625,8 +647,8 @@ func (f *fakeFront) Begin(ctx context.Context, s Session, t Turn, look bool) (st
 func (f *fakeFront) Progress(_ context.Context, _ Session, _ Turn, _ string, p Progress) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if p.Note != "" {
-		f.notes = append(f.notes, p.Note)
+	if len(f.lines) == 0 && p.Note != "" || len(f.lines) > 0 && f.lines[len(f.lines)-1] != p.Note {
+		f.lines = append(f.lines, p.Note)
 	}
 }
 
