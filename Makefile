@@ -7,7 +7,7 @@ LINT := GOLANGCI_LINT_CACHE=$(CURDIR)/.tools/lint-cache $(GO) tool -modfile=tool
 CLAUDE_PIN := tools/claude-code
 IMAGE ?= registry.fly.io/$(FLAUDEBOT_FLY_APP):session
 
-.PHONY: help demo build test crash chaos mutants lint fmt images deploy
+.PHONY: help demo build test crash chaos mutants bench lint fmt images deploy
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z\/-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ chaos: ## let everything fail at random under load, and draw up a ledger (about 
 mutants: ## change every statement and comparison of the queue's scripts, and have the tests notice (about half an hour)
 	FLAUDEBOT_TEST_MUTANTS=all $(GO) test -count=1 -timeout 4h -run '^TestMutants$$' -v ./queue
 
+bench: ## measure the queue beside asynq, and what else has a target (on a quiet machine)
+	cd bench && $(GO) run .
+
 lint: ## gofmt, go vet, go fix, golangci-lint, go mod tidy
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
 	$(GO) fix -diff ./...
@@ -47,6 +50,7 @@ lint: ## gofmt, go vet, go fix, golangci-lint, go mod tidy
 	GOOS=darwin $(GO) vet ./...
 	$(LINT) run ./...
 	$(GO) mod tidy -diff
+	cd bench && $(GO) vet ./... && $(GO) mod tidy -diff
 
 fmt: ## format the code and apply go fix
 	$(LINT) fmt ./...

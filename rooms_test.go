@@ -21,6 +21,7 @@ func TestRooms(t *testing.T) {
 		"local/edge":  {},
 		"local/redis": {}, "local/slack": {"local/edge"}, "local/fly": {"local/edge"}, "local/claude": {"local/edge"},
 		"tools/testall": {},
+		"bench":         {"queue"},
 		"cmd/flaudebot": {"bot", "sessions", "queue", "fly", "runner", "deploy", "local/slack", "local/fly", "local/claude", "local/redis"},
 	}
 	eachFile(t, func(room, name string, file *ast.File) {
