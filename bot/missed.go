@@ -253,6 +253,9 @@ func (b *Bot) pages(ctx context.Context, read func(cursor string) ([]slack.Messa
 		var next string
 		err := b.patiently(ctx, func() (err error) {
 			page, next, err = read(cursor)
+			if _, slower := asksToWait(err); slower {
+				yield(ctx)
+			}
 			return err
 		})
 		if isGone(err) {
@@ -270,6 +273,17 @@ func (b *Bot) pages(ctx context.Context, read func(cursor string) ([]slack.Messa
 	}
 	b.log.WarnContext(ctx, "more was missed than is read")
 	return nil
+}
+
+// yieldFor is how much longer than Slack asks a look for what was missed waits. The owner of a turn that was taken over reads by the same
+// method, to see whether its answer stands in the thread: that cannot wait behind what several new replicas read.
+const yieldFor = 4 * time.Second
+
+func yield(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(yieldFor):
+	}
 }
 
 // channels are the ids of the conversations that the bot is in.
