@@ -33,7 +33,9 @@ type chaosSize struct {
 	seed                             uint64
 }
 
-// chaosFromEnv is a small run; with FLAUDEBOT_TEST_CHAOS=1 (`make chaos`) it is a large one, and each number can be set.
+// chaosFromEnv is a small run; with FLAUDEBOT_TEST_CHAOS=1 (`make chaos`) it is a large one. Each number can be set, by FLAUDEBOT_TEST_CHAOS_
+// and REPLICAS, THREADS, TURNS, FAULTS, LASTS, FAULT, GENEROSITY and SEED. With FLAUDEBOT_TEST_CHAOS_LOGS the replicas' logs of a run that failed
+// are kept in that folder.
 func chaosFromEnv() chaosSize {
 	size := chaosSize{
 		replicas: 2, threads: 6, turns: 2, faults: 8, lasts: 6 * time.Second, fault: time.Second, settle: 2 * time.Minute, generosity: 4,
@@ -53,6 +55,9 @@ func chaosFromEnv() chaosSize {
 	}
 	if d, err := time.ParseDuration(os.Getenv("FLAUDEBOT_TEST_CHAOS_LASTS")); err == nil {
 		size.lasts = d
+	}
+	if d, err := time.ParseDuration(os.Getenv("FLAUDEBOT_TEST_CHAOS_FAULT")); err == nil {
+		size.fault = d
 	}
 	if s, err := strconv.ParseUint(os.Getenv("FLAUDEBOT_TEST_CHAOS_SEED"), 10, 64); err == nil {
 		size.seed = s
@@ -235,9 +240,9 @@ func (c *chaos) while() time.Duration {
 func chaosFaults() []fault {
 	all := []fault{
 		{"a replica is killed", "replicas", func(c *chaos) (time.Duration, func()) { return c.replace(1, syscall.SIGKILL) }},
-		{"a replica is killed, another place", "replicas", func(c *chaos) (time.Duration, func()) { return c.replace(1, syscall.SIGKILL) }},
+		{"another replica is killed", "replicas", func(c *chaos) (time.Duration, func()) { return c.replace(1, syscall.SIGKILL) }},
 		{"all replicas are killed", "replicas", func(c *chaos) (time.Duration, func()) { return c.replace(len(c.up), syscall.SIGKILL) }},
-		{"a replica is told to leave", "replicas", func(c *chaos) (time.Duration, func()) { return c.replace(1, syscall.SIGTERM) }},
+		{"a replica is told to leave", "leaving", func(c *chaos) (time.Duration, func()) { return c.replace(1, syscall.SIGTERM) }},
 		{"a replica is paused for longer than its lease", "replicas", (*chaos).pause},
 		{"Redis is killed and started again", "redis", func(c *chaos) (time.Duration, func()) {
 			c.redis.kill()

@@ -115,6 +115,9 @@ func (f *fleet) awaitEnd(r *replica, since time.Time) time.Duration {
 	select {
 	case <-r.done:
 	case <-time.After(time.Until(since.Add(killTimeout(f.t)))):
+		if !r.alive() {
+			break
+		}
 		f.t.Errorf("replica %d has not ended within Fly's kill timeout:\n%s", r.n, f.tail(r))
 		r.tell(os.Kill)
 		<-r.done
@@ -355,7 +358,11 @@ func (th *talk) on(wit *witness, rdb *goredis.Client, over <-chan struct{}) {
 			root = th.said[0]
 		}
 		line := fmt.Sprintf("%s-%d", th.name, len(th.said)+1)
-		th.said = append(th.said, th.say(member, th.channel, root, wit.note(line, "; sleep 0.3")))
+		text := wit.note(line, "; sleep 0.3")
+		if root != "" { // only the first one calls the bot
+			text = strings.TrimPrefix(text, mention)
+		}
+		th.said = append(th.said, th.say(member, th.channel, root, text))
 		turn := "T0LOCAL:" + th.channel + ":" + th.said[len(th.said)-1]
 		th.until("the acceptance of "+line, func() bool { return rdb.Exists(th.t.Context(), "fb:{queue}:d:"+turn).Val() == 1 })
 		if n := len(th.said); n > 1 {
