@@ -219,7 +219,7 @@ func TestRedisForgets(t *testing.T) {
 	t.Run("an end asks about work that may not be pushed", func(t *testing.T) {
 		t.Parallel()
 		b := newBot(t)
-		r := b.replica(func(c *ServiceConfig, m *MachinesConfig) {
+		r := b.replica(func(_ *ServiceConfig, m *MachinesConfig) {
 			m.Repos = []runner.Repo{{URL: "https://git.example/acme/app.git"}}
 		}).start()
 		b.answered(r, r.accept(turn("101", "one", true)))

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -368,9 +369,7 @@ func (c *chaos) sockets(verb string, how map[string]any) (time.Duration, func())
 func (c *chaos) calls(base, method string, how map[string]any) (time.Duration, func()) {
 	c.note("  of %q", method)
 	body := map[string]any{"method": method, "spare": "xoxp-"}
-	for k, v := range how {
-		body[k] = v
-	}
+	maps.Copy(body, how)
 	c.post(base+"/local/faults", body)
 	return c.while(), func() { c.post(base+"/local/faults", map[string]any{}) }
 }
