@@ -24,7 +24,8 @@ type Claim struct {
 	cancelled chan struct{}
 	cancel    sync.Once
 	lose      context.CancelCauseFunc
-	over      atomic.Bool // its handler has returned
+	gone      atomic.Bool // somebody said that it is lost
+	over      atomic.Bool // its handler has returned, as the owner still
 
 	mu       sync.Mutex
 	deadline time.Time // guarded by mu; until when the lease is surely ours, by our own clock
@@ -54,7 +55,7 @@ type claimKey struct{}
 // may have been asleep, and another one may be at work. To be asked right before an effect that cannot be fenced.
 func Held(ctx context.Context) error {
 	c, ok := ctx.Value(claimKey{}).(*Claim)
-	if clocked && ok && !c.over.Load() && time.Now().After(c.until()) {
+	if clocked && ok && (c.gone.Load() || !c.over.Load() && time.Now().After(c.until())) {
 		return fmt.Errorf("%s of %s: %w", c.Job.ID, c.Job.Key, ErrLost)
 	}
 	return nil
@@ -70,6 +71,7 @@ func (c *Claim) SetStage(ctx context.Context, stage string, att []byte) error {
 		return fmt.Errorf("stage %s of %s: %w", stage, c.Job.ID, err)
 	}
 	if res != "OK" {
+		c.gone.Store(true)
 		return fmt.Errorf("stage %s of %s: %w", stage, c.Job.ID, ErrLost)
 	}
 	return nil

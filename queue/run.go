@@ -310,12 +310,15 @@ func (r *replica) leave(ctx context.Context) {
 
 func (r *replica) startUnder(work context.Context, c *Claim) (begin func()) {
 	ctx, lose := context.WithCancelCause(context.WithValue(work, claimKey{}, c))
-	c.lose = lose
+	c.lose = func(why error) {
+		c.gone.Store(c.gone.Load() || errors.Is(why, ErrLost))
+		lose(why)
+	}
 	return func() {
 		r.handlers.Go(func() {
 			defer lose(nil)
 			verdict := r.handle(ctx, c)
-			c.over.Store(true)
+			c.over.Store(Held(ctx) == nil)
 			r.end(ctx, c, verdict)
 		})
 	}
