@@ -16,6 +16,11 @@ func (q *Queue) Script(ctx context.Context, name string, args ...any) (any, erro
 	return q.run(ctx, name, args...).Result()
 }
 
+// EnqueueHere enqueues as a replica does that has a slot: what need not wait is claimed at once.
+func (q *Queue) EnqueueHere(ctx context.Context, j Job, how Enqueue) (Enqueued, []*Claim, error) {
+	return q.enqueue(ctx, j, how, true)
+}
+
 // Oversleep has a claim's lease be over by the replica's own clock.
 func (c *Claim) Oversleep() { c.extend(time.Now().Add(-time.Millisecond)) }
 

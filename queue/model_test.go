@@ -152,7 +152,15 @@ func (m *model) enqueue() {
 		Payload: []byte(m.draw("payload", "", "x", "\x1f\x00 \xff{}")),
 	}
 	idle := rapid.Bool().Draw(m.T, "only if idle")
-	got, err := m.q[m.drawOwner()].Enqueue(m.ctx, job, queue.Enqueue{OnlyIfIdle: idle})
+	owner, slot := m.drawOwner(), rapid.Bool().Draw(m.T, "with a slot")
+	free := slot && len(m.places("orphan")) == 0 && len(m.before.zset["ready"]) == 0
+	var claims []*queue.Claim
+	got, err := queue.Enqueued{}, error(nil)
+	if slot {
+		got, claims, err = m.q[owner].EnqueueHere(m.ctx, job, queue.Enqueue{OnlyIfIdle: idle})
+	} else {
+		got, err = m.q[owner].Enqueue(m.ctx, job, queue.Enqueue{OnlyIfIdle: idle})
+	}
 	if err != nil {
 		m.Fatal(err)
 	}
@@ -180,9 +188,21 @@ func (m *model) enqueue() {
 	}
 	if got.Status != queue.Queued {
 		m.unchanged()
+		if len(claims) > 0 {
+			m.Fatalf("%s was refused and claimed", job.ID)
+		}
 		return
 	}
 	m.accept(key, &modelJob{id: job.ID, user: job.User, group: job.Group, payload: string(job.Payload)})
+	if due := free && len(k.jobs) == 1 && m.mayStart(k.jobs[0]); (len(claims) == 1) != due {
+		m.Fatalf("%s was claimed as it was enqueued: %v, want %v", job.ID, len(claims) == 1, due)
+	}
+	for _, c := range claims {
+		m.own(owner, c, k)
+		if rapid.Float64Range(0, 1).Draw(m.T, "reply lost") >= 0.1 {
+			m.claims = append(m.claims, &modelClaim{c.Job.Key, c.Job.ID, owner, c.Fence})
+		}
+	}
 }
 
 func (m *model) accept(key string, j *modelJob) {

@@ -166,34 +166,42 @@ func (q *Queue) Enqueue(ctx context.Context, j Job, how Enqueue) (Enqueued, erro
 	if err := j.check(); err != nil {
 		return Enqueued{}, err
 	}
+	r := q.running.Load()
+	slot := r != nil && r.reserve(j.Key)
+	out, claims, err := q.enqueue(ctx, j, how, slot)
+	if err != nil {
+		if slot {
+			r.unsure(j.Key)
+		}
+		return Enqueued{}, err
+	}
+	if slot {
+		r.take(j.Key, claims)
+	}
+	if r != nil && out.Status == Queued && out.Ahead == 0 && len(claims) == 0 {
+		r.seek()
+	}
+	return out, nil
+}
+
+// enqueue appends a job, and claims it if this replica has a slot for it.
+func (q *Queue) enqueue(ctx context.Context, j Job, how Enqueue, slot bool) (Enqueued, []*Claim, error) {
 	idle := "0"
 	if how.OnlyIfIdle {
 		idle = "1"
 	}
 	l := q.cfg.Limits
 	args := []any{j.Key, j.ID, j.User, j.Group, j.Payload, l.PerKey, l.PerUser, l.Total, idle}
-	r := q.running.Load()
-	run := r != nil && r.reserve(j.Key)
-	if run {
+	if slot {
 		args = append(append(args, q.cfg.Owner, q.cfg.Lease.Milliseconds()), q.runLimits()...)
 	}
 	sent := time.Now()
 	res, err := q.run(ctx, "enqueue", args...).Slice()
 	if err != nil {
-		if run {
-			r.unsure(j.Key)
-		}
-		return Enqueued{}, fmt.Errorf("enqueue %s: %w", j.ID, err)
+		return Enqueued{}, nil, fmt.Errorf("enqueue %s: %w", j.ID, err)
 	}
-	out := Enqueued{Status: Status(text(res[0])), Seq: atoi(text(res[1])), Ahead: atoi(text(res[2]))}
 	list, _ := res[3].([]any)
-	if run {
-		r.take(j.Key, q.claims(list, sent))
-	}
-	if r != nil && out.Status == Queued && out.Ahead == 0 && len(list) == 0 {
-		r.seek()
-	}
-	return out, nil
+	return Enqueued{Status: Status(text(res[0])), Seq: atoi(text(res[1])), Ahead: atoi(text(res[2]))}, q.claims(list, sent), nil
 }
 
 // Seen reports whether a job of that id was enqueued within three days.
