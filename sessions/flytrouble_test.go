@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -211,9 +212,7 @@ func TestFlyAtRandom(t *testing.T) {
 	spoil := func() {
 		for range 4 {
 			fault := map[string]any{"method": calls[rnd.IntN(len(calls))], "nth": 1 + rnd.IntN(3)}
-			for k, v := range kinds[rnd.IntN(len(kinds))] {
-				fault[k] = v
-			}
+			maps.Copy(fault, kinds[rnd.IntN(len(kinds))])
 			t.Logf("fault: %v", fault)
 			b.faults(fault)
 		}
