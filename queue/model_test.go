@@ -155,7 +155,8 @@ func (m *model) enqueue() {
 	owner, slot := m.drawOwner(), rapid.Bool().Draw(m.T, "with a slot")
 	free := slot && len(m.places("orphan")) == 0 && len(m.before.zset["ready"]) == 0
 	var claims []*queue.Claim
-	got, err := queue.Enqueued{}, error(nil)
+	var got queue.Enqueued
+	var err error
 	if slot {
 		got, claims, err = m.q[owner].EnqueueHere(m.ctx, job, queue.Enqueue{OnlyIfIdle: idle})
 	} else {

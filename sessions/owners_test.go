@@ -45,7 +45,7 @@ func TestOwnersOnly(t *testing.T) {
 	}
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
-	var late context.Context
+	left := make(chan context.Context, 1)
 	err = q.Run(ctx, func(ctx context.Context, _ *queue.Claim) queue.Verdict {
 		defer leave()
 		if err := send(ctx); err != nil {
@@ -56,13 +56,13 @@ func TestOwnersOnly(t *testing.T) {
 		if err := send(context.WithoutCancel(ctx)); !errors.Is(err, queue.ErrLost) {
 			t.Errorf("a request of who was its owner: %v, want ErrLost", err)
 		}
-		late = context.WithoutCancel(ctx)
+		left <- context.WithoutCancel(ctx)
 		return queue.Handoff()
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := send(late); !errors.Is(err, queue.ErrLost) {
+	if err := send(<-left); !errors.Is(err, queue.ErrLost) {
 		t.Errorf("a request of what is left of his work: %v, want ErrLost", err)
 	}
 	if err := send(t.Context()); err != nil {
