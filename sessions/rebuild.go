@@ -87,6 +87,29 @@ func (sv *Service) current(ctx context.Context, thread Thread) (*Session, error)
 	return sv.store.Get(ctx, thread)
 }
 
+// rebuildSoon bounds how long [Service.soon] waits for Fly: Slack waits 3 s for an ack.
+const rebuildSoon = 1500 * time.Millisecond
+
+// soon is [Service.current] for who cannot wait: while Fly does not answer it is what Redis knows. What is taken for no session's then is
+// found again when the sessions are rebuilt, since what was said is read again.
+func (sv *Service) soon(ctx context.Context, thread Thread) (*Session, error) {
+	s, err := sv.store.Get(ctx, thread)
+	if err != nil || s != nil || time.Since(time.Unix(0, sv.failed.Load())) < sv.cfg.WatchEvery {
+		return s, err
+	}
+	limit, cancel := context.WithTimeout(ctx, rebuildSoon)
+	defer cancel()
+	if err := sv.remember(limit); err != nil {
+		var ofFly *fly.Error
+		if ctx.Err() != nil || (limit.Err() == nil && !errors.As(err, &ofFly)) {
+			return nil, err
+		}
+		sv.log.WarnContext(ctx, "no session is known before those that Redis has lost are rebuilt", "thread", thread.Key(), "err", err)
+		return nil, nil
+	}
+	return sv.store.Get(ctx, thread)
+}
+
 // remember returns when Redis holds a record of every session: at once, unless it has lost them. Any number of replicas may do
 // so at once.
 func (sv *Service) remember(ctx context.Context) error {
@@ -103,6 +126,7 @@ func (sv *Service) remember(ctx context.Context) error {
 	}
 	n, err := sv.rebuild(ctx, time.Now())
 	if err != nil {
+		sv.failed.Store(time.Now().UnixNano())
 		return fmt.Errorf("rebuild the sessions that Redis has lost: %w", err)
 	}
 	if _, err := sv.cfg.Queue.Check(ctx); err != nil {

@@ -180,6 +180,33 @@ func TestRedisForgets(t *testing.T) {
 		}
 		same(t, b, r, was, 2)
 	})
+	t.Run("a token that Fly refuses ends the turn, and the next one goes on when it is mended", func(t *testing.T) {
+		t.Parallel()
+		b := newBot(t)
+		r := b.replica(watchful).start()
+		b.answered(r, r.accept(turn("101", "one", true)))
+		was := r.session()
+		b.answering(func(w http.ResponseWriter, q *http.Request) bool {
+			if !strings.HasSuffix(q.URL.Path, "/machines") || q.Method != http.MethodGet {
+				return false
+			}
+			w.WriteHeader(http.StatusUnauthorized)
+			return true
+		})
+		b.mini.FlushAll()
+		two := r.accept(turn("102", "two", true))
+		if out := b.answered(r, two); out.Failure != FailFlyAccess {
+			t.Errorf("the outcome is %+v, want that Fly refuses the token", out)
+		}
+		b.answering(nil)
+		if out := b.answered(r, r.accept(turn("103", "three", true))); out.Failure != runner.FailNone {
+			t.Errorf("the outcome is %+v", out)
+		}
+		if s := r.session(); s.SessionID != was.SessionID {
+			t.Errorf("on record is %+v, want %+v", s, was)
+		}
+		b.have(1, 1)
+	})
 	t.Run("a list that lacks a machine is completed by the volumes", func(t *testing.T) {
 		t.Parallel()
 		b := newBot(t)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -31,9 +32,10 @@ type ServiceConfig struct {
 
 // Service is sessions over the queue: it accepts turns from any replica, and works on those that it claims.
 type Service struct {
-	cfg   ServiceConfig
-	store *store
-	log   *slog.Logger
+	cfg    ServiceConfig
+	store  *store
+	log    *slog.Logger
+	failed *atomic.Int64 // when a rebuild failed last, in unix ns
 }
 
 // NewService returns a service; Run makes it work.
@@ -46,7 +48,7 @@ func NewService(cfg ServiceConfig) (*Service, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{cfg: cfg, store: newStore(cfg.Redis, cfg.Prefix), log: cfg.Log}, nil
+	return &Service{cfg: cfg, store: newStore(cfg.Redis, cfg.Prefix), log: cfg.Log, failed: new(atomic.Int64)}, nil
 }
 
 // Accept stores a turn. After it returned without an error the turn cannot be lost; offering the same
@@ -179,7 +181,7 @@ func endOf(s Session, st Status, by string, why EndReason) Turn {
 
 // Status tells what is going on in the thread.
 func (sv *Service) Status(ctx context.Context, thread Thread) (Status, error) {
-	s, err := sv.current(ctx, thread)
+	s, err := sv.soon(ctx, thread)
 	if err != nil {
 		return Status{}, err
 	}

@@ -150,8 +150,7 @@ func (w *work) save(ctx context.Context, s Session) error {
 func (w *work) inSession(ctx context.Context) error {
 	s, err := w.session(ctx)
 	if err != nil {
-		w.waits(ctx, err)
-		return err
+		return w.withoutSession(ctx, err)
 	}
 	if s.Ended() { // it ended while this reply waited, and only a mention may begin another
 		out := w.outcome(FailEnded)
@@ -235,18 +234,24 @@ func (w *work) session(ctx context.Context) (*Session, error) {
 	return &fresh, nil
 }
 
-// waits shows that a turn which is put off before it has a session waits for Fly: the records that Redis has lost are made from what is
-// there. It is best effort.
-func (w *work) waits(ctx context.Context, err error) {
+// withoutSession deals with a turn that has no session since Fly could not be asked: the records that Redis has lost are made from what
+// is there. While that may pass it is put off, which the thread is shown; a refusal ends it.
+func (w *work) withoutSession(ctx context.Context, err error) error {
 	var ofFly *fly.Error
-	if !errors.As(err, &ofFly) || !isPassing(err) || ctx.Err() != nil {
-		return
+	if !errors.As(err, &ofFly) || ctx.Err() != nil {
+		return err
 	}
 	s := Session{Thread: w.turn.Thread}
 	if beginErr := w.begin(ctx, s); beginErr != nil {
-		return
+		return errors.Join(err, beginErr)
 	}
-	w.sv.cfg.Front.Progress(ctx, s, w.turn, w.note.Live, Progress{Step: StepWaiting, Since: time.Now(), Note: waitingFor(err)})
+	if isPassing(err) {
+		w.sv.cfg.Front.Progress(ctx, s, w.turn, w.note.Live, Progress{Step: StepWaiting, Since: time.Now(), Note: waitingFor(err)})
+		return err
+	}
+	out := w.outcome(failureOf(err))
+	out.Number, out.Error = 1, err.Error()
+	return w.finish(ctx, &s, out)
 }
 
 // run brings the turn from wherever it is to an answer in the thread.
