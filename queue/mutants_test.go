@@ -91,15 +91,15 @@ const manyCases = "3000"
 func tryMutant(t *testing.T, i int, m mutant) {
 	why, spared := harmless[m.name()]
 	began := time.Now()
-	model := func(cases string) ([]byte, bool) {
-		return withMutant(t, i, "^TestModel$/^miniredis$/^shard_1$", "-rapid.checks="+cases, "-rapid.shrinktime=1ms", "-rapid.nofailfile")
+	model := func(cases string, limit time.Duration) ([]byte, bool) {
+		return withMutant(t, i, limit, "^TestModel$/^miniredis$/^shard_1$", "-rapid.checks="+cases, "-rapid.shrinktime=1ms", "-rapid.nofailfile")
 	}
-	out, noticed := model("200")
+	out, noticed := model("200", time.Minute) // one that never ends is noticed by that: it takes seconds
 	if !noticed {
-		out, noticed = withMutant(t, i, "^(TestQueue|TestHandOn|TestJanitor)$/^miniredis$", "-test.failfast")
+		out, noticed = withMutant(t, i, time.Minute, "^(TestQueue|TestHandOn|TestJanitor)$/^miniredis$", "-test.failfast")
 	}
 	if !noticed && !spared {
-		out, noticed = model(manyCases)
+		out, noticed = model(manyCases, 4*time.Minute)
 	}
 	took := time.Since(began).Round(100 * time.Millisecond)
 	switch {
@@ -115,10 +115,10 @@ func tryMutant(t *testing.T, i int, m mutant) {
 }
 
 // withMutant runs tests of this package on a mutant, in a process of their own, and says whether they failed.
-func withMutant(t *testing.T, i int, tests string, flags ...string) ([]byte, bool) {
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+func withMutant(t *testing.T, i int, limit time.Duration, tests string, flags ...string) ([]byte, bool) {
+	ctx, cancel := context.WithTimeout(t.Context(), limit+time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0], append([]string{"-test.run=" + tests, "-test.count=1", "-test.timeout=4m"}, flags...)...)
+	cmd := exec.CommandContext(ctx, os.Args[0], append([]string{"-test.run=" + tests, "-test.count=1", "-test.timeout=" + limit.String()}, flags...)...)
 	cmd.Env = append(os.Environ(), mutantEnv+"="+strconv.Itoa(i))
 	out, err := cmd.CombinedOutput()
 	var ended *exec.ExitError
