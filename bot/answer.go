@@ -262,12 +262,8 @@ func (b *Bot) eachOwn(ctx context.Context, thread sessions.Thread, oldest string
 			if m.User != b.self {
 				continue
 			}
-			var turn, part string
-			if m.Metadata.EventType == eventType {
-				turn, _ = m.Metadata.EventPayload["turn"].(string)
-				part, _ = m.Metadata.EventPayload["part"].(string)
-			}
-			do(m, sessions.TurnID(turn), part)
+			tr, _ := b.traceOf(m)
+			do(m, sessions.TurnID(tr.turn), tr.part)
 		}
 		if !more || cursor == "" {
 			return nil

@@ -166,7 +166,7 @@ func (b *Bot) removeRun(ctx context.Context, channel string, asked sessions.Turn
 		b.log.WarnContext(ctx, "not looked for the message of a run that was not begun", "err", err)
 	}
 	for _, m := range page {
-		if m.User == b.self && m.Metadata.EventType == eventType && m.Metadata.EventPayload["turn"] == string(asked) {
+		if tr, ours := b.traceOf(m); ours && tr.turn == string(asked) {
 			b.remove(ctx, channel, m.Timestamp)
 		}
 	}

@@ -50,7 +50,7 @@ func (b *Bot) Recall(ctx context.Context, s sessions.Session) (sessions.Recalled
 			out.Turns, out.LastID = max(out.Turns+1, tr.turns), sessions.TurnID(tr.turn)
 			out.CostUSD = max(out.CostUSD, tr.cost)
 			if first == "" {
-				first = tr.turn[strings.LastIndexByte(tr.turn, ':')+1:]
+				first = messageOf(sessions.TurnID(tr.turn))
 			}
 		}
 		if !more || cursor == "" {

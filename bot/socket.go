@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
-	"github.com/slack-go/slack"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -113,7 +112,7 @@ func (b *Bot) connect(ctx context.Context, queues []chan func(context.Context), 
 		default:
 			pause = min(max(pause*2, firstPause), maxPause)
 		}
-		if after := retryAfter(err); after > pause {
+		if after, _ := asksToWait(err); after > pause {
 			pause = after
 		}
 		b.log.WarnContext(ctx, "socket ended", "err", err, "pause", pause)
@@ -132,14 +131,6 @@ func (b *Bot) awaitDial(ctx context.Context, pause time.Duration) error {
 	case <-time.After(pause):
 	}
 	return b.dials.Wait(ctx)
-}
-
-// retryAfter is how long Slack asks to wait, 0 if it does not.
-func retryAfter(err error) time.Duration {
-	if limited, ok := errors.AsType[*slack.RateLimitedError](err); ok {
-		return limited.RetryAfter
-	}
-	return 0
 }
 
 // dial opens a socket.
