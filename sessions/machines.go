@@ -234,6 +234,12 @@ func (m *Machines) createMachine(ctx context.Context, s Session) (*fly.Machine, 
 	return nil, err
 }
 
+// managed lists the machines that carry our mark; none of an app that is not made yet.
+func (m *Machines) managed(ctx context.Context) ([]fly.Machine, error) {
+	machines, err := m.cfg.Fly.Machines(ctx, m.cfg.App, fly.MachineFilter{Metadata: map[string]string{MetaManaged: managedBy}})
+	return machines, ignoreNotFound(err)
+}
+
 // machinesOf lists the session's machines that are not on their way out: at most one, since the name is
 // the session's.
 func (m *Machines) machinesOf(ctx context.Context, s Session) ([]fly.Machine, error) {

@@ -182,8 +182,8 @@ func (sv *Service) rebuild(ctx context.Context, now time.Time) (int, error) {
 // everyMachine lists the machines that carry our mark, those too that only their volume tells of: a list proves nothing by what it lacks.
 func (sv *Service) everyMachine(ctx context.Context) ([]fly.Machine, error) {
 	m := sv.cfg.Machines
-	machines, err := m.cfg.Fly.Machines(ctx, m.cfg.App, fly.MachineFilter{Metadata: map[string]string{MetaManaged: managedBy}})
-	if ignoreNotFound(err) != nil {
+	machines, err := m.managed(ctx)
+	if err != nil {
 		return nil, err
 	}
 	volumes, err := m.cfg.Fly.Volumes(ctx, m.cfg.App)

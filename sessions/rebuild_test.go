@@ -158,13 +158,7 @@ func TestRedisForgets(t *testing.T) {
 		r := b.replica(watchful).start()
 		b.answered(r, r.accept(turn("101", "one", true)))
 		was := r.session()
-		b.answering(func(w http.ResponseWriter, q *http.Request) bool {
-			if !strings.HasSuffix(q.URL.Path, "/machines") || q.Method != http.MethodGet {
-				return false
-			}
-			w.WriteHeader(http.StatusServiceUnavailable)
-			return true
-		})
+		b.listing(http.StatusServiceUnavailable, "")
 		b.mini.FlushAll()
 		two := r.accept(turn("102", "two", true))
 		if err := r.Reap(t.Context(), time.Now().Add(24*time.Hour)); err == nil {
@@ -186,13 +180,7 @@ func TestRedisForgets(t *testing.T) {
 		r := b.replica(watchful).start()
 		b.answered(r, r.accept(turn("101", "one", true)))
 		was := r.session()
-		b.answering(func(w http.ResponseWriter, q *http.Request) bool {
-			if !strings.HasSuffix(q.URL.Path, "/machines") || q.Method != http.MethodGet {
-				return false
-			}
-			w.WriteHeader(http.StatusUnauthorized)
-			return true
-		})
+		b.listing(http.StatusUnauthorized, "")
 		b.mini.FlushAll()
 		two := r.accept(turn("102", "two", true))
 		if out := b.answered(r, two); out.Failure != FailFlyAccess {
@@ -213,13 +201,7 @@ func TestRedisForgets(t *testing.T) {
 		r := b.replica(watchful).start()
 		b.answered(r, r.accept(turn("101", "one", true)))
 		was := r.session()
-		b.answering(func(w http.ResponseWriter, q *http.Request) bool {
-			if !strings.HasSuffix(q.URL.Path, "/machines") || q.Method != http.MethodGet {
-				return false
-			}
-			_, _ = w.Write([]byte("[]"))
-			return true
-		})
+		b.listing(http.StatusOK, "[]")
 		b.mini.FlushAll()
 		b.until("the session", func() bool { return r.session() != nil })
 		b.answering(nil)
@@ -258,5 +240,17 @@ func TestRedisForgets(t *testing.T) {
 		if work := st.Session.Unpushed(); len(work) != 1 || !work[0].Unknown {
 			t.Errorf("unpushed is %+v, want that nobody knows", work)
 		}
+	})
+}
+
+// listing answers for the list of machines.
+func (b *bot) listing(status int, body string) {
+	b.answering(func(w http.ResponseWriter, q *http.Request) bool {
+		if !strings.HasSuffix(q.URL.Path, "/machines") || q.Method != http.MethodGet {
+			return false
+		}
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(body))
+		return true
 	})
 }

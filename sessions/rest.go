@@ -31,9 +31,9 @@ func (sv *Service) restNowAndThen(ctx context.Context, all []Session, now time.T
 		return err
 	}
 	m := sv.cfg.Machines
-	machines, err := m.cfg.Fly.Machines(ctx, m.cfg.App, fly.MachineFilter{Metadata: map[string]string{MetaManaged: managedBy}})
+	machines, err := m.managed(ctx)
 	if err != nil {
-		return ignoreNotFound(err)
+		return err
 	}
 	started := map[string]fly.Machine{}
 	for _, mach := range machines {

@@ -38,9 +38,9 @@ func (sv *Service) sweepNowAndThen(ctx context.Context, now time.Time) error {
 func (sv *Service) sweep(ctx context.Context, now time.Time) error {
 	m := sv.cfg.Machines
 	// What Fly has is listed before what we know: a session is on record before anything is made for it.
-	machines, machErr := m.cfg.Fly.Machines(ctx, m.cfg.App, fly.MachineFilter{Metadata: map[string]string{MetaManaged: managedBy}})
+	machines, machErr := m.managed(ctx)
 	volumes, volErr := m.cfg.Fly.Volumes(ctx, m.cfg.App)
-	err := errors.Join(ignoreNotFound(machErr), ignoreNotFound(volErr))
+	err := errors.Join(machErr, ignoreNotFound(volErr))
 	for _, mach := range machines {
 		err = errors.Join(err, sv.sweepMachine(ctx, mach, now))
 	}
