@@ -112,6 +112,7 @@ func New(ctx context.Context, cfg Config) (*Bot, error) {
 		readBack: rate.NewLimiter(rate.Every(time.Minute/readsPerMinute), 10), lookBack: make(chan struct{}, 1), hearing: make(chan struct{}, maxHeard),
 	}
 	b.people.bot = b
+	b.marks.hold() // until the first look
 	return b, b.introduce(ctx)
 }
 

@@ -3,6 +3,7 @@ package bot
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -506,6 +507,26 @@ func TestMissed(t *testing.T) {
 		if want := []string{lost, next}; !slices.Equal(order, want) {
 			t.Errorf("turns = %v, want %v", order, want)
 		}
+	})
+	t.Run("is looked for again from where a look that failed began, whatever was heard since", func(t *testing.T) {
+		t.Parallel()
+		was := tillLately()
+		w := newWorkspaceAfter(t, nil, func(w *workspace) {
+			w.sessions.marks = maps.Clone(was)
+			w.fault(map[string]any{"method": "conversations.history", "body": `{"ok":false,"error":"fatal_error"}`})
+		})
+		mark := func() string {
+			w.bot.writeMarks(t.Context())
+			marks, _ := w.sessions.Marks(t.Context(), team)
+			return marks[general].UpTo
+		}
+		heard := w.say(member, general, "", mention+"heard as usual")
+		w.until("a turn", func() bool { return w.sessions.turn(heard) != nil })
+		if got := mark(); got != was[general].UpTo {
+			t.Errorf("the next look begins at %s, want %s", got, was[general].UpTo)
+		}
+		w.fault(map[string]any{})
+		w.until("a look, and its mark", func() bool { return mark() >= heard })
 	})
 	t.Run("is taken in when the last socket was away", func(t *testing.T) {
 		t.Parallel()

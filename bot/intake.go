@@ -349,14 +349,19 @@ func eventOf(thread sessions.Thread, m slack.Message) innerEvent {
 	return e
 }
 
+// fresh is how old a message is at most that cannot have been accepted before: Slack sends one again, and a Redis that was cut back
+// meanwhile does not know it any more.
+const fresh = 5 * time.Second
+
 // maxStored is the longest text that goes into the queue, in bytes; longer ones stay at Slack.
 const maxStored = 24 << 10
 
 func (b *Bot) turn(in incoming, begins bool) sessions.Turn {
 	t := sessions.Turn{
 		ID: in.id(), Kind: sessions.KindTurn, Thread: in.thread, User: in.event.User, TS: in.event.TS, Text: in.words,
-		At: time.Now().UTC(), Mention: begins, Files: attachments(in.event.Files), Again: in.event.missed,
+		Mention: begins, Files: attachments(in.event.Files), At: time.Now().UTC(),
 	}
+	t.Again = in.event.missed || in.event.again || t.At.Sub(timeOf(t.TS)) > fresh
 	if len(t.Text) > maxStored {
 		t.Text, t.AtSlack = "", true
 	}

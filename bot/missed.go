@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/slack-go/slack"
@@ -25,9 +24,6 @@ import (
 // overlap is how far before a mark is read as well: events come again, and out of order, for so long.
 const overlap = 10 * time.Minute
 
-// markEvery is how often marks are written.
-const markEvery = 2 * time.Second
-
 // catchUpFirst is how long sockets wait at the start, so that what was missed comes before what Slack sends again.
 const catchUpFirst = 10 * time.Second
 
@@ -41,56 +37,9 @@ const (
 	overlapFor = 48 * time.Hour
 )
 
-// marks are how far channels were taken in by this replica, until they are written.
-type marks struct {
-	mu   sync.Mutex
-	upTo map[string]string // guarded by mu; :: channel → ts
-}
-
-func (m *marks) note(channel, ts string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.upTo == nil {
-		m.upTo = map[string]string{}
-	}
-	m.upTo[channel] = max(m.upTo[channel], ts)
-}
-
-func (m *marks) take() map[string]string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	out := m.upTo
-	m.upTo = nil
-	return out
-}
-
-// keepMarks writes the marks now and then, and at the end.
-func (b *Bot) keepMarks(ctx context.Context) {
-	tick := time.NewTicker(markEvery)
-	defer tick.Stop()
-	for ctx.Err() == nil {
-		select {
-		case <-ctx.Done():
-		case <-tick.C:
-		}
-		b.writeMarks(ctx)
-	}
-}
-
-func (b *Bot) writeMarks(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markEvery)
-	defer cancel()
-	upTo := b.marks.take()
-	if err := b.sessions.Mark(ctx, b.team, upTo); err != nil {
-		b.log.DebugContext(ctx, "marks not written", "err", err)
-		for channel, ts := range upTo {
-			b.marks.note(channel, ts)
-		}
-	}
-}
-
 // missedSomething has the bot look for what it missed.
 func (b *Bot) missedSomething() {
+	b.marks.hold()
 	select {
 	case b.lookBack <- struct{}{}:
 	default:
@@ -98,10 +47,10 @@ func (b *Bot) missedSomething() {
 }
 
 // catchUps looks for what was missed at the start, and whenever something may have been. first is called after the first look.
-func (b *Bot) catchUps(ctx context.Context, first func()) {
+func (b *Bot) catchUps(ctx context.Context, laned lanes, first func()) {
 	pause := rate.NewLimiter(rate.Every(b.lookEvery), 2)
 	for pause.Wait(ctx) == nil {
-		if err := b.catchUp(ctx); err != nil && ctx.Err() == nil {
+		if err := b.catchUp(ctx, laned); err != nil && ctx.Err() == nil {
 			b.log.WarnContext(ctx, "what was missed is not read yet", "err", err)
 			b.missedSomething()
 		}
@@ -115,8 +64,9 @@ func (b *Bot) catchUps(ctx context.Context, first func()) {
 }
 
 // catchUp reads what was said since the marks, channel by channel, the one that spoke last first, and takes it in. A channel that
-// cannot be read does not keep the others waiting; its error is returned.
-func (b *Bot) catchUp(ctx context.Context) error {
+// cannot be read does not keep the others waiting; its error is returned, and its mark stays where it is.
+func (b *Bot) catchUp(ctx context.Context, laned lanes) error {
+	look := b.marks.look()          // before they are read
 	live, err := b.liveThreads(ctx) // first: what Redis has lost is rebuilt by it
 	if err != nil {
 		return err
@@ -141,18 +91,21 @@ func (b *Bot) catchUp(ctx context.Context) error {
 		}
 		if !known { // from now on
 			b.marks.note(channel, tsOf(now))
+		} else if err := b.catchUpIn(ctx, laned, channel, mark, live[channel], now); err != nil {
+			failed = errors.Join(failed, err)
 			continue
 		}
-		if err := b.catchUpIn(ctx, channel, mark, live[channel], now); err != nil {
-			failed = errors.Join(failed, err)
-		}
+		b.marks.seen(look, channel)
+	}
+	if failed == nil {
+		b.marks.seen(look, "")
 	}
 	b.writeMarks(ctx)
 	return failed
 }
 
-// catchUpIn takes in what was missed in a channel.
-func (b *Bot) catchUpIn(ctx context.Context, channel string, mark sessions.Mark, live []string, now time.Time) error {
+// catchUpIn takes in what was missed in a channel, each thread in its lane, so that it does not get mixed up with what is said meanwhile.
+func (b *Bot) catchUpIn(ctx context.Context, laned lanes, channel string, mark sessions.Mark, live []string, now time.Time) error {
 	oldest := mark.UpTo
 	if oldest > before(tsOf(now), overlapFor) {
 		oldest = max(mark.Since, before(oldest, overlap))
@@ -162,10 +115,20 @@ func (b *Bot) catchUpIn(ctx context.Context, channel string, mark sessions.Mark,
 	if err != nil {
 		return err
 	}
-	return b.takeMissed(ctx, missed, seen, now)
+	threads := map[string][]innerEvent{}
+	for _, e := range missed {
+		threads[e.thread()] = append(threads[e.thread()], e)
+	}
+	for _, ts := range slices.Sorted(maps.Keys(threads)) {
+		in := threads[ts]
+		if err := laned.do(ctx, in[0], func(ctx context.Context) error { return b.takeMissed(ctx, in, seen, now) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// takeMissed takes in what was missed, in order, unless the bot has dealt with it already.
+// takeMissed takes in what was missed in a thread, in order, unless the bot has dealt with it already.
 func (b *Bot) takeMissed(ctx context.Context, missed []innerEvent, seen *traces, now time.Time) error {
 	slices.SortFunc(missed, func(x, y innerEvent) int { return cmp.Compare(x.TS, y.TS) })
 	for _, e := range missed {

@@ -19,8 +19,34 @@ import (
 // The sockets are our own rather than slack-go's: its client reconnects without a pause where Slack closes right after hello, drops
 // the old socket before it has a new one, and hides why Slack closed.
 
-// lanes is how many threads are taken in side by side. Events of one thread share a lane, so that they stay in order.
-const lanes = 16
+// lanes take in what was said in several threads side by side. That of one thread shares a lane, so that it stays in order.
+type lanes []chan func(context.Context)
+
+func newLanes() lanes {
+	l := make(lanes, 16)
+	for i := range l {
+		l[i] = make(chan func(context.Context), 256)
+	}
+	return l
+}
+
+// of is the lane of an event's thread.
+func (l lanes) of(e innerEvent) chan<- func(context.Context) {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(e.Channel + e.Item.Channel + e.thread())) // never fails
+	return l[h.Sum32()%uint32(len(l))]                              //nolint:gosec // there are few
+}
+
+// do has something done in the lane of an event's thread, and waits for it.
+func (l lanes) do(ctx context.Context, e innerEvent, do func(context.Context) error) error {
+	done := make(chan error, 1)
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case l.of(e) <- func(ctx context.Context) { done <- do(ctx) }:
+		return <-done
+	}
+}
 
 // Bounds of one socket.
 const (
@@ -50,34 +76,33 @@ func (b *Bot) Run(ctx context.Context, ready func()) error {
 	stay, drop := context.WithCancel(context.WithoutCancel(ctx))
 	defer drop()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(leaveTime, drop) })()
-	queues := make([]chan func(context.Context), lanes)
+	laned := newLanes()
 	var working sync.WaitGroup
 	defer working.Wait()
-	for i := range queues {
-		queues[i] = make(chan func(context.Context), 256)
-		defer close(queues[i]) // no socket is left that puts anything into it
+	for _, lane := range laned {
+		defer close(lane) // nobody is left who puts anything into it
 		working.Go(func() {
-			for do := range queues[i] {
+			for do := range lane {
 				do(stay)
 			}
 		})
 	}
 	g.Go(func() error { b.keepMarks(ctx); return nil })
 	caughtUp := make(chan struct{})
-	g.Go(func() error { b.catchUps(ctx, sync.OnceFunc(func() { close(caughtUp) })); return nil })
+	g.Go(func() error { b.catchUps(ctx, laned, sync.OnceFunc(func() { close(caughtUp) })); return nil })
 	select {
 	case <-caughtUp:
 	case <-time.After(catchUpFirst):
 	}
 	for range b.cfg.Connections {
-		g.Go(func() error { return b.connect(ctx, queues, ready) })
+		g.Go(func() error { return b.connect(ctx, laned, ready) })
 	}
 	return g.Wait()
 }
 
 // connect keeps one Socket Mode connection up. It gives up on a refused token only. When Slack asks for a new connection the old one
 // is heard until Slack closes it, so that there is no gap.
-func (b *Bot) connect(ctx context.Context, queues []chan func(context.Context), ready func()) error {
+func (b *Bot) connect(ctx context.Context, laned lanes, ready func()) error {
 	var old sync.WaitGroup
 	defer old.Wait()
 	pause := time.Duration(0)
@@ -88,7 +113,7 @@ func (b *Bot) connect(ctx context.Context, queues []chan func(context.Context), 
 		began := time.Now()
 		c, err := b.dial(ctx)
 		if err == nil {
-			c.queues, c.leave = queues, make(chan struct{})
+			c.lanes, c.leave = laned, make(chan struct{})
 			done := make(chan struct{})
 			old.Go(func() { defer close(done); err = c.receive(ctx, ready) })
 			select {
@@ -157,13 +182,13 @@ func (b *Bot) dial(ctx context.Context) (*connection, error) {
 
 // connection is one socket.
 type connection struct {
-	bot    *Bot
-	ws     *websocket.Conn
-	queues []chan func(context.Context)
-	heard  sync.WaitGroup // what came and is not acked yet
-	leave  chan struct{}  // closed when Slack asks for another one
-	left   sync.Once
-	up     bool // Slack said hello, and the socket has not ended since; of receive alone
+	bot   *Bot
+	ws    *websocket.Conn
+	lanes lanes
+	heard sync.WaitGroup // what came and is not acked yet
+	leave chan struct{}  // closed when Slack asks for another one
+	left  sync.Once
+	up    bool // Slack said hello, and the socket has not ended since; of receive alone
 
 	writing sync.Mutex // of acks
 }
@@ -315,7 +340,7 @@ func (c *connection) take(ctx context.Context, e envelope) {
 			c.ack(ctx, e.ID, nil)
 		}
 		select {
-		case c.queues[lane(outer.Event)] <- do:
+		case c.lanes.of(outer.Event) <- do:
 		default: // too much at once: Slack sends it again
 			c.heard.Done()
 			b.log.WarnContext(ctx, "event left to Slack: too many wait")
@@ -335,10 +360,4 @@ func readEvent(e envelope) (outerEvent, error) {
 	}
 	outer.again, outer.retry = e.Retry > 0, e.Retry
 	return outer, err
-}
-
-func lane(e innerEvent) int {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(e.Channel + e.Item.Channel + e.thread())) // never fails
-	return int(h.Sum32() % lanes)
 }

@@ -57,6 +57,7 @@ func (m *Machines) RunTurn(ctx context.Context, s *Session, r Run) (Outcome, err
 		err = a.keepNonce(ctx)
 	}
 	if err == nil {
+		out.Before = a.before
 		return out, nil
 	}
 	var let letGo
@@ -93,6 +94,7 @@ type attempt struct {
 
 	accepted bool // the runner has the turn, or an earlier owner saw that it did
 	asked    bool // the runner may have the turn: it was offered and has not refused it
+	before   bool // the runner had it before it was offered, or at least before the answer to that came
 	sawExit  bool
 	sawOOM   bool
 	exit     int // of the machine, when it died
@@ -236,6 +238,7 @@ func (a *attempt) once(ctx context.Context) (Outcome, error) {
 			return a.unlessStopped(err)
 		}
 		status = reply.Status
+		a.before = a.before || status == runner.StatusRunning || status == runner.StatusDone || status == runner.StatusInterrupted
 		if status == runner.StatusInvalid {
 			return Outcome{}, refusedBy(reply.Failure, reply.Reason)
 		}

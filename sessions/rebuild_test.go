@@ -83,20 +83,30 @@ func TestRedisForgets(t *testing.T) {
 		b.wasOnce(three)
 		same(t, b, r, was, 3)
 	})
-	t.Run("a turn that was answered meanwhile is not answered again", func(t *testing.T) {
-		t.Parallel()
-		b := newBot(t)
-		r := b.replica(watchful).start()
-		one := r.accept(turn("101", "one", true))
-		b.answered(r, one)
-		was := r.session()
-		b.mini.FlushAll()
-		one.Again = true
-		r.accept(one)
-		b.idle(r)
-		b.wasOnce(one)
-		same(t, b, r, was, 1)
-	})
+	for name, again := range map[string]bool{
+		"a turn that was answered meanwhile is not answered again":                              true,
+		"nor is one that Slack has sent once more: its runner knows of it, if nobody else does": false,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBot(t)
+			r := b.replica(watchful).start()
+			one := r.accept(turn("101", "one", true))
+			b.answered(r, one)
+			was := r.session()
+			b.mini.FlushAll()
+			one.Again = again
+			r.accept(one)
+			b.idle(r)
+			if again {
+				b.wasOnce(one)
+			}
+			if got := b.front.of(one.ID, "1"); len(got) != 1 {
+				t.Errorf("it has %d answers, want one", len(got))
+			}
+			same(t, b, r, was, 1)
+		})
+	}
 	t.Run("a session that has ended does not come back", func(t *testing.T) {
 		t.Parallel()
 		b := newBot(t)

@@ -137,6 +137,8 @@ type Outcome struct {
 	Number int    // the turn's number in its session, from 1
 	// Destroyed is set when the machine was taken down with the turn (KindOnce, KindEnd).
 	Destroyed bool
+	// Before is set when the runner had the turn before it was handed over: what became of that may stand in the thread.
+	Before bool
 }
 
 // Duration is how long the turn took on the machine.

@@ -359,7 +359,7 @@ func diedUnder(f Failure) bool { return f == FailMachine || f == FailMemory || f
 
 // finish posts the outcome, again and again until the thread has it: the session waits meanwhile.
 func (w *work) finish(ctx context.Context, s *Session, out Outcome) error {
-	look := looks && (w.claim.Attach || w.turn.Again || w.stage == StagePosting)
+	look := looks && (w.claim.Attach || w.turn.Again || out.Before || w.stage == StagePosting)
 	if err := w.write(ctx, StagePosting); err != nil {
 		return err
 	}
