@@ -18,7 +18,7 @@ type Claim struct {
 	Stage  string
 	Att    []byte // notes of the owner before
 	Tries  int    // how often it was put off
-	Takes  int    // how often it was taken over
+	Takes  int    // how often a lease on it ran out: nobody knows why
 
 	q         *Queue
 	cancelled chan struct{}

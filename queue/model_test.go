@@ -235,7 +235,6 @@ func (m *model) claim() {
 			if attached++; slices.Index(orphans, c.Job.Key) < 0 {
 				m.Fatalf("%s was attached to and no orphan before", c.Job.Key)
 			}
-			k.takes++
 		} else if attached < len(orphans) {
 			m.Fatalf("%s was started before the orphans %v", c.Job.Key, orphans)
 		}
@@ -428,6 +427,7 @@ func (m *model) tick() {
 		switch {
 		case k.place == "lease" && k.until < m.clock:
 			k.place, k.owner = "orphan", ""
+			k.takes++
 		case k.place == "delay" && k.until < m.clock:
 			k.place = "waits"
 		}
@@ -584,11 +584,7 @@ func (m *model) drain() {
 		m.tick()
 		claims := m.q["r1"].Claims(m.stepReply("r1", 3)[1])
 		for _, c := range claims {
-			k := m.key[c.Job.Key]
-			if k.place == "orphan" {
-				k.takes++
-			}
-			m.own("r1", c, k)
+			m.own("r1", c, m.key[c.Job.Key])
 		}
 		for _, c := range claims {
 			k := m.key[c.Job.Key]

@@ -511,8 +511,8 @@ func TestTakeover(t *testing.T) {
 			})
 			stop()
 			c := next(t, claims)
-			if !c.Attach || c.Stage != "started" || string(c.Att) != "notes" || c.Takes != 1 {
-				t.Errorf("claim = %+v, want it attached at started with its notes", c)
+			if !c.Attach || c.Stage != "started" || string(c.Att) != "notes" || c.Takes != 0 {
+				t.Errorf("claim = %+v, want it attached at started with its notes, and nothing held against it", c)
 			}
 			if c.Fence <= fence {
 				t.Errorf("fence = %d, want more than %d", c.Fence, fence)
@@ -591,8 +591,8 @@ func TestTakeover(t *testing.T) {
 				return queue.Done()
 			})
 			c := next(t, claims)
-			if !c.Attach || c.Fence <= old.Fence {
-				t.Errorf("claim = %+v, want it attached with a higher fence than %d", c, old.Fence)
+			if !c.Attach || c.Fence <= old.Fence || c.Takes != 1 {
+				t.Errorf("claim = %+v, want it attached with a higher fence than %d, and once held against it", c, old.Fence)
 			}
 			if cause := next(t, lost); !errors.Is(cause, queue.ErrLost) {
 				t.Errorf("cause = %v, want ErrLost", cause)

@@ -108,7 +108,8 @@ type note struct {
 	Outcome *runner.Outcome `json:"outcome,omitempty"`
 }
 
-// maxTakes is how often a turn may be taken over before it is given up as the cause.
+// maxTakes is how often the lease of a turn that has not started may run out before it is given up as the cause. A replica that leaves
+// hands its turns over: that does not count.
 const maxTakes = 8
 
 func (w *work) do(ctx context.Context) error {

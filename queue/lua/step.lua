@@ -50,7 +50,6 @@ end
 if want > 0 then
   local orphans = call('ZRANGE', P .. 'orphan', 0, want - 1)
   for _, key in ipairs(orphans) do
-    call('HINCRBY', state(key), 'takes', 1)
     claim(key, split(call('LINDEX', list(key), 0)))
   end
   many('ZREM', 'orphan', orphans)

@@ -6,6 +6,7 @@ local expired, orphans = call('ZRANGEBYSCORE', P .. 'lease', '-inf', num(at), 'L
 for _, key in ipairs(expired) do
   disown(key)
   call('HSET', state(key), 'in', 'orphan')
+  call('HINCRBY', state(key), 'takes', 1)
   orphans[#orphans + 1] = num(at)
   orphans[#orphans + 1] = key
 end
