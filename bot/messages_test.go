@@ -172,7 +172,7 @@ func outcomes(b *Bot) map[string][]part {
 	}
 	for _, f := range []sessions.Failure{
 		runner.FailClaude, runner.FailStopped, runner.FailTimeout, runner.FailCredentials, runner.FailLimit, runner.FailAPI, runner.FailClone,
-		runner.FailTranscript, runner.FailDisk, runner.FailStart, runner.FailKilled, runner.FailInterrupted, sessions.FailMachine, sessions.FailMemory,
+		runner.FailTranscript, runner.FailDisk, runner.FailStart, runner.FailKilled, runner.FailInterrupted, sessions.FailMachine, sessions.FailNotUp, sessions.FailMemory,
 		sessions.FailCapacity, sessions.FailFly, sessions.FailFlyAccess, sessions.FailLost, sessions.FailForgotten, runner.FailNoPrompt,
 		runner.FailFile, runner.FailRepos, runner.FailHandover,
 		sessions.FailRepeated, sessions.FailEnded, sessions.FailSlack, sessions.FailGone,

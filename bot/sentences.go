@@ -164,6 +164,8 @@ func failureSentence(o sessions.Outcome) string {
 		return "Claude Code was killed in mid-turn. The conversation stays: press Retry, or reply to go on." + detail
 	case sessions.FailMachine, runner.FailInterrupted:
 		return "The machine ended in mid-turn. Files and conversation stay. It may have done part of the work: look before you press Retry." + detail
+	case sessions.FailNotUp:
+		return "The machine did not get ready, so nothing was run. Files and conversation stay. Press Retry; if it happens again, whoever runs me should look at the machine." + detail
 	case sessions.FailMemory:
 		return "The machine ran out of memory. Files and conversation stay. Press Retry, or ask for a smaller step." + detail
 	case sessions.FailCapacity:

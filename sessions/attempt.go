@@ -21,6 +21,8 @@ type Run struct {
 	Fence  int64 // of the claim; the runner refuses an older one
 	// Started says that an earlier owner saw the turn start: it is followed, never handed over again.
 	Started bool
+	// Offered says that an earlier owner may have handed the turn over: it may have done part of the work.
+	Offered bool
 	// Stop interrupts the turn when it is closed.
 	Stop <-chan struct{}
 	// Stage is told before each outside effect; an error ends the attempt. Nil: nobody wants to know.
@@ -68,7 +70,16 @@ func (m *Machines) RunTurn(ctx context.Context, s *Session, r Run) (Outcome, err
 		return Outcome{}, err
 	}
 	m.log.WarnContext(ctx, "turn failed around its machine", "session", s.SessionID, "turn", r.Turn, "machine", s.MachineID, "err", err)
-	return a.failed(failureOf(err), err), nil
+	return a.failed(a.failure(err), err), nil
+}
+
+// failure is what an error around the turn means for it. What no runner can have had has not started.
+func (a *attempt) failure(err error) Failure {
+	f := failureOf(err)
+	if f == FailMachine && !a.mayRun() && !a.r.Offered {
+		return FailNotUp
+	}
+	return f
 }
 
 // letGo marks an error after which the turn is somebody else's.

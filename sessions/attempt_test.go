@@ -724,8 +724,13 @@ func TestFlyRefuses(t *testing.T) {
 			}
 			return one
 		})
-		if out, _ := sc.unsettled(sc.run("one")); out.Failure != FailMachine {
-			t.Errorf("RunTurn = %+v, want %s", out, FailMachine)
+		r := sc.run("one")
+		if out, _ := sc.unsettled(r); out.Failure != FailNotUp {
+			t.Errorf("RunTurn = %+v, want %s: nothing was run", out, FailNotUp)
+		}
+		r.Offered = true
+		if out, _ := sc.unsettled(r); out.Failure != FailMachine {
+			t.Errorf("after an owner who may have handed it over: RunTurn = %+v, want %s", out, FailMachine)
 		}
 	})
 }

@@ -283,8 +283,8 @@ func TestMachineStuck(t *testing.T) {
 				r := sc.run("one")
 				if forever && state == "destroying" { // its volume is in it: nothing can take its place
 					out, _ := sc.unsettled(r)
-					if out.Failure != FailMachine || !sc.told(line) {
-						t.Errorf("RunTurn = %+v, told %q; want %s", out, sc.notes, FailMachine)
+					if out.Failure != FailNotUp || !sc.told(line) {
+						t.Errorf("RunTurn = %+v, told %q; want %s", out, sc.notes, FailNotUp)
 					}
 					sc.local("trouble", map[string]any{"machine": before})
 					if out := sc.turn("two"); out.Answer != "answer to two" {

@@ -114,7 +114,8 @@ type Progress struct {
 type Failure = runner.Failure
 
 const (
-	FailMachine   Failure = "machine"   // the machine died in mid-turn, or never came up
+	FailMachine   Failure = "machine"   // the machine died in mid-turn, or nobody knows how far the turn came on it
+	FailNotUp     Failure = "notup"     // the machine did not come so far as to have the turn
 	FailMemory    Failure = "memory"    // the machine ran out of memory
 	FailCapacity  Failure = "capacity"  // Fly has no room
 	FailFly       Failure = "fly"       // Fly refuses or cannot be reached

@@ -317,6 +317,7 @@ func (w *work) attempt(ctx context.Context, s *Session) (Outcome, error) {
 			return w.sv.cfg.Front.Prompt(ctx, w.turn, first)
 		},
 		Started:  w.started(),
+		Offered:  w.claim.Attach && w.stage != StageClaimed,
 		Stop:     w.claim.Cancelled(),
 		Stage:    func(ctx context.Context, st Stage) error { return w.write(ctx, st) },
 		Progress: func(p Progress) { w.sv.cfg.Front.Progress(ctx, *s, w.turn, w.note.Live, p) },
