@@ -37,7 +37,7 @@ func (q *Queue) Replace(name, text string) error {
 		return fmt.Errorf("read the scripts: %w", err)
 	}
 	if name != "common" {
-		q.script[name] = redis.NewScript(string(common) + text)
+		q.script[name] = redis.NewScript(assemble(string(common), text))
 		return nil
 	}
 	for n := range q.script {
@@ -45,7 +45,7 @@ func (q *Queue) Replace(name, text string) error {
 		if err != nil {
 			return fmt.Errorf("read the scripts: %w", err)
 		}
-		q.script[n] = redis.NewScript(strings.TrimRight(text, "\n") + "\n" + string(body))
+		q.script[n] = redis.NewScript(assemble(strings.TrimRight(text, "\n"), string(body)))
 	}
 	return nil
 }

@@ -16,8 +16,9 @@ package queue
 //	fair          hash    '' → tag of the job started last; USER → tag given last
 //	s:KEY         hash    in (the index that holds the key), seq, run (id), fence, own, stage, att, at, cancel,
 //	                      tries, takes, last (fence of the claim finished last)
-//	q:KEY         list    elements seq␟id␟user␟group␟revision␟payload (␟ = byte 31); the head stays until finished
-//	d:ID          string  its key; expires after 3 days: what was seen
+//	q:KEY         list    elements seq␟id␟user␟group␟revision␟payload (␟ = byte 31); the head stays until finished. id is a byte
+//	                      32 + n, and what follows the n bytes up to KEY's last colon, if it begins with them
+//	d:ID          string  1; expires after 3 days: what was seen
 //	own:OWNER     set     keys leased by that replica
 //	wake          list    doorbell tokens, at most 4
 //	ctl:OWNER     list    key␟id of jobs that were cancelled, and "" to look up

@@ -37,6 +37,14 @@ func TestModel(t *testing.T) {
 	})
 }
 
+// keyOf: every other key has a part that ids begin with as well.
+func keyOf(r rune) string {
+	if r%2 == 0 {
+		return "t:" + string(r)
+	}
+	return string(r)
+}
+
 const (
 	modelLease = 55 * time.Second // time moves in steps of 20 s, so that nothing here is ever exactly due
 	modelKeys  = "abcdef"
@@ -100,7 +108,7 @@ func runModel(t *rapid.T, rdb *redis.Client, prefix string) {
 		t.Fatal(err)
 	}
 	for _, r := range modelKeys {
-		m.key[string(r)] = &modelKey{}
+		m.key[keyOf(r)] = &modelKey{}
 	}
 	for _, owner := range []string{"r1", "r2", "r3"} {
 		q, err := queue.New(rdb, queue.Config{Prefix: prefix, Owner: owner, Lease: modelLease, Limits: m.limits})
@@ -148,7 +156,7 @@ func (m *model) step(op func()) func(*rapid.T) {
 func (m *model) enqueue() {
 	key, k := m.drawKey()
 	job := queue.Job{
-		Key: key, ID: m.drawID("t"), User: m.draw("user", "u1", "u2", "u3"), Group: m.draw("group", "g1", "g2"),
+		Key: key, ID: m.drawID(m.draw("kind", "t:", "u")), User: m.draw("user", "u1", "u2", "u3"), Group: m.draw("group", "g1", "g2"),
 		Payload: []byte(m.draw("payload", "", "x", "\x1f\x00 \xff{}")),
 	}
 	idle := rapid.Bool().Draw(m.T, "only if idle")
@@ -508,7 +516,7 @@ func (m *model) edit() {
 
 func (m *model) closeKey() {
 	key, k := m.drawKey()
-	last := queue.Job{Key: key, ID: m.drawID("end"), User: m.draw("user", "u1", "u2"), Group: "g1", Payload: []byte("end")}
+	last := queue.Job{Key: key, ID: m.drawID("t:end"), User: m.draw("user", "u1", "u2"), Group: "g1", Payload: []byte("end")}
 	got, err := m.q[m.drawOwner()].Close(m.ctx, last)
 	if err != nil {
 		m.Fatal(err)
@@ -644,7 +652,7 @@ func (m *model) check(d dump) {
 		for i, element := range d.list["q:"+key] {
 			f := strings.SplitN(element, "\x1f", 6)
 			j := k.jobs[i]
-			if want := []string{strconv.FormatInt(j.seq, 10), j.id, j.user, j.group, j.rev, j.payload}; !slices.Equal(f, want) {
+			if want := []string{strconv.FormatInt(j.seq, 10), short(key, j.id), j.user, j.group, j.rev, j.payload}; !slices.Equal(f, want) {
 				m.Fatalf("element %d of %s = %q, want %q", i, key, f, want)
 			}
 			if i > 0 && j.seq <= k.jobs[i-1].seq {
@@ -678,6 +686,15 @@ func (m *model) check(d dump) {
 	} else if n == 0 && (len(d.zset["orphan"]) > 0 || len(d.zset["ready"]) > 0 && run["all"] < m.limits.Running) {
 		m.Fatalf("there is work and nobody is woken: ready %v, orphan %v", d.zset["ready"], d.zset["orphan"])
 	}
+}
+
+// short is an id as it stands in the list of a key.
+func short(key, id string) string {
+	same := key[:strings.LastIndex(key, ":")+1]
+	if !strings.HasPrefix(id, same) {
+		same = ""
+	}
+	return string(rune(32+len(same))) + id[len(same):]
 }
 
 func (m *model) checkKey(key string, k *modelKey, s map[string]string, in []string, d dump) {
@@ -823,6 +840,9 @@ func (m *model) stepReply(owner string, n int, done ...any) []any {
 	if err != nil {
 		m.Fatal(err)
 	}
+	if there := m.rdb.Exists(m.ctx, m.prefix+"fair").Val() > 0; there && m.rdb.Exists(m.ctx, m.prefix+"ready", m.prefix+"parks").Val() == 0 {
+		m.Fatalf("nobody waits, and tags are kept")
+	}
 	list, _ := got.([]any)
 	return list
 }
@@ -904,7 +924,7 @@ func (m *model) draw(label string, from ...string) string {
 func (m *model) drawOwner() string { return m.draw("replica", "r1", "r2", "r3") }
 
 func (m *model) drawKey() (string, *modelKey) {
-	key := string(rapid.SampledFrom([]rune(modelKeys)).Draw(m.T, "key"))
+	key := keyOf(rapid.SampledFrom([]rune(modelKeys)).Draw(m.T, "key"))
 	return key, m.key[key]
 }
 

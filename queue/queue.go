@@ -19,10 +19,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -109,9 +112,33 @@ func New(rdb redis.UniversalClient, cfg Config) (*Queue, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read script %s: %w", name, err)
 		}
-		q.script[name] = redis.NewScript(fences(string(common)) + string(body))
+		q.script[name] = redis.NewScript(assemble(fences(string(common)), string(body)))
 	}
 	return q, nil
+}
+
+// assemble puts before a script what it needs of common, and no more: Redis carries out all of it at each call.
+func assemble(common, script string) string {
+	needed := words(script)
+	parts := strings.Split("\n"+common, "\nlocal ")[1:]
+	for _, part := range slices.Backward(parts) { // what a part needs stands before it
+		declares, _, _ := strings.Cut(strings.TrimPrefix(part, "function "), "\n")
+		declares, _, _ = strings.Cut(declares, "(")
+		declares, _, _ = strings.Cut(declares, " =")
+		for _, name := range strings.Split(declares, ", ") {
+			if needed[name] {
+				script = "local " + part + "\n" + script
+				maps.Copy(needed, words(part))
+				break
+			}
+		}
+	}
+	return script
+}
+
+// words are the names in a script.
+func words(script string) map[string]bool {
+	return set(strings.FieldsFunc(script, func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) }))
 }
 
 func orDefault(d, def time.Duration) time.Duration {
@@ -335,10 +362,10 @@ func (q *Queue) Stats(ctx context.Context) (Stats, error) {
 	return Stats{Ready: ready.Val(), Leased: lease.Val(), Orphan: orphan.Val(), Delayed: delay.Val()}, nil
 }
 
-// parseElement reads seq␟id␟user␟group␟revision␟payload.
+// parseElement reads an element of a key's list: see layout.go.
 func parseElement(key, element string) Job {
 	f := strings.SplitN(element, "\x1f", 6)
-	return Job{Key: key, ID: f[1], User: f[2], Group: f[3], Payload: []byte(f[5])}
+	return Job{Key: key, ID: key[:f[1][0]-32] + f[1][1:], User: f[2], Group: f[3], Payload: []byte(f[5])}
 }
 
 func atoi(s string) int64 {

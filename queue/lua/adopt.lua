@@ -7,7 +7,7 @@ local known, out = {}, {}
 for i = 4, #ARGV do known[ARGV[i]] = true end
 for _, key in ipairs(call('SMEMBERS', P .. 'own:' .. owner)) do
   if not known[key] then
-    out[#out + 1] = own(key, split(call('LINDEX', list(key), 0)), owner, at)
+    out[#out + 1] = own(key, head(key), owner, at)
     call('ZADD', P .. 'lease', num(at + tonumber(ARGV[3])), key)
   end
 end

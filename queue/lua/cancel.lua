@@ -19,9 +19,9 @@ count({f}, -1)
 if i == 0 then
   unplace(key)
   handOn(f)
-  local head = call('LINDEX', list(key), 0)
-  if head then -- the next job may go, or the key is idle
-    ready(key, split(head)[3])
+  local next = call('LINDEX', list(key), 0)
+  if next then -- the next job may go, or the key is idle
+    ready(key, split(key, next)[3])
   else
     call('EXPIRE', state(key), 30 * DAY)
   end

@@ -11,26 +11,41 @@ local function now()
   return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000) + skew
 end
 
-local function num(n) return string.format('%.0f', n) end
+local texts = {} -- number → its text
+local function num(n)
+  texts[n] = texts[n] or string.format('%.0f', n)
+  return texts[n]
+end
+
 local function state(key) return P .. 's:' .. key end
 local function list(key) return P .. 'q:' .. key end
 
--- An element is seq, id, user, group, revision, payload.
-local function split(element)
-  local f, from = {}, 1
-  for i = 1, 5 do
-    local at = string.find(element, US, from, true)
-    f[i] = string.sub(element, from, at - 1)
-    from = at + 1
-  end
-  f[6] = string.sub(element, from)
-  return f
+-- An element is seq, id, user, group, revision, payload. An id that begins as its key does, up to the last colon
+-- of that, is kept without: a byte says how much it is.
+local function split(key, element)
+  local seq, same, id, user, group, revision, payload =
+    string.match(element, '^([^\31]*)\31(.)([^\31]*)\31([^\31]*)\31([^\31]*)\31([^\31]*)\31(.*)$')
+  return {seq, string.sub(key, 1, string.byte(same) - 32) .. id, user, group, revision, payload}
 end
+
+-- No more than user and group of it: each text costs.
+local function whose(element)
+  return {'', '', string.match(element, '^[^\31]*\31[^\31]*\31([^\31]*)\31([^\31]*)')}
+end
+
+local function join(key, f)
+  local same = string.match(key, '^.*:') or ''
+  if #same > 90 or string.sub(f[2], 1, #same) ~= same then same = '' end
+  return table.concat({f[1], string.char(32 + #same) .. string.sub(f[2], #same + 1), f[3], f[4], f[5], f[6]}, US)
+end
+
+-- The job at the head of a key.
+local function head(key) return split(key, call('LINDEX', list(key), 0)) end
 
 local function find(key, id)
   local all = call('LRANGE', list(key), 0, -1)
   for i, element in ipairs(all) do
-    local f = split(element)
+    local f = split(key, element)
     if f[2] == id then return i - 1, f, element end
   end
 end
@@ -112,9 +127,10 @@ local function ring()
   if call('LLEN', P .. 'wake') < 4 then call('RPUSH', P .. 'wake', '1') end
 end
 
-local function place(key, where, score)
+-- What follows score goes into the key's hash as well.
+local function place(key, where, score, ...)
   call('ZADD', P .. where, num(score), key)
-  call('HSET', state(key), 'in', where)
+  call('HSET', state(key), 'in', where, ...)
 end
 
 local function unplace(key)
@@ -135,8 +151,8 @@ local function tag(user)
   return fair[user]
 end
 
-local function ready(key, user)
-  place(key, 'ready', tag(user))
+local function ready(key, user, ...)
+  place(key, 'ready', tag(user), ...)
   ring()
 end
 
@@ -154,10 +170,11 @@ local function handOn(f)
   unpark('g:' .. f[4])
 end
 
--- Is this claim the one that holds the key? Else ALREADY for the very claim that finished last, or STALE.
+-- Is this claim the one that holds the key? Else ALREADY for the very claim that finished last, or STALE. With OK
+-- comes the key's seq.
 local function holds(key, id, fence)
-  local s = call('HMGET', state(key), 'run', 'fence', 'in', 'last')
-  if s[1] == id and s[2] == fence and s[3] == 'lease' then return 'OK' end
+  local s = call('HMGET', state(key), 'run', 'fence', 'in', 'last', 'seq')
+  if s[1] == id and s[2] == fence and s[3] == 'lease' then return 'OK', s[5] end
   if s[4] == fence then return 'ALREADY' end
   return 'STALE'
 end
@@ -184,15 +201,20 @@ local function told(key, f, mode, s)
   return {key, f[2], f[1], f[3], f[4], f[6], s[1], mode, s[2] or '', s[3] or '', s[4] or '0', s[5] or '0', s[6] or '0'}
 end
 
--- Makes the job f, the head of a key, the owner's. The caller enters the key in lease and own:…, and counts it.
+-- Makes a job that was never claimed the owner's; fence is the last one of its key, and what follows goes into its
+-- hash as well. The caller enters the key in lease and own:…, and counts it.
+local function begin(key, f, owner, at, fence, ...)
+  local s = {num(math.max(tonumber(fence or '0') + 1, at)), 'claimed'}
+  call('HSET', state(key), 'in', 'lease', 'run', f[2], 'own', owner, 'fence', s[1], 'stage', s[2], 'at', num(at), ...)
+  return told(key, f, 'start', s)
+end
+
+-- The same for the head of a key, which may have had an owner.
 local function own(key, f, owner, at)
-  local s = call('HMGET', state(key), 'fence', 'stage', 'att', 'tries', 'takes', 'cancel')
-  local mode = s[2] and 'attach' or 'start'
+  local hash = state(key)
+  local s = call('HMGET', hash, 'fence', 'stage', 'att', 'tries', 'takes', 'cancel')
+  if not s[2] then return begin(key, f, owner, at, s[1]) end
   s[1] = num(math.max(tonumber(s[1] or '0') + 1, at))
-  call('HSET', state(key), 'in', 'lease', 'run', f[2], 'own', owner, 'fence', s[1])
-  if mode == 'start' then
-    call('HSET', state(key), 'stage', 'claimed', 'at', num(at))
-    s[2] = 'claimed'
-  end
-  return told(key, f, mode, s)
+  call('HSET', hash, 'in', 'lease', 'run', f[2], 'own', owner, 'fence', s[1])
+  return told(key, f, 'attach', s)
 end

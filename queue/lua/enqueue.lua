@@ -4,8 +4,8 @@
 local key, id, user = ARGV[2], ARGV[3], ARGV[4]
 local perKey, perUser, total = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 -- The first write: when memory is full it is refused, and nothing else was done.
-if not call('SET', P .. 'd:' .. id, key, 'EX', 3 * DAY, 'NX') then return {'DUP', '0', '0', {}} end
-local s = call('HMGET', state(key), 'in', 'run', 'seq')
+if not call('SET', P .. 'd:' .. id, 1, 'EX', 3 * DAY, 'NX') then return {'DUP', '0', '0', {}} end
+local s = call('HMGET', state(key), 'in', 'run', 'seq', 'fence')
 local depth = s[1] and call('LLEN', list(key)) or 0
 look('count', {'all', 'u:' .. user})
 
@@ -26,12 +26,13 @@ if refused then
 end
 
 local f = {num(tonumber(s[3] or '0') + 1), id, user, ARGV[5], '', ARGV[6]}
-call('HSET', state(key), 'seq', f[1])
-call('RPUSH', list(key), table.concat(f, US))
+call('RPUSH', list(key), join(key, f))
 count({f}, 1)
 local claims = {}
-if depth == 0 then
-  call('PERSIST', state(key))
+if depth > 0 then
+  call('HSET', state(key), 'seq', f[1])
+else
+  if s[3] then call('PERSIST', state(key)) end
   local owner = ARGV[11]
   local free = owner and call('EXISTS', P .. 'ready', P .. 'orphan') == 0 -- nobody was here before
   if free then
@@ -40,12 +41,12 @@ if depth == 0 then
   end
   if free then
     local at = now()
-    claims[1] = own(key, f, owner, at)
+    claims[1] = begin(key, f, owner, at, s[4], 'seq', f[1])
     call('ZADD', P .. 'lease', num(at + tonumber(ARGV[12])), key)
     call('SADD', P .. 'own:' .. owner, key)
     running({f}, 1)
   else
-    ready(key, user)
+    ready(key, user, 'seq', f[1])
   end
 end
 save()

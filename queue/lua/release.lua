@@ -9,7 +9,7 @@ if ARGV[5] == 'handoff' then
   place(key, 'orphan', at)
   ring()
 else
-  local f = split(call('LINDEX', list(key), 0))
+  local f = head(key)
   call('HDEL', state(key), 'run')
   call('HINCRBY', state(key), 'tries', 1)
   place(key, 'delay', at + tonumber(ARGV[6]))

@@ -8,18 +8,19 @@ local at = now()
 local finished, done, left, next = {}, {}, {}, {} -- answers; jobs that ended; their keys; those that have more, and their heads
 for i = 8, #ARGV, 3 do
   local key, id, fence = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local how = holds(key, id, fence)
-  local jobs = how == 'OK' and call('LRANGE', list(key), 0, 1) or {}
-  if jobs[1] then
-    call('LPOP', list(key))
-    call('HDEL', state(key), 'in', 'run', 'own', 'stage', 'att', 'cancel', 'tries', 'takes', 'at')
-    call('HSET', state(key), 'last', fence)
-    done[#done + 1] = split(jobs[1])
+  local how, seq = holds(key, id, fence)
+  local job = how == 'OK' and call('LPOP', list(key))
+  if job then
+    local hash = state(key)
+    call('DEL', hash)
+    call('HSET', hash, 'seq', seq, 'fence', fence, 'last', fence)
+    done[#done + 1] = whose(job)
     left[#left + 1] = key
-    if jobs[2] then
-      next[#next + 1] = {key, split(jobs[2])[3]}
+    local after = call('LINDEX', list(key), 0)
+    if after then
+      next[#next + 1] = {key, whose(after)[3]}
     else
-      call('EXPIRE', state(key), 30 * DAY)
+      call('EXPIRE', hash, 30 * DAY)
     end
   end
   finished[#finished + 1] = how
@@ -50,7 +51,7 @@ end
 if want > 0 then
   local orphans = call('ZRANGE', P .. 'orphan', 0, want - 1)
   for _, key in ipairs(orphans) do
-    claim(key, split(call('LINDEX', list(key), 0)))
+    claim(key, head(key))
   end
   many('ZREM', 'orphan', orphans)
 end
@@ -70,7 +71,7 @@ while #claims < want and budget > 0 and not over('all', maxAll) do
   if #got == 0 then break end
   local heads, fields, started = {}, {}, {}
   for i = 1, #got, 2 do
-    local f = split(call('LINDEX', list(got[i]), 0))
+    local f = head(got[i])
     heads[#heads + 1] = f
     fields[#fields + 1] = 'u:' .. f[3]
     fields[#fields + 1] = 'g:' .. f[4]

@@ -3,19 +3,23 @@
 -- handed on. Returns in how many ms something is due next, an hour if nothing is.
 local at, n = now(), tonumber(ARGV[2])
 local expired, orphans = call('ZRANGEBYSCORE', P .. 'lease', '-inf', num(at), 'LIMIT', 0, n), {}
+local score, owned = num(at), {} -- owner → keys
 for _, key in ipairs(expired) do
-  disown(key)
-  call('HSET', state(key), 'in', 'orphan')
-  call('HINCRBY', state(key), 'takes', 1)
-  orphans[#orphans + 1] = num(at)
+  local s = call('HMGET', state(key), 'own', 'takes')
+  call('HDEL', state(key), 'own')
+  call('HSET', state(key), 'in', 'orphan', 'takes', tonumber(s[2] or '0') + 1)
+  owned[s[1]] = owned[s[1]] or {}
+  table.insert(owned[s[1]], key)
+  orphans[#orphans + 1] = score
   orphans[#orphans + 1] = key
 end
+for owner, keys in pairs(owned) do many('SREM', 'own:' .. owner, keys) end
 many('ZREM', 'lease', expired)
 many('ZADD', 'orphan', orphans)
 if #expired > 0 then ring() end
 for _, key in ipairs(call('ZRANGEBYSCORE', P .. 'delay', '-inf', num(at), 'LIMIT', 0, n)) do
   unplace(key)
-  ready(key, split(call('LINDEX', list(key), 0))[3])
+  ready(key, head(key)[3])
 end
 for i, where in ipairs(call('SMEMBERS', P .. 'parks')) do
   if i > n then break end
