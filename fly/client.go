@@ -179,6 +179,9 @@ func (c *Client) send(ctx context.Context, r request, out any) error {
 		return &Error{Op: r.op, cause: err}
 	}
 	res, err := c.cfg.HTTP.Do(req)
+	if errors.Is(err, ErrUnsent) {
+		return &Error{Op: r.op, cause: withoutAddress(err)}
+	}
 	if err != nil {
 		return &Error{Op: r.op, kind: ErrUnavailable, cause: withoutAddress(err)}
 	}

@@ -3,6 +3,7 @@ package fly_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -184,6 +185,22 @@ func TestRetries(t *testing.T) {
 			})
 		}
 	}
+	for name, do := range calls {
+		t.Run(name+" that the transport must not send", func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				why, tries := errors.New("it is another's by now"), 0
+				refuse := roundTripper(func(*http.Request) (*http.Response, error) {
+					tries++
+					return nil, fmt.Errorf("%w: %w", fly.ErrUnsent, why)
+				})
+				err := do(t.Context(), always(200, "").client(t, func(c *fly.Config) { c.HTTP = &http.Client{Transport: refuse} }))
+				if tries != 1 || !errors.Is(err, why) || errors.Is(err, fly.ErrUnavailable) {
+					t.Errorf("tried %d times, %v; want once, and why", tries, err)
+				}
+			})
+		})
+	}
 	t.Run("it gives up after as many tries as it is told", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
@@ -206,6 +223,10 @@ func TestRetries(t *testing.T) {
 		})
 	})
 }
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func TestPauses(t *testing.T) {
 	t.Parallel()

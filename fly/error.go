@@ -24,6 +24,9 @@ var (
 	ErrTimeout      = errors.New("timed out at Fly")   // 408: whether it took effect is open
 	ErrUnavailable  = errors.New("Fly is unavailable") //nolint:staticcheck // a name; 5xx and network: whether it took effect is open
 	ErrInvalid      = errors.New("invalid request")    // 400, 422
+
+	// ErrUnsent is what a transport wraps that must not send a request, now or later: it is not repeated.
+	ErrUnsent = errors.New("not sent")
 )
 
 // Error is every failure of the API.

@@ -61,6 +61,9 @@ func Held(ctx context.Context) error {
 	return nil
 }
 
+// Fenced returns ctx for an effect that has a fence of its own: it may be had without the lease, and [Held] has nothing against it.
+func Fenced(ctx context.Context) context.Context { return context.WithValue(ctx, claimKey{}, nil) }
+
 // SetStage writes how far the job has come, with notes for the next owner. It is tried again while
 // Redis does not answer and the lease may still be ours; [ErrLost] when it is not.
 func (c *Claim) SetStage(ctx context.Context, stage string, att []byte) error {

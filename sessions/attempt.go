@@ -63,10 +63,11 @@ func (m *Machines) RunTurn(ctx context.Context, s *Session, r Run) (Outcome, err
 		return out, nil
 	}
 	var let letGo
-	if ctx.Err() != nil || errors.As(err, &let) {
-		if errors.Is(err, queue.ErrLost) || errors.Is(context.Cause(ctx), queue.ErrLost) {
-			a.free(ctx)
-		}
+	lost := errors.Is(err, queue.ErrLost) || errors.Is(context.Cause(ctx), queue.ErrLost)
+	if lost {
+		a.free(ctx)
+	}
+	if lost || ctx.Err() != nil || errors.As(err, &let) {
 		return Outcome{}, err
 	}
 	m.log.WarnContext(ctx, "turn failed around its machine", "session", s.SessionID, "turn", r.Turn, "machine", s.MachineID, "err", err)
@@ -135,13 +136,8 @@ func (a *attempt) close() {
 // The lease of another owner is not touched by it.
 func (a *attempt) free(ctx context.Context) {
 	a.close()
-	if a.nonce == "" {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	if err := a.m.cfg.Fly.ReleaseLease(ctx, a.s.AppName, a.s.MachineID, a.nonce); err != nil {
-		a.m.log.DebugContext(ctx, "lease not released", "machine", a.s.MachineID, "err", err)
+	if nonce := a.holds(); nonce != "" {
+		a.m.release(ctx, a.s.AppName, a.s.MachineID, nonce)
 	}
 }
 

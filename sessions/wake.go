@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"flaudebot/fly"
+	"flaudebot/queue"
 	"flaudebot/runner"
 )
 
@@ -313,7 +314,7 @@ func (a *attempt) hold(ctx context.Context) error {
 		}
 		a.r.Nonce = ""
 	}
-	lease, err := a.m.cfg.Fly.AcquireLease(ctx, a.s.AppName, a.s.MachineID, a.m.cfg.LeaseTTL, "flaudebot turn")
+	lease, err := a.m.acquire(ctx, a.s.AppName, a.s.MachineID)
 	if err != nil {
 		return fmt.Errorf("lease machine %s: %w", a.s.MachineID, err)
 	}
@@ -326,6 +327,38 @@ func (a *attempt) hold(ctx context.Context) error {
 	machine, nonce := a.s.MachineID, lease.Nonce
 	a.lease.Go(func() { a.m.refresh(refresh, a.s.AppName, machine, nonce, a.setNonce) })
 	return nil
+}
+
+// leaseWait is for how long the answer to a request for a lease is waited for that nobody wants any more.
+const leaseWait = 3 * time.Second
+
+// acquire takes a machine's lease. When ctx ends while the request is on its way, its answer is waited for a little longer, and the lease
+// given back: under a nonce that nobody knows it would keep the next owner of the turn from the machine.
+func (m *Machines) acquire(ctx context.Context, app, machine string) (*fly.Lease, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	asking, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(leaseWait, cancel) })()
+	lease, err := m.cfg.Fly.AcquireLease(asking, app, machine, m.cfg.LeaseTTL, "flaudebot turn")
+	if err == nil && ctx.Err() != nil {
+		m.release(ctx, app, machine, lease.Nonce)
+		return nil, context.Cause(ctx)
+	}
+	return lease, err
+}
+
+// releaseTime bounds how long a lease is given back: it ends by itself.
+const releaseTime = 5 * time.Second
+
+// release gives a machine's lease back, also when the turn is another owner's by now: the nonce is its fence.
+func (m *Machines) release(ctx context.Context, app, machine, nonce string) {
+	ctx, cancel := context.WithTimeout(queue.Fenced(context.WithoutCancel(ctx)), releaseTime)
+	defer cancel()
+	if err := m.cfg.Fly.ReleaseLease(ctx, app, machine, nonce); err != nil {
+		m.log.DebugContext(ctx, "lease not released", "machine", machine, "err", err)
+	}
 }
 
 // refresh keeps a machine lease until ctx ends. One that ran out, since Fly could not be reached for so long, is taken again unless somebody
@@ -341,7 +374,7 @@ func (m *Machines) refresh(ctx context.Context, app, machine, nonce string, agai
 		}
 		lease, err := m.cfg.Fly.RefreshLease(ctx, app, machine, m.cfg.LeaseTTL, nonce)
 		if errors.Is(err, fly.ErrNotFound) {
-			lease, err = m.cfg.Fly.AcquireLease(ctx, app, machine, m.cfg.LeaseTTL, "flaudebot turn")
+			lease, err = m.acquire(ctx, app, machine)
 		}
 		switch {
 		case err == nil && lease.Nonce != "" && lease.Nonce != nonce:

@@ -184,6 +184,9 @@ func (w *work) settle(ctx context.Context, s Session) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		if errors.Is(err, queue.ErrLost) {
+			return err
+		}
 		if err != nil {
 			w.log.WarnContext(ctx, "machine left as it is, the reaper sees to it", "machine", s.MachineID, "err", err)
 		}
@@ -239,7 +242,7 @@ func (w *work) session(ctx context.Context) (*Session, error) {
 // is there. While that may pass it is put off, which the thread is shown; a refusal ends it.
 func (w *work) withoutSession(ctx context.Context, err error) error {
 	var ofFly *fly.Error
-	if !errors.As(err, &ofFly) || ctx.Err() != nil {
+	if !errors.As(err, &ofFly) || ctx.Err() != nil || errors.Is(err, queue.ErrLost) {
 		return err
 	}
 	s := Session{Thread: w.turn.Thread}
@@ -413,7 +416,7 @@ func (w *work) end(ctx context.Context) error {
 	out := w.outcome(runner.FailNone)
 	out.ExitCode, out.StartedAt, out.Number, out.CostUSD = 0, began, s.Turns, s.CostUSD
 	if err := w.destroy(ctx, s); err != nil {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, queue.ErrLost) {
 			return err
 		}
 		w.log.ErrorContext(ctx, "session not removed, the reaper goes on", "session", s.SessionID, "err", err)

@@ -86,7 +86,7 @@ func newWorldOn(t *testing.T, cfg localfly.Config) *world {
 
 func (w *world) client(token string) *fly.Client {
 	w.t.Helper()
-	c, err := fly.New(fly.Config{BaseURL: w.url, LogsBaseURL: w.url, Token: token, Unlimited: true, Tries: 1})
+	c, err := fly.New(fly.Config{BaseURL: w.url, LogsBaseURL: w.url, Token: token, Unlimited: true, Tries: 1, HTTP: &http.Client{Transport: OwnersOnly(nil)}})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -664,6 +664,13 @@ func (f *fakeFront) wasQuieted(turn TurnID) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Contains(f.quieted, turn)
+}
+
+// isQuiet reports whether the owner of any job has let it go.
+func (f *fakeFront) isQuiet() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.quieted) > 0
 }
 
 func (f *fakeFront) Finish(ctx context.Context, s Session, t Turn, _ string, o Outcome, look bool) error {
