@@ -21,6 +21,7 @@ import (
 // task is one measurement. Each is taken in a process of its own.
 type task struct {
 	What, Impl, Redis   string
+	Binary              string // of flaudebot
 	Workers, Jobs, Keys int
 	Sizes               []int // numbers of sleeping sessions
 	Rounds, Seconds     int
@@ -83,7 +84,7 @@ func measureOne(ctx context.Context, raw string) error {
 		return fmt.Errorf("read the task: %w", err)
 	}
 	measure, ok := map[string]func(context.Context, task) (figures, error){
-		"throughput": throughput, "latency": latency, "idle": idle, "growth": growth, "memory": memory, "replica": replica,
+		"throughput": throughput, "latency": latency, "idle": idle, "growth": growth, "memory": memory, "replica": replica, "acks": acks,
 	}[t.What]
 	if !ok {
 		return fmt.Errorf("there is no measurement %q", t.What)

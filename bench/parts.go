@@ -23,7 +23,7 @@ type part struct {
 func parts() []part {
 	return []part{
 		{"throughput", reportThroughput}, {"latency", reportLatency}, {"idle", reportIdle}, {"growth", reportGrowth},
-		{"memory", reportMemory}, {"takeover", reportTakeover},
+		{"memory", reportMemory}, {"takeover", reportTakeover}, {"acks", reportAcks},
 	}
 }
 

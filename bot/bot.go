@@ -60,6 +60,7 @@ type Bot struct {
 	marks     marks
 	native    nativeStatus
 	kept      lately         // who knows that a message waits until Redis is back
+	stored    lately         // turns that Redis has taken
 	asides    sync.WaitGroup // what is done beside events and turns
 	left      chan struct{}  // closed when the bot was told to leave
 
@@ -106,6 +107,7 @@ func New(ctx context.Context, cfg Config) (*Bot, error) {
 	}
 	b := &Bot{
 		cfg: cfg, log: cfg.Log, api: slack.New(cfg.BotToken, opts...), lives: map[string]*live{}, left: make(chan struct{}),
+		kept: lately{while: 10 * time.Minute}, stored: lately{while: 5 * time.Second},
 		edits: rate.NewLimiter(rate.Every(time.Minute/editsPerMinute), 8),
 		dials: rate.NewLimiter(rate.Every(dialEvery), dialBurst), lookEvery: 15 * time.Second, tryAfter: 500 * time.Millisecond,
 		looks:    rate.NewLimiter(rate.Every(time.Minute/looksPerMinute), 10),

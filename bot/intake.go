@@ -120,7 +120,8 @@ type incoming struct {
 	words   string // without the bot's mention
 	mention bool
 	dm      bool
-	root    bool // it begins its thread
+	root    bool             // it begins its thread
+	status  *sessions.Status // of its thread, if that was asked for
 }
 
 func (in incoming) id() sessions.TurnID { return turnID(in.team, in.event.Channel, in.event.TS) }
@@ -167,7 +168,7 @@ func (b *Bot) message(ctx context.Context, team string, e innerEvent) error {
 		return nil // people talking
 	}
 	if !begins {
-		live, err := b.replyCounts(ctx, in)
+		live, err := b.replyCounts(ctx, &in)
 		if err != nil || !live {
 			return err
 		}
@@ -201,16 +202,16 @@ func isSaid(subtype string) bool {
 
 // replyCounts says whether a reply without a mention is for the bot: when its thread has a session, and the reply is
 // no aside. In a thread whose session has ended that is said once.
-func (b *Bot) replyCounts(ctx context.Context, in incoming) (bool, error) {
+func (b *Bot) replyCounts(ctx context.Context, in *incoming) (bool, error) {
 	if isAside(in.event.Text) {
 		return false, nil
 	}
-	st, err := b.sessions.Status(ctx, in.thread)
+	st, err := b.statusFor(ctx, in)
 	if err != nil {
 		return false, err
 	}
 	if st.Session == nil && in.event.ParentUser == b.self && !hasTurn(st) { // begun by /flaude run
-		return false, b.tellOnce(ctx, in, "run over:"+in.thread.Key()+":"+in.event.User, sayRunOver)
+		return false, b.tellOnce(ctx, *in, "run over:"+in.thread.Key()+":"+in.event.User, sayRunOver)
 	}
 	busy := st.Running != nil || len(st.Queued) > 0
 	if busy && !ending(st) {
@@ -220,9 +221,21 @@ func (b *Bot) replyCounts(ctx context.Context, in incoming) (bool, error) {
 	case st.Session == nil && !busy:
 		return false, nil
 	case st.Session == nil || st.Session.Ended() || ending(st):
-		return false, b.tellOnce(ctx, in, "ended:"+in.thread.Key()+":"+in.event.User, sayEnded)
+		return false, b.tellOnce(ctx, *in, "ended:"+in.thread.Key()+":"+in.event.User, sayEnded)
 	}
 	return true, nil
+}
+
+// statusFor asks for the status of a message's thread, once.
+func (b *Bot) statusFor(ctx context.Context, in *incoming) (sessions.Status, error) {
+	if in.status == nil {
+		st, err := b.sessions.Status(ctx, in.thread)
+		if err != nil {
+			return sessions.Status{}, err
+		}
+		in.status = &st
+	}
+	return *in.status, nil
 }
 
 // hasTurn reports whether a turn of a session runs or waits.
@@ -256,10 +269,7 @@ func (b *Bot) accept(ctx context.Context, in incoming, begins bool) error {
 		return err
 	}
 	t := b.turn(in, begins)
-	if gone, err := b.sessions.Noted(ctx, deletedKey(t.ID)); err != nil || gone {
-		return err
-	}
-	res, err := b.sessions.Accept(ctx, t)
+	res, err := b.store(ctx, t)
 	if err != nil {
 		return err
 	}
@@ -276,6 +286,22 @@ func (b *Bot) accept(ctx context.Context, in incoming, begins bool) error {
 	return nil
 }
 
+// store stores a turn, unless its message was deleted meanwhile. The other event of a mention comes right behind the first: Redis is not
+// asked again.
+func (b *Bot) store(ctx context.Context, t sessions.Turn) (sessions.Accepted, error) {
+	if b.stored.has(string(t.ID), time.Now()) {
+		return sessions.Accepted{Status: sessions.AcceptDuplicate}, nil
+	}
+	if gone, err := b.sessions.Noted(ctx, deletedKey(t.ID)); err != nil || gone {
+		return sessions.Accepted{Status: sessions.AcceptDuplicate}, err
+	}
+	res, err := b.sessions.Accept(ctx, t)
+	if err == nil && res.Status != sessions.AcceptFull {
+		b.stored.first(string(t.ID), time.Now())
+	}
+	return res, err
+}
+
 // tellKept tells who wrote a message that it could not be stored yet, when that was tried more than once. It is said once in a while:
 // whoever writes while Redis is away needs to know that nothing is lost, not of each message.
 func (b *Bot) tellKept(ctx context.Context, in incoming) {
@@ -289,25 +315,39 @@ func (b *Bot) tellKept(ctx context.Context, in incoming) {
 	b.aside(ctx, func(ctx context.Context) { b.whisper(ctx, thread, in.event.User, sayKept) })
 }
 
-// lately remembers whom something was told, for ten minutes. It is of one replica: what it is for is that Redis is away.
+// lately remembers what happened less than a while ago, in this replica.
 type lately struct {
-	mu   sync.Mutex
-	told map[string]time.Time // guarded by mu; :: who → when
+	while time.Duration
+
+	mu      sync.Mutex
+	noted   map[string]time.Time // guarded by mu; :: what → when
+	cleared time.Time            // guarded by mu
 }
 
-// first reports whether who was not told lately, and notes it.
-func (l *lately) first(who string, at time.Time) bool {
+// first reports whether something did not happen lately, and notes it.
+func (l *lately) first(what string, at time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	maps.DeleteFunc(l.told, func(_ string, when time.Time) bool { return at.Sub(when) > 10*time.Minute })
-	if _, told := l.told[who]; told {
+	if at.Sub(l.cleared) > l.while {
+		maps.DeleteFunc(l.noted, func(_ string, when time.Time) bool { return at.Sub(when) > l.while })
+		l.cleared = at
+	}
+	if when, noted := l.noted[what]; noted && at.Sub(when) <= l.while {
 		return false
 	}
-	if l.told == nil {
-		l.told = map[string]time.Time{}
+	if l.noted == nil {
+		l.noted = map[string]time.Time{}
 	}
-	l.told[who] = at
+	l.noted[what] = at
 	return true
+}
+
+// has reports whether something happened lately.
+func (l *lately) has(what string, at time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	when, noted := l.noted[what]
+	return noted && at.Sub(when) <= l.while
 }
 
 // overtaken takes in the replies that came before the message that they answer, as happens when Slack has to send that one

@@ -132,10 +132,10 @@ func (tr *traces) id(e innerEvent) sessions.TurnID { return turnID(tr.b.team, tr
 // afterLoss reads a thread again, before anything is accepted in it, whose session was rebuilt after Redis had lost it: what stands
 // before the message comes first. done: the message itself was taken in with the rest.
 func (b *Bot) afterLoss(ctx context.Context, in incoming) (done bool, err error) {
-	if in.event.missed {
+	if in.event.missed || in.root { // nothing stands before the first message
 		return false, nil
 	}
-	st, err := b.sessions.Status(ctx, in.thread)
+	st, err := b.statusFor(ctx, &in)
 	if err != nil || st.Session == nil || !st.Session.Rebuilt {
 		return false, err
 	}

@@ -1,6 +1,7 @@
 package bot
 
 import (
+	"fmt"
 	"testing"
 	"time"
 )
@@ -16,10 +17,27 @@ func TestTroubleIsSaid(t *testing.T) {
 	w.until("it is taken up", func() bool { return w.sessions.turn(ts) != nil })
 }
 
+// TestOfferedOnce: Redis is asked once to take a mention, of which Slack sends two events.
+func TestOfferedOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorkspace(t, nil)
+	for i := range 5 {
+		ts := w.say(member, general, "", fmt.Sprintf("%snumber %d", mention, i))
+		w.until("a turn", func() bool { return w.sessions.turn(ts) != nil })
+	}
+	w.allAcked()
+	if n, _ := w.deliveries()["events"].(float64); n < 10 {
+		t.Fatalf("%v events, want two for each", n)
+	}
+	if n := w.sessions.count(func(f *fakeSessions) int { return f.offered }); n != 5 {
+		t.Errorf("Redis was asked %d times to take 5 mentions", n)
+	}
+}
+
 // TestLately: a sentence that an outage calls for is said to each person once in ten minutes.
 func TestLately(t *testing.T) {
 	t.Parallel()
-	var l lately
+	l := lately{while: 10 * time.Minute}
 	at := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
 	for _, c := range []struct {
 		who   string

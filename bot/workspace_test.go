@@ -226,6 +226,7 @@ type fakeSessions struct {
 	forget   int  // so many times Once fails
 	away     bool // everything fails
 	looks    int  // calls of Status
+	offered  int  // calls of Accept
 	hangs    bool // everything waits until its context ends, and fails
 	busy     bool // what was accepted waits
 	marks    map[string]sessions.Mark
@@ -275,6 +276,7 @@ func (f *fakeSessions) count(what func(*fakeSessions) int) int {
 func (f *fakeSessions) Accept(ctx context.Context, t sessions.Turn) (sessions.Accepted, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.offered++
 	if err := f.reach(ctx); err != nil {
 		return sessions.Accepted{}, err
 	}

@@ -125,7 +125,7 @@ func assemble(common, script string) string {
 		declares, _, _ := strings.Cut(strings.TrimPrefix(part, "function "), "\n")
 		declares, _, _ = strings.Cut(declares, "(")
 		declares, _, _ = strings.Cut(declares, " =")
-		for _, name := range strings.Split(declares, ", ") {
+		for name := range strings.SplitSeq(declares, ", ") {
 			if needed[name] {
 				script = "local " + part + "\n" + script
 				maps.Copy(needed, words(part))
