@@ -1,12 +1,14 @@
 package bot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/slack-go/slack"
 
@@ -16,7 +18,7 @@ import (
 
 // Finish implements [sessions.Front]: the answer is a message of its own, or several, since an edit notifies nobody.
 func (b *Bot) Finish(ctx context.Context, s sessions.Session, t sessions.Turn, liveTS string, o sessions.Outcome, look bool) error {
-	b.mute(t) // the answer does not wait for an edit
+	l := b.mute(t) // the answer does not wait for an edit
 	posted := map[string]string{}
 	if look {
 		var err error
@@ -25,7 +27,7 @@ func (b *Bot) Finish(ctx context.Context, s sessions.Session, t sessions.Turn, l
 		}
 	}
 	err := b.postParts(ctx, s, t, o, posted)
-	b.Quiet(t)
+	doubt := look || l.unanswered()
 	if isGone(err) {
 		b.log.WarnContext(ctx, "the thread takes no messages any more", "turn", t.ID, "err", err)
 		b.tellElsewhere(ctx, s, t, o, err)
@@ -34,8 +36,7 @@ func (b *Bot) Finish(ctx context.Context, s sessions.Session, t sessions.Turn, l
 	if err != nil {
 		return err
 	}
-	b.settle(ctx, t, liveTS, o)
-	return nil
+	return b.settle(ctx, t, cmp.Or(liveTS, posted[partLive]), o, doubt)
 }
 
 // postParts posts the parts that are not in the thread yet, in order.
@@ -132,6 +133,9 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isE
 // answerFile is the name of the file that holds a long answer. Messages with files carry no metadata: the number
 // of the turn tells whose it is.
 func answerFile(o sessions.Outcome) string { return fmt.Sprintf("answer-%d.md", o.Number) }
+
+// partLive is the live message among the messages of a turn.
+const partLive = "live"
 
 // partFile stands for that file among the parts of an answer.
 const partFile = "file"
@@ -281,31 +285,33 @@ func (b *Bot) uploadAnswer(ctx context.Context, t sessions.Turn, name, text stri
 	}))
 }
 
-// settle makes the live message say that it is over, and marks the message. Best effort: the answer stands.
-func (b *Bot) settle(ctx context.Context, t sessions.Turn, liveTS string, o sessions.Outcome) {
+// settle makes the live message say that it is over, and marks the message. An error says that the turn is another owner's by now, who
+// has it settled. doubt: an edit of before may still be on its way.
+func (b *Bot) settle(ctx context.Context, t sessions.Turn, liveTS string, o sessions.Outcome, doubt bool) error {
 	status := slack.AgentSessionStatusActive
 	if t.Kind == sessions.KindEnd {
 		status = slack.AgentSessionStatusClosed
 	}
 	b.native.set(ctx, b, t.Thread, status)
-	if liveTS != "" {
-		b.settleLive(ctx, t, liveTS, o)
+	if t.Kind != sessions.KindEnd {
+		b.aside(ctx, func(ctx context.Context) {
+			mark := "white_check_mark"
+			if o.Failure != runner.FailNone {
+				mark = "x"
+			}
+			b.react(ctx, t, mark)
+			b.unreact(ctx, t, "eyes")
+		})
 	}
-	if t.Kind == sessions.KindEnd {
-		return
+	if liveTS == "" {
+		return nil
 	}
-	b.aside(ctx, func(ctx context.Context) {
-		mark := "white_check_mark"
-		if o.Failure != runner.FailNone {
-			mark = "x"
-		}
-		b.react(ctx, t, mark)
-		b.unreact(ctx, t, "eyes")
-	})
+	return b.settleLive(ctx, t, liveTS, o, doubt)
 }
 
-// settleLive settles the live message, beside all else if Slack is in trouble: it would say for ever that the turn runs.
-func (b *Bot) settleLive(ctx context.Context, t sessions.Turn, liveTS string, o sessions.Outcome) {
+// settleLive settles the live message: it would say for ever that the turn runs, with a Stop button. Until Slack has taken that the turn is not
+// over, so that whoever takes it over does it again; a Slack that takes it for too long keeps no thread waiting, and it is done beside all else.
+func (b *Bot) settleLive(ctx context.Context, t sessions.Turn, liveTS string, o sessions.Outcome, doubt bool) error {
 	text := fmt.Sprintf("*%s* · %d s", doneSentence(o), seconds(o))
 	block := slack.NewContextBlock("", slack.NewTextBlockObject(slack.MarkdownType, text, false, false))
 	update := func(ctx context.Context) error {
@@ -318,9 +324,31 @@ func (b *Bot) settleLive(ctx context.Context, t sessions.Turn, liveTS string, o 
 		}
 		return err
 	}
-	if err := update(ctx); err != nil && isPassing(err) {
+	limit, cancel := context.WithTimeout(ctx, b.lastEdit)
+	defer cancel()
+	err := b.insist(limit, func() error { return update(limit) })
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return fmt.Errorf("settle the live message of %s: %w", t.ID, errors.Join(context.Cause(ctx), err))
+	case err != nil && isPassing(err):
 		b.later(ctx, err, update)
+	case err == nil && doubt:
+		b.onceMore(ctx, update)
 	}
+	return nil
+}
+
+// onceMore repeats an edit when what may have been on its way before it has arrived: that of an owner who was killed or asleep, or one whose
+// answer never came.
+func (b *Bot) onceMore(ctx context.Context, update func(context.Context) error) {
+	b.stubbornly(ctx, func(ctx context.Context) {
+		select {
+		case <-ctx.Done():
+		case <-b.left:
+		case <-time.After(b.editAgain):
+		}
+		_ = b.insist(ctx, func() error { return update(ctx) })
+	})
 }
 
 // tellElsewhere tells who asked, in a direct message, that the answer has nowhere to go. The button ends a session that nobody can

@@ -55,6 +55,8 @@ type Bot struct {
 	lookBack  chan struct{} // something may have been missed
 	tryAfter  time.Duration // between two tries of a call, at first
 	lookEvery time.Duration // between two looks for what was missed, in the long run
+	lastEdit  time.Duration // for which an answered turn waits at most for Slack to take the last edit of its live message
+	editAgain time.Duration // until that is repeated, where an earlier edit may arrive after it
 	sockets   atomic.Int32  // that are up
 	met       atomic.Bool   // Slack said hello to one of them
 	marks     marks
@@ -113,6 +115,7 @@ func New(ctx context.Context, cfg Config) (*Bot, error) {
 		looks:    rate.NewLimiter(rate.Every(time.Minute/looksPerMinute), 10),
 		readBack: rate.NewLimiter(rate.Every(time.Minute/readsPerMinute), 10), lookBack: make(chan struct{}, 1), hearing: make(chan struct{}, maxHeard),
 	}
+	b.lastEdit, b.editAgain = settleTime, sendTimeout
 	b.people.bot = b
 	b.marks.hold() // until the first look
 	return b, b.introduce(ctx)
@@ -151,6 +154,9 @@ func (b *Bot) Close() { b.asides.Wait() }
 
 // Use gives the bot its sessions. It must be called before Run.
 func (b *Bot) Use(s Sessions) { b.sessions = s }
+
+// settleTime outlasts most of what Slack asks for with 429.
+const settleTime = 45 * time.Second
 
 // sendTimeout bounds a call of Slack that is waited for also when its turn is another replica's by now.
 const sendTimeout = 10 * time.Second

@@ -44,6 +44,7 @@ type live struct {
 	wake   chan struct{}
 	stop   context.CancelFunc
 	done   sync.WaitGroup
+	doubt  atomic.Bool // the answer to an edit never came: it may still take effect
 
 	mu   sync.Mutex
 	prog sessions.Progress // guarded by mu
@@ -62,12 +63,12 @@ func (b *Bot) Begin(ctx context.Context, s sessions.Session, t sessions.Turn, lo
 		if err != nil {
 			return "", err
 		}
-		if ts := posts["live"]; ts != "" {
+		if ts := posts[partLive]; ts != "" {
 			return ts, nil
 		}
 	}
 	text, blocks := liveMessage(t, sessions.Progress{Step: sessions.StepClaimed, Since: time.Now()}, time.Now())
-	ts, err := b.post(ctx, t.Thread, metadata(s.SessionID, t.ID, "live"), slack.MsgOptionText(text, false), slack.MsgOptionBlocks(blocks...))
+	ts, err := b.post(ctx, t.Thread, metadata(s.SessionID, t.ID, partLive), slack.MsgOptionText(text, false), slack.MsgOptionBlocks(blocks...))
 	if isGone(err) {
 		return "", nil
 	}
@@ -134,7 +135,8 @@ func (b *Bot) show(ctx context.Context, l *live) {
 			l.again()
 		case isGone(err) || isCode(err, "message_not_found"): // somebody took it away; the answer comes all the same
 			return
-		case ctx.Err() == nil:
+		default:
+			l.doubt.Store(l.doubt.Load() || isPassing(err))
 			b.log.DebugContext(ctx, "live message not changed", "turn", l.turn.ID, "err", err)
 		}
 		select {
@@ -183,9 +185,16 @@ func (b *Bot) mute(t sessions.Turn) *live {
 
 // Quiet implements [sessions.Front].
 func (b *Bot) Quiet(t sessions.Turn) {
-	if l := b.mute(t); l != nil {
-		l.done.Wait()
+	_ = b.mute(t).unanswered()
+}
+
+// unanswered waits until no edit is waited for any more, and reports whether the answer to one never came. nil: there were none.
+func (l *live) unanswered() bool {
+	if l == nil {
+		return false
 	}
+	l.done.Wait()
+	return l.doubt.Load()
 }
 
 // liveMessage shows a running turn.

@@ -428,6 +428,147 @@ func TestEditsAreDropped(t *testing.T) {
 	}
 }
 
+// TestLiveMessageIsSettled: when a turn is over its live message says so, and has no Stop button any more.
+func TestLiveMessageIsSettled(t *testing.T) {
+	t.Parallel()
+	stop := `"action_id":"stop"`
+	// begun is a turn with its live message.
+	begun := func(t *testing.T, w *workspace) (s sessions.Session, turn sessions.Turn, live string) {
+		t.Helper()
+		root := w.say(member, general, "", mention+"go")
+		s, turn = turnOf(root, root)
+		live, err := w.bot.Begin(t.Context(), s, turn, false)
+		if err != nil || !has(w.thread(general, root), stop) {
+			t.Fatalf("Begin = %q, %v; want a live message with a Stop button", live, err)
+		}
+		return s, turn, live
+	}
+	settled := func(w *workspace, turn sessions.Turn) bool {
+		got := w.thread(general, turn.TS)
+		return has(got, "*Done*") && !has(got, stop)
+	}
+	t.Run("however often Slack asks to wait, the turn is not over before", func(t *testing.T) {
+		t.Parallel()
+		w := newWorkspace(t, nil)
+		s, turn, live := begun(t, w)
+		for nth := range 3 {
+			w.fault(map[string]any{"method": "chat.update", "status": 429, "retry_after": 1, "nth": nth + 1})
+		}
+		if err := w.bot.Finish(t.Context(), s, turn, live, outcome("forty-two"), false); err != nil || !settled(w, turn) {
+			t.Errorf("Finish = %v; want the live message settled", err)
+		}
+	})
+	t.Run("whoever loses the turn meanwhile leaves it to the next owner", func(t *testing.T) {
+		t.Parallel()
+		w := newWorkspace(t, nil)
+		s, turn, live := begun(t, w)
+		w.fault(map[string]any{"method": "chat.update", "status": 503})
+		ctx, lose := context.WithCancel(t.Context())
+		finished := make(chan error, 1)
+		go func() { finished <- w.bot.Finish(ctx, s, turn, live, outcome("forty-two"), false) }()
+		w.until("the answer", func() bool { return has(w.thread(general, turn.TS), "forty-two") })
+		select {
+		case err := <-finished:
+			t.Fatalf("Finish = %v before the live message is settled", err)
+		default:
+		}
+		lose()
+		if err := <-finished; !errors.Is(err, context.Canceled) {
+			t.Errorf("Finish of who lost it = %v, want that", err)
+		}
+		w.fault(nil)
+		next, _ := w.replica(nil)
+		if err := next.Finish(t.Context(), s, turn, live, outcome("forty-two"), true); err != nil || !settled(w, turn) {
+			t.Errorf("Finish of the next owner = %v; want the live message settled", err)
+		}
+		if n := strings.Count(w.thread(general, turn.TS), `"part":"1"`); n != 1 {
+			t.Errorf("the answer stands there %d times, want once", n)
+		}
+	})
+	t.Run("a Slack that does not come back in time keeps no thread waiting", func(t *testing.T) {
+		t.Parallel()
+		w := newWorkspace(t, nil)
+		w.bot.lastEdit = 100 * time.Millisecond
+		s, turn, live := begun(t, w)
+		w.fault(map[string]any{"method": "chat.update", "status": 503})
+		if err := w.bot.Finish(t.Context(), s, turn, live, outcome("forty-two"), false); err != nil || settled(w, turn) {
+			t.Errorf("Finish = %v", err)
+		}
+		w.fault(nil)
+		w.until("a settled live message", func() bool { return settled(w, turn) })
+	})
+	t.Run("one whose post nobody was told of is found", func(t *testing.T) {
+		t.Parallel()
+		w := newWorkspace(t, nil)
+		s, turn, _ := begun(t, w)
+		if err := w.bot.Finish(t.Context(), s, turn, "", outcome("forty-two"), true); err != nil || !settled(w, turn) {
+			t.Errorf("Finish = %v; want the live message settled", err)
+		}
+	})
+	for name, earlier := range map[string]bool{"an edit whose answer never came arrives last": false, "an edit of an earlier owner arrives last": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := emptyWorkspace(t, impatient())
+			slow := &straggler{}
+			w.bot, _ = w.replica(func(cfg *Config) { cfg.HTTP = &http.Client{Transport: slow} })
+			w.bot.editAgain = 200 * time.Millisecond
+			owner := w.bot
+			if earlier {
+				owner, _ = w.replica(nil)
+				owner.editAgain = w.bot.editAgain
+			}
+			s, turn, live := begun(t, w)
+			w.bot.Progress(t.Context(), s, turn, live, sessions.Progress{Step: sessions.StepRunning, Since: time.Now(), Tool: "Bash", On: "make"})
+			w.until("an edit on its way", slow.has)
+			if err := owner.Finish(t.Context(), s, turn, live, outcome("forty-two"), earlier); err != nil || !settled(w, turn) {
+				t.Fatalf("Finish = %v; want the live message settled", err)
+			}
+			if err := slow.arrive(); err != nil {
+				t.Fatal(err)
+			}
+			w.until("a live message that is settled again", func() bool { return settled(w, turn) })
+		})
+	}
+}
+
+// straggler loses the first edit on its way, until it is to arrive.
+type straggler struct {
+	mu   sync.Mutex
+	edit *http.Request // guarded by mu
+}
+
+func (s *straggler) RoundTrip(r *http.Request) (*http.Response, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if path.Base(r.URL.Path) != "chat.update" || s.edit != nil {
+		return http.DefaultTransport.RoundTrip(r)
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	s.edit = r.Clone(context.WithoutCancel(r.Context()))
+	s.edit.Body = io.NopCloser(strings.NewReader(string(body)))
+	return nil, errors.New("no answer")
+}
+
+func (s *straggler) has() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.edit != nil
+}
+
+// arrive has the edit take effect.
+func (s *straggler) arrive() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	res, err := http.DefaultTransport.RoundTrip(s.edit)
+	if err != nil {
+		return err
+	}
+	return res.Body.Close()
+}
+
 // TestNoFiles: where Slack takes no files, a long answer is posted all the same.
 func TestNoFiles(t *testing.T) {
 	t.Parallel()

@@ -255,6 +255,18 @@ func TestPosting(t *testing.T) {
 		b.answered(r, one)
 		b.wasOnce(one)
 	})
+	t.Run("a live message whose answer was lost, and that is not found at once, is looked for in the end", func(t *testing.T) {
+		t.Parallel()
+		b := newBot(t)
+		b.front.lose, b.front.blind = map[string]int{"live": 1}, true
+		r := b.replica(nil).start()
+		one := r.accept(turn("101", "hello", true))
+		b.answered(r, one)
+		b.wasOnce(one)
+		if !b.front.lookedFor(one.ID) {
+			t.Error("it was not looked for")
+		}
+	})
 	t.Run("a turn that brings down everybody is given up", func(t *testing.T) {
 		t.Parallel()
 		b := newBot(t)

@@ -178,7 +178,9 @@ type Front interface {
 	// seconds at most: one that arrives after the next owner's last would stay.
 	Quiet(t Turn)
 	// Finish posts what of the outcome is not in the thread yet and settles the live message. It
-	// returns nil only when every part stands in the thread, or when the thread can take none any more.
+	// returns nil only when every part stands in the thread, or when the thread can take none any more, and the
+	// live message is settled, or could not be for so long that the thread should not wait for it. liveTS may be empty though
+	// a live message stands there: look finds it.
 	Finish(ctx context.Context, s Session, t Turn, liveTS string, o Outcome, look bool) error
 	// Notify posts a notice.
 	Notify(ctx context.Context, n Notice) error

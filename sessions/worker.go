@@ -97,7 +97,9 @@ type work struct {
 	turn  Turn
 	note  note
 	stage Stage
-	log   *slog.Logger
+	// unsure is set when the live message may stand in the thread, and it is not known where.
+	unsure bool
+	log    *slog.Logger
 }
 
 // note is what an owner of a turn leaves to the next one, beside the stage.
@@ -285,9 +287,9 @@ func (w *work) run(ctx context.Context, s *Session) error {
 	return w.finish(ctx, s, out)
 }
 
-// begin shows the live message. A thread that takes none does not keep the turn from running.
+// begin shows the live message. A thread that takes none does not keep the turn from running; one that is being answered needs none.
 func (w *work) begin(ctx context.Context, s Session) error {
-	if w.note.Live != "" {
+	if w.note.Live != "" || w.stage == StagePosting {
 		return nil
 	}
 	s.Turns = max(s.Turns, 0)
@@ -302,6 +304,7 @@ func (w *work) begin(ctx context.Context, s Session) error {
 			return err
 		}
 	}
+	w.unsure = true
 	return nil
 }
 
@@ -364,7 +367,7 @@ func diedUnder(f Failure) bool { return f == FailMachine || f == FailMemory || f
 
 // finish posts the outcome, again and again until the thread has it: the session waits meanwhile.
 func (w *work) finish(ctx context.Context, s *Session, out Outcome) error {
-	look := looks && (w.claim.Attach || w.turn.Again || out.Before || w.stage == StagePosting)
+	look := looks && (w.claim.Attach || w.turn.Again || out.Before || w.unsure || w.stage == StagePosting)
 	if err := w.write(ctx, StagePosting); err != nil {
 		return err
 	}

@@ -610,6 +610,8 @@ type fakeFront struct {
 	looks   int            // guarded by mu; how often it was to look back
 	quieted []TurnID       // guarded by mu
 	lose    map[string]int // guarded by mu; :: part → so many posts of it take effect and their answer is lost
+	blind   bool           // guarded by mu; whoever looks for the live message of a turn is refused
+	looked  []TurnID       // guarded by mu; turns for which an end looked
 }
 
 type post struct {
@@ -642,6 +644,12 @@ func (f *fakeFront) put(ctx context.Context, p post, look bool) error {
 }
 
 func (f *fakeFront) Begin(ctx context.Context, s Session, t Turn, look bool) (string, error) {
+	f.mu.Lock()
+	blind := f.blind && look
+	f.mu.Unlock()
+	if blind {
+		return "", errors.New("Slack is away")
+	}
 	return "live-" + string(t.ID), f.put(ctx, post{turn: t.ID, part: "live", session: s.SessionID}, look)
 }
 
@@ -674,12 +682,23 @@ func (f *fakeFront) isQuiet() bool {
 }
 
 func (f *fakeFront) Finish(ctx context.Context, s Session, t Turn, _ string, o Outcome, look bool) error {
+	if look {
+		f.mu.Lock()
+		f.looked = append(f.looked, t.ID)
+		f.mu.Unlock()
+	}
 	for _, part := range []string{"1", "2"} {
 		if err := f.put(ctx, post{turn: t.ID, part: part, session: s.SessionID, outcome: o}, look); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (f *fakeFront) lookedFor(turn TurnID) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Contains(f.looked, turn)
 }
 
 func (f *fakeFront) Notify(_ context.Context, n Notice) error {
