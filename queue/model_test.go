@@ -428,9 +428,12 @@ func (m *model) adopt() {
 }
 
 func (m *model) tick() {
-	if _, err := m.q["r1"].Script(m.ctx, "tick", 500, m.limits.RunningPerUser, m.limits.RunningPerGroup); err != nil {
+	got, err := m.q["r1"].Script(m.ctx, "tick", 500, m.limits.RunningPerUser, m.limits.RunningPerGroup)
+	if err != nil {
 		m.Fatal(err)
 	}
+	wait, _ := got.(int64)
+	defer func() { m.checkDue(time.Duration(wait) * time.Millisecond) }()
 	for _, k := range m.key {
 		switch {
 		case k.place == "lease" && k.until < m.clock:
@@ -439,6 +442,19 @@ func (m *model) tick() {
 		case k.place == "delay" && k.until < m.clock:
 			k.place = "waits"
 		}
+	}
+}
+
+// checkDue: a tick tells when the next lease or delay ends, or to look again in an hour.
+func (m *model) checkDue(wait time.Duration) {
+	next := time.Hour
+	for _, k := range m.key {
+		if k.place == "lease" || k.place == "delay" {
+			next = min(next, k.until-m.clock)
+		}
+	}
+	if early := next - wait; early < 0 || early > 15*time.Second { // a case takes less
+		m.Fatalf("a tick says that something is due in %s, want %s", wait, next)
 	}
 }
 
