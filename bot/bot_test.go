@@ -218,6 +218,19 @@ func TestThread(t *testing.T) {
 			t.Errorf("asked to stop %d times, want again when Slack sent it again", n)
 		}
 	})
+	t.Run("a word to end that comes again leaves a session alone that began after it", func(t *testing.T) {
+		w := w.in(t)
+		old, fresh := session(root), session(root)
+		old.Since, fresh.Since = root, tsOf(time.Now().Add(time.Minute))
+		w.sessions.set(func(f *fakeSessions) { f.status.Session, f.ends = &fresh, nil })
+		defer w.sessions.set(func(f *fakeSessions) { f.status.Session = &old })
+		w.say(member, general, root, "!end")
+		last := w.say(member, general, root, "go on with the fresh one") // in the same lane
+		w.until("what was said after it", func() bool { return w.sessions.turn(last) != nil })
+		if n := w.sessions.count(func(f *fakeSessions) int { return len(f.ends) }); n != 0 {
+			t.Errorf("it ended %d sessions, want none", n)
+		}
+	})
 	t.Run("a word to stop that comes late leaves the turn alone that was asked for after it", func(t *testing.T) {
 		w := w.in(t)
 		said := tsOf(time.Now())

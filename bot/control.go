@@ -37,15 +37,9 @@ func (b *Bot) control(ctx context.Context, in incoming, word string) error {
 	if done, err := b.sessions.Noted(ctx, key); err != nil || done {
 		return err
 	}
-	var r answer
-	if word == "stop" {
-		var over bool
-		var err error
-		if r, over, err = b.stopSince(ctx, in); err != nil || over {
-			return err
-		}
-	} else {
-		r = b.act(ctx, word, in.thread, in.event.User, false)
+	r, over, err := b.obey(ctx, in, word)
+	if err != nil || over {
+		return err
 	}
 	first, err := b.sessions.Once(ctx, key)
 	if err != nil || !first {
@@ -59,6 +53,21 @@ func (b *Bot) control(ctx context.Context, in incoming, word string) error {
 		b.whisper(ctx, in.thread, in.event.User, r.text)
 	})
 	return nil
+}
+
+// obey does what a control word asks for. over: the word came late, and what it was about is over.
+func (b *Bot) obey(ctx context.Context, in incoming, word string) (a answer, over bool, err error) {
+	switch word {
+	case "stop":
+		return b.stopSince(ctx, in)
+	case "end":
+		a, err = b.end(ctx, in.thread, in.event.User, in.event.TS, false)
+		if errors.Is(err, sessions.ErrBegunSince) {
+			return answer{}, true, nil
+		}
+		return b.orTrouble(ctx, word, in.thread, a, err), false, nil
+	}
+	return b.act(ctx, word, in.thread, in.event.User, false), false, nil
 }
 
 // stopSince stops the turn that runs in the thread of a word to stop. over: the word came late, and the turn that runs by now was
@@ -98,7 +107,7 @@ func (b *Bot) act(ctx context.Context, word string, thread sessions.Thread, user
 	case "stop":
 		a, err = b.stop(ctx, thread)
 	case "end":
-		a, err = b.end(ctx, thread, user, sure)
+		a, err = b.end(ctx, thread, user, "", sure)
 	case "status":
 		a, err = b.status(ctx, thread)
 	case "list":
@@ -106,6 +115,11 @@ func (b *Bot) act(ctx context.Context, word string, thread sessions.Thread, user
 	default:
 		return plainly(sayHelp)
 	}
+	return b.orTrouble(ctx, word, thread, a, err)
+}
+
+// orTrouble is the answer to a control word, or else that nothing was done.
+func (b *Bot) orTrouble(ctx context.Context, word string, thread sessions.Thread, a answer, err error) answer {
 	if err != nil {
 		b.log.WarnContext(ctx, "nothing done", "word", word, "thread", thread.Key(), "err", err)
 		return plainly(sayTrouble)
@@ -121,8 +135,8 @@ func (b *Bot) stop(ctx context.Context, thread sessions.Thread) (answer, error) 
 	return plainly(sayStopping), nil
 }
 
-// end ends a thread's session. Work that is nowhere else is named first.
-func (b *Bot) end(ctx context.Context, thread sessions.Thread, user string, sure bool) (answer, error) {
+// end ends a thread's session, unless that began after it was said, a ts. Work that is nowhere else is named first.
+func (b *Bot) end(ctx context.Context, thread sessions.Thread, user, said string, sure bool) (answer, error) {
 	st, err := b.sessions.Status(ctx, thread)
 	if err != nil {
 		return answer{}, err
@@ -130,6 +144,9 @@ func (b *Bot) end(ctx context.Context, thread sessions.Thread, user string, sure
 	s := st.Session
 	if (s == nil || s.Ended()) && st.Running == nil && len(st.Queued) == 0 {
 		return plainly(sayNoSession), nil
+	}
+	if st.BegunAfter(said) {
+		return answer{}, sessions.ErrBegunSince
 	}
 	if s == nil {
 		s = &sessions.Session{Thread: thread, Owner: owner(st)}
@@ -144,7 +161,7 @@ func (b *Bot) end(ctx context.Context, thread sessions.Thread, user string, sure
 			slack.NewActionBlock("", button("end", "End it anyway", thread.Key()+"|sure", "danger")),
 		}}, nil
 	}
-	e, err := b.sessions.End(ctx, thread, user)
+	e, err := b.sessions.End(ctx, thread, user, said)
 	if errors.Is(err, sessions.ErrNoSession) {
 		return plainly(sayNoSession), nil
 	}

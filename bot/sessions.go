@@ -18,8 +18,9 @@ type Sessions interface {
 	// Stop interrupts the turn that is running in the thread, nil if there is none.
 	Stop(ctx context.Context, thread sessions.Thread) (*sessions.Turn, error)
 	// End stops the running turn, drops the waiting ones, and has the session destroyed when that is
-	// done; by is the Slack user. [sessions.ErrNoSession] if the thread has no live session.
-	End(ctx context.Context, thread sessions.Thread, by string) (sessions.Ending, error)
+	// done; by is the Slack user, said the ts of the message that asks for it, "" if none does. [sessions.ErrNoSession] if the thread
+	// has no live session, [sessions.ErrBegunSince] if that began after the message.
+	End(ctx context.Context, thread sessions.Thread, by, said string) (sessions.Ending, error)
 	// Status tells what is going on in the thread.
 	Status(ctx context.Context, thread sessions.Thread) (sessions.Status, error)
 	// List returns the live sessions of a channel, or of all channels if channel is empty, newest first.

@@ -339,7 +339,7 @@ func (f *fakeSessions) Stop(ctx context.Context, thread sessions.Thread) (*sessi
 	return f.status.Running, nil
 }
 
-func (f *fakeSessions) End(ctx context.Context, thread sessions.Thread, _ string) (sessions.Ending, error) {
+func (f *fakeSessions) End(ctx context.Context, thread sessions.Thread, _, _ string) (sessions.Ending, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.reach(ctx); err != nil {

@@ -228,7 +228,7 @@ func TestFlyAtRandom(t *testing.T) {
 	}
 	b.faults(nil)
 	b.idle(b.r)
-	if _, err := b.r.End(t.Context(), thread(), "U1"); err == nil {
+	if _, err := b.r.End(t.Context(), thread(), "U1", ""); err == nil {
 		b.idle(b.r)
 	}
 	// What an answer that was lost has left is nobody's, and the reaper's.

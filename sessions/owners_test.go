@@ -69,22 +69,23 @@ func TestOwnersOnly(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	client := &http.Client{Transport: OwnersOnly(nil)}
-	var left context.Context
+	left := make(chan context.Context, 1)
 	underClaim(t, func(ctx context.Context, lose func()) {
 		if err := sendBody(ctx, client, server.URL); err != nil {
 			t.Errorf("a request of the turn's owner: %v", err)
 		}
 		lose()
 		<-ctx.Done()
-		left = context.WithoutCancel(ctx)
-		if err := sendBody(left, client, server.URL); !errors.Is(err, queue.ErrLost) || !errors.Is(err, fly.ErrUnsent) {
+		left <- context.WithoutCancel(ctx)
+		if err := sendBody(context.WithoutCancel(ctx), client, server.URL); !errors.Is(err, queue.ErrLost) || !errors.Is(err, fly.ErrUnsent) {
 			t.Errorf("a request of who was its owner: %v, want ErrLost, and that it was not sent", err)
 		}
 	})
-	if err := sendBody(left, client, server.URL); !errors.Is(err, queue.ErrLost) {
+	after := <-left
+	if err := sendBody(after, client, server.URL); !errors.Is(err, queue.ErrLost) {
 		t.Errorf("a request of what is left of his work: %v, want ErrLost", err)
 	}
-	if err := sendBody(queue.Fenced(left), client, server.URL); err != nil {
+	if err := sendBody(queue.Fenced(after), client, server.URL); err != nil {
 		t.Errorf("a request that has a fence of its own: %v", err)
 	}
 	if err := sendBody(t.Context(), client, server.URL); err != nil {
@@ -159,7 +160,7 @@ func TestOverslept(t *testing.T) {
 				t.Errorf("the outcome is %+v", out)
 			}
 			b.wasOnce(one)
-			if _, err := r.End(t.Context(), thread(), "U1"); err != nil {
+			if _, err := r.End(t.Context(), thread(), "U1", ""); err != nil {
 				t.Fatal(err)
 			}
 			b.idle(r)

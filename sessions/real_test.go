@@ -262,7 +262,7 @@ func (b *rig) say(ts, text string) Turn {
 // end ends the thread's session, and waits until it has.
 func (b *rig) end() {
 	b.t.Helper()
-	if _, err := b.r.End(b.t.Context(), thread(), "U1"); err != nil {
+	if _, err := b.r.End(b.t.Context(), thread(), "U1", ""); err != nil {
 		b.t.Fatal(err)
 	}
 }

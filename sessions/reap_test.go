@@ -144,7 +144,7 @@ func TestReaper(t *testing.T) {
 		r := b.limited(10*day, 0).start()
 		b.answered(r, r.accept(turn("101", "one", true)))
 		seen := *r.session()
-		if _, err := r.End(t.Context(), thread(), "U1"); err != nil {
+		if _, err := r.End(t.Context(), thread(), "U1", ""); err != nil {
 			t.Fatal(err)
 		}
 		b.answered(r, r.accept(turn("102", "two", true)))

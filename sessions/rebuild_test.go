@@ -114,7 +114,7 @@ func TestRedisForgets(t *testing.T) {
 		b.answered(r, r.accept(turn("101", "one", true)))
 		was := r.session()
 		b.faults(map[string]any{"method": "machine.delete", "status": 403})
-		if _, err := r.End(t.Context(), thread(), "U1"); err != nil {
+		if _, err := r.End(t.Context(), thread(), "U1", ""); err != nil {
 			t.Fatal(err)
 		}
 		b.idle(r)

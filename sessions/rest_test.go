@@ -71,7 +71,7 @@ func TestSettleIsBestEffort(t *testing.T) {
 		b.unstoppable(503)
 		r := b.replica(short).start()
 		b.answered(r, r.accept(turn("101", "one", true)))
-		if _, err := r.End(t.Context(), thread(), "U1"); err != nil {
+		if _, err := r.End(t.Context(), thread(), "U1", ""); err != nil {
 			t.Fatal(err)
 		}
 		b.until("the end", func() bool { return len(b.front.goodbyes()) == 1 })

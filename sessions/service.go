@@ -120,17 +120,9 @@ func (sv *Service) Stop(ctx context.Context, thread Thread) (*Turn, error) {
 }
 
 // End stops the running turn, drops the waiting ones and queues the session's end behind it: the session
-// is destroyed when the running turn has posted its own end. by is the Slack user who asked.
-func (sv *Service) End(ctx context.Context, thread Thread, by string) (Ending, error) {
-	return sv.end(ctx, thread, by, EndByPerson)
-}
-
-// hasTurns reports whether something is queued or running that is no end.
-func (st Status) hasTurns() bool {
-	return (st.Running != nil && st.Running.Kind != KindEnd) || slices.ContainsFunc(st.Queued, func(t Turn) bool { return t.Kind != KindEnd })
-}
-
-func (sv *Service) end(ctx context.Context, thread Thread, by string, why EndReason) (Ending, error) {
+// is destroyed when the running turn has posted its own end. by is the Slack user who asked, and said the ts of the message that
+// asks: what began after it is left alone, and that is [ErrBegunSince]. "": it is asked for now.
+func (sv *Service) End(ctx context.Context, thread Thread, by, said string) (Ending, error) {
 	s, err := sv.current(ctx, thread)
 	if err != nil {
 		return Ending{}, err
@@ -139,13 +131,17 @@ func (sv *Service) end(ctx context.Context, thread Thread, by string, why EndRea
 	if err != nil {
 		return Ending{}, err
 	}
-	if (s == nil || s.Ended()) && !st.hasTurns() {
+	st.Session = s
+	switch {
+	case (s == nil || s.Ended()) && !st.hasTurns():
 		return Ending{}, ErrNoSession
+	case st.BegunAfter(said):
+		return Ending{}, fmt.Errorf("end the session of %s: %w", thread.Key(), ErrBegunSince)
 	}
 	if s == nil || s.Ended() { // its first turn has not come so far as to make one
 		s = &Session{Thread: thread, Owner: by}
 	}
-	job, err := jobOf(endOf(*s, st, by, why))
+	job, err := jobOf(endOf(*s, st, by, EndByPerson))
 	if err != nil {
 		return Ending{}, err
 	}
@@ -163,6 +159,11 @@ func (sv *Service) end(ctx context.Context, thread Thread, by string, why EndRea
 		}
 	}
 	return ending, nil
+}
+
+// hasTurns reports whether something is queued or running that is no end.
+func (st Status) hasTurns() bool {
+	return (st.Running != nil && st.Running.Kind != KindEnd) || slices.ContainsFunc(st.Queued, func(t Turn) bool { return t.Kind != KindEnd })
 }
 
 // endOf is the job that ends a session: one for each session, however often it is asked for.

@@ -420,7 +420,7 @@ func TestEnd(t *testing.T) {
 		b.until("a running turn", func() bool { return b.runner.ran(one.ID) == 1 })
 		two, three := r.accept(turn("102", "two", false)), r.accept(turn("103", "three", true))
 		before := r.session()
-		ending, err := b.replica(nil).End(t.Context(), thread(), "U2")
+		ending, err := b.replica(nil).End(t.Context(), thread(), "U2", "")
 		if err != nil || ending.Stopped == nil || ending.Stopped.ID != one.ID || len(ending.Dropped) != 2 ||
 			ending.Dropped[0].ID != two.ID || ending.Dropped[1].ID != three.ID || ending.Session.SessionID != before.SessionID {
 			t.Fatalf("End = %+v, %v", ending, err)
@@ -449,7 +449,7 @@ func TestEnd(t *testing.T) {
 			t.Errorf("List = %v, %v", names(all), err)
 		}
 
-		if ending, err := r.End(t.Context(), thread(), "U1"); !errors.Is(err, ErrNoSession) {
+		if ending, err := r.End(t.Context(), thread(), "U1", ""); !errors.Is(err, ErrNoSession) {
 			t.Errorf("End of what has ended = %+v, %v, want ErrNoSession", ending, err)
 		}
 		reply := r.accept(turn("104", "are you there?", false))
@@ -469,8 +469,44 @@ func TestEnd(t *testing.T) {
 	t.Run("there is nothing to end", func(t *testing.T) {
 		t.Parallel()
 		r := newBot(t).replica(nil)
-		if ending, err := r.End(t.Context(), thread(), "U1"); !errors.Is(err, ErrNoSession) {
+		if ending, err := r.End(t.Context(), thread(), "U1", ""); !errors.Is(err, ErrNoSession) {
 			t.Errorf("End = %+v, %v, want ErrNoSession", ending, err)
+		}
+	})
+	t.Run("an end that comes again leaves alone what began after it", func(t *testing.T) {
+		t.Parallel()
+		b := newBot(t)
+		r := b.replica(nil)
+		const said = "103.000000"
+		refused := func(when string) {
+			t.Helper()
+			if ending, err := r.End(t.Context(), thread(), "U1", said); !errors.Is(err, ErrBegunSince) {
+				t.Errorf("End of %s = %+v, %v, want ErrBegunSince", when, ending, err)
+			}
+		}
+		fresh := r.accept(turn("104", "of the fresh session", true))
+		refused("a mention that waits")
+		r.start()
+		b.answered(r, fresh)
+		refused("a session")
+		if s := r.session(); s.Ended() || s.Since != "104" {
+			t.Errorf("on record is %+v", s)
+		}
+		if _, err := r.End(t.Context(), thread(), "U1", "105.000000"); err != nil {
+			t.Errorf("End that was said after it: %v", err)
+		}
+		b.idle(r)
+		again := turn("104", "of the fresh session", true) // its Retry button was pressed, after the end was said
+		again.ID += "-retry-104.5"
+		b.answered(r, r.accept(again))
+		if _, err := r.End(t.Context(), thread(), "U1", "105.000000"); !errors.Is(err, ErrBegunSince) {
+			t.Errorf("End of a session that a Retry began: %v, want ErrBegunSince", err)
+		}
+		unknown := Session{CreatedAt: time.Unix(103, 0)} // made from what Fly has
+		for at, want := range map[string]bool{"103.000000": true, "104.000000": true, "109.000000": false} {
+			if got := (Status{Session: &unknown}).BegunAfter(at); got != want {
+				t.Errorf("by our own clock it began after %s: %v, want %v", at, got, want)
+			}
 		}
 	})
 	t.Run("what waits without a session is dropped", func(t *testing.T) {
@@ -478,10 +514,10 @@ func TestEnd(t *testing.T) {
 		b := newBot(t)
 		r := b.replica(nil)
 		one := r.accept(turn("101", "one", true))
-		if ending, err := r.End(t.Context(), thread(), "U1"); err != nil || len(ending.Dropped) != 1 || ending.Dropped[0].ID != one.ID {
+		if ending, err := r.End(t.Context(), thread(), "U1", ""); err != nil || len(ending.Dropped) != 1 || ending.Dropped[0].ID != one.ID {
 			t.Errorf("End = %+v, %v", ending, err)
 		}
-		if ending, err := r.End(t.Context(), thread(), "U1"); !errors.Is(err, ErrNoSession) {
+		if ending, err := r.End(t.Context(), thread(), "U1", ""); !errors.Is(err, ErrNoSession) {
 			t.Errorf("End while the end waits = %+v, %v, want ErrNoSession: there is nothing more to end", ending, err)
 		}
 		r.start()
@@ -497,7 +533,7 @@ func TestEnd(t *testing.T) {
 		b.answered(r, r.accept(turn("101", "one", true)))
 		b.faults(map[string]any{"method": "machine.delete", "nth": 1, "delay_ms": 300})
 		for range 3 {
-			if _, err := r.End(t.Context(), thread(), "U1"); err != nil && !errors.Is(err, ErrNoSession) {
+			if _, err := r.End(t.Context(), thread(), "U1", ""); err != nil && !errors.Is(err, ErrNoSession) {
 				t.Errorf("End = %v", err)
 			}
 		}
@@ -522,7 +558,7 @@ func TestEnd(t *testing.T) {
 		b.answering(func(_ http.ResponseWriter, req *http.Request) bool {
 			if strings.HasSuffix(req.URL.Path, "/volumes/"+s.VolumeID) {
 				end.Do(func() {
-					if _, err := b.replica(nil).End(context.WithoutCancel(t.Context()), thread(), "U1"); err != nil {
+					if _, err := b.replica(nil).End(context.WithoutCancel(t.Context()), thread(), "U1", ""); err != nil {
 						t.Errorf("End = %v", err)
 					}
 				})
@@ -543,7 +579,7 @@ func TestEnd(t *testing.T) {
 		r := b.replica(nil).start()
 		b.answered(r, r.accept(turn("101", "one", true)))
 		b.faults(map[string]any{"method": "volume.delete", "status": 403})
-		if _, err := r.End(t.Context(), thread(), "U1"); err != nil {
+		if _, err := r.End(t.Context(), thread(), "U1", ""); err != nil {
 			t.Fatal(err)
 		}
 		b.idle(r)
@@ -580,7 +616,7 @@ func TestEnd(t *testing.T) {
 		r := b.replica(nil).start()
 		b.answered(r, r.accept(turn("101", "one", true)))
 		b.faults(map[string]any{"method": "machine.delete", "status": 403})
-		if _, err := r.End(t.Context(), thread(), "U1"); err != nil {
+		if _, err := r.End(t.Context(), thread(), "U1", ""); err != nil {
 			t.Fatal(err)
 		}
 		b.idle(r)
@@ -622,7 +658,7 @@ func TestEnd(t *testing.T) {
 			}
 			return false
 		})
-		if _, err := first.End(t.Context(), thread(), "U1"); err != nil {
+		if _, err := first.End(t.Context(), thread(), "U1", ""); err != nil {
 			t.Fatal(err)
 		}
 		gone.Go(func() { _ = first.Run(ctx) })

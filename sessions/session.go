@@ -1,6 +1,8 @@
 package sessions
 
 import (
+	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -44,6 +46,7 @@ type Session struct {
 	VolumeGB  int           `json:"volume_gb,omitempty"` // 0: the default
 	Turns     int           `json:"turns"`               // turns that ended
 	LastTurn  time.Time     `json:"last_turn"`           // when the last one ended, or CreatedAt
+	Since     string        `json:"since,omitempty"`     // ts of the message that began it; "": nobody knows
 	CostUSD   float64       `json:"cost_usd"`
 	EndedAt   time.Time     `json:"ended_at,omitzero"`
 	EndReason EndReason     `json:"end_reason,omitempty"`
@@ -64,6 +67,15 @@ type Session struct {
 	// Rebuilt is set when the record was made from what Fly has, since Redis had lost it, until the thread was asked for the rest.
 	Rebuilt bool `json:"rebuilt,omitempty"`
 }
+
+// maxSkew is how far our clock and Slack's may be apart.
+const maxSkew = 5 * time.Second
+
+// since is the ts from which the session's end may be asked for. Where only our own clock tells, it is a little later: who asks in vain asks again.
+func (s Session) since() string { return cmp.Or(s.Since, tsOf(s.CreatedAt.Add(maxSkew))) }
+
+// tsOf is a time as Slack writes it.
+func tsOf(t time.Time) string { return fmt.Sprintf("%d.%06d", t.Unix(), t.Nanosecond()/1000) }
 
 // Begun reports whether there is a conversation: a turn has come as far as Claude Code.
 func (s Session) Begun() bool { return s.State != nil }

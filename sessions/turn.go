@@ -3,6 +3,8 @@ package sessions
 import (
 	"context"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"flaudebot/runner"
@@ -44,6 +46,14 @@ type Turn struct {
 	// After belongs to an end by time: the session's last turn when its time was seen to be over. A turn that
 	// has come since keeps the session.
 	After TurnID `json:"after,omitempty"`
+}
+
+// since is when the turn was asked for: the ts of its message, or when the button was pressed that runs that again.
+func (t Turn) since() string {
+	if strings.HasSuffix(string(t.ID), ":"+t.TS) {
+		return t.TS
+	}
+	return tsOf(t.At)
 }
 
 // Attachment is a file of the turn's message, still at Slack.
@@ -220,6 +230,22 @@ type Status struct {
 	Running *Turn    // the turn at work
 	Since   time.Time
 	Queued  []Turn // waiting, in order
+}
+
+// BegunAfter reports whether what is live in the thread began after a message, of which this is the ts. "": no.
+func (st Status) BegunAfter(said string) bool {
+	if said == "" {
+		return false
+	}
+	if st.Session != nil && !st.Session.Ended() {
+		return st.Session.since() > said
+	}
+	turns := st.Queued
+	if st.Running != nil {
+		turns = append([]Turn{*st.Running}, turns...)
+	}
+	i := slices.IndexFunc(turns, func(t Turn) bool { return t.Kind != KindEnd })
+	return i >= 0 && turns[i].since() > said
 }
 
 // Ending is what [Service.End] did.

@@ -40,7 +40,7 @@ func sessionsCommand(ctx context.Context, c cli) error {
 	if !ok {
 		return fmt.Errorf("%q is no thread: want TEAM:CHANNEL:TS, as `flaudebot sessions list` prints it", c.args[1])
 	}
-	ending, err := service.End(ctx, thread, "operator")
+	ending, err := service.End(ctx, thread, "operator", "")
 	if err != nil {
 		return err
 	}
