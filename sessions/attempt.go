@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"flaudebot/fly"
-	"flaudebot/queue"
 	"flaudebot/runner"
 )
 
@@ -63,7 +62,7 @@ func (m *Machines) RunTurn(ctx context.Context, s *Session, r Run) (Outcome, err
 		return out, nil
 	}
 	var let letGo
-	lost := errors.Is(err, queue.ErrLost) || errors.Is(context.Cause(ctx), queue.ErrLost)
+	lost := isLost(ctx, err)
 	if lost {
 		a.free(ctx)
 	}

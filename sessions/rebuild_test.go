@@ -3,6 +3,7 @@ package sessions
 import (
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -82,6 +83,24 @@ func TestRedisForgets(t *testing.T) {
 		b.wasOnce(two)
 		b.wasOnce(three)
 		same(t, b, r, was, 3)
+	})
+	t.Run("a turn that ends before it is known that Redis has lost it gives its machine's lease back", func(t *testing.T) {
+		t.Parallel()
+		b := newBot(t)
+		r := b.replica(func(c *ServiceConfig, m *MachinesConfig) {
+			watchful(c, m)
+			m.LeaseTTL = time.Hour
+		}).start()
+		b.answered(r, r.accept(turn("101", "one", true)))
+		forget := sync.OnceFunc(b.mini.FlushAll)
+		b.runner.answers("events", func() (any, error) { forget(); return nil, nil })
+		two := r.accept(turn("102", "two", false))
+		b.until("the session", func() bool { return b.front.wasQuieted(two.ID) && r.session() != nil })
+		two.Again = true
+		if out := b.answered(r, r.accept(two)); out.Answer != "answer to two" || out.Failure != runner.FailNone {
+			t.Errorf("the outcome is %+v", out)
+		}
+		b.wasOnce(two)
 	})
 	for name, again := range map[string]bool{
 		"a turn that was answered meanwhile is not answered again":                              true,

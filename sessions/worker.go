@@ -261,8 +261,22 @@ func (w *work) withoutSession(ctx context.Context, err error) error {
 	return w.finish(ctx, &s, out)
 }
 
-// run brings the turn from wherever it is to an answer in the thread.
+// run brings the turn from wherever it is to an answer in the thread. Whoever loses it on the way gives the machine's lease back: a Redis that
+// has lost the claim has lost the lease's nonce as well.
 func (w *work) run(ctx context.Context, s *Session) error {
+	err := w.bring(ctx, s)
+	if isLost(ctx, err) && w.note.Nonce != "" {
+		w.sv.cfg.Machines.release(ctx, s.AppName, s.MachineID, w.note.Nonce)
+	}
+	return err
+}
+
+// isLost reports whether err says that the claim is somebody else's by now.
+func isLost(ctx context.Context, err error) bool {
+	return err != nil && (errors.Is(err, queue.ErrLost) || errors.Is(context.Cause(ctx), queue.ErrLost))
+}
+
+func (w *work) bring(ctx context.Context, s *Session) error {
 	if w.stage == StagePosted {
 		return nil
 	}
