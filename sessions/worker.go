@@ -392,6 +392,9 @@ func (w *work) finish(ctx context.Context, s *Session, out Outcome) error {
 		if err == nil {
 			return w.write(ctx, StagePosted)
 		}
+		if ctx.Err() != nil { // the next owner goes on
+			return err
+		}
 		w.log.WarnContext(ctx, "outcome not posted yet", "err", err)
 		if err := pauseFor(ctx, pause, nil, true); err != nil {
 			return err

@@ -212,8 +212,9 @@ end
 -- The same for the head of a key, which may have had an owner.
 local function own(key, f, owner, at)
   local hash = state(key)
-  local s = call('HMGET', hash, 'fence', 'stage', 'att', 'tries', 'takes', 'cancel')
+  local s = call('HMGET', hash, 'fence', 'stage')
   if not s[2] then return begin(key, f, owner, at, s[1]) end
+  s = call('HMGET', hash, 'fence', 'stage', 'att', 'tries', 'takes', 'cancel')
   s[1] = num(math.max(tonumber(s[1] or '0') + 1, at))
   call('HSET', hash, 'in', 'lease', 'run', f[2], 'own', owner, 'fence', s[1])
   return told(key, f, 'attach', s)

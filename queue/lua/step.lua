@@ -5,23 +5,24 @@ local owner, ttl, want = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local maxAll, maxUser, maxGroup = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local at = now()
 
-local finished, done, left, next = {}, {}, {}, {} -- answers; jobs that ended; their keys; those that have more, and their heads
+local finished, done, left, next, users = {}, {}, {}, {}, {} -- answers; jobs that ended; their keys; those that have more, and whose
 for i = 8, #ARGV, 3 do
   local key, id, fence = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local how, seq = holds(key, id, fence)
   local job = how == 'OK' and call('LPOP', list(key))
   if job then
-    local hash = state(key)
+    local hash, after = state(key), call('LINDEX', list(key), 0)
     call('DEL', hash)
-    call('HSET', hash, 'seq', seq, 'fence', fence, 'last', fence)
-    done[#done + 1] = whose(job)
-    left[#left + 1] = key
-    local after = call('LINDEX', list(key), 0)
     if after then
-      next[#next + 1] = {key, whose(after)[3]}
+      call('HSET', hash, 'seq', seq, 'fence', fence, 'last', fence, 'in', 'ready')
+      next[#next + 1] = key
+      users[#users + 1] = whose(after)[3]
     else
+      call('HSET', hash, 'seq', seq, 'fence', fence, 'last', fence)
       call('EXPIRE', hash, 30 * DAY)
     end
+    done[#done + 1] = whose(job)
+    left[#left + 1] = key
   end
   finished[#finished + 1] = how
 end
@@ -33,10 +34,10 @@ if call('EXISTS', P .. 'parks') == 1 then
   for _, f in ipairs(done) do handOn(f) end
 end
 local tags = {}
-for _, n in ipairs(next) do
-  tags[#tags + 1] = num(tag(n[2]))
-  tags[#tags + 1] = n[1]
-  call('HSET', state(n[1]), 'in', 'ready')
+look('fair', users)
+for i, key in ipairs(next) do
+  tags[#tags + 1] = num(tag(users[i]))
+  tags[#tags + 1] = key
 end
 many('ZADD', 'ready', tags)
 
@@ -88,7 +89,7 @@ while #claims < want and budget > 0 and not over('all', maxAll) do
       unpark('u:' .. f[3])
     else
       claim(key, f)
-      running({f}, 1)
+      for _, name in ipairs({'all', 'u:' .. f[3], 'g:' .. f[4]}) do books.run[name] = books.run[name] + 1 end
       started[#started + 1] = key
       books.fair[''] = score
     end
