@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -44,7 +45,8 @@ type Bot struct {
 	log       *slog.Logger
 	api       *slack.Client
 	sessions  Sessions
-	self      string // user id of the bot
+	self      string         // user id of the bot
+	mention   *regexp.Regexp // of the bot
 	team      string
 	people    people
 	edits     *rate.Limiter // chat.update, over all threads of the workspace
@@ -126,7 +128,7 @@ func (b *Bot) introduce(ctx context.Context) error {
 	for pause := 500 * time.Millisecond; ; pause = min(pause*2, 10*time.Second) {
 		who, err := b.api.AuthTestContext(ctx)
 		if err == nil {
-			b.self, b.team = who.UserID, who.TeamID
+			b.self, b.team, b.mention = who.UserID, who.TeamID, mentionOf(who.UserID)
 			return nil
 		}
 		if isTokenError(err) {

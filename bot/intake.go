@@ -140,17 +140,22 @@ func messageOf(id sessions.TurnID) string {
 }
 
 func (b *Bot) read(team string, e innerEvent) incoming {
-	own := ownMention(b.self)
 	in := incoming{
 		team: team, event: e, thread: sessions.Thread{Team: team, Channel: e.Channel, TS: e.thread()},
-		mention: e.Type == "app_mention" || own.MatchString(e.Text), dm: e.ChannelType == "im" || strings.HasPrefix(e.Channel, "D"), root: e.thread() == e.TS,
+		mention: e.Type == "app_mention" || b.mention.MatchString(e.Text), dm: e.ChannelType == "im" || strings.HasPrefix(e.Channel, "D"), root: e.thread() == e.TS,
 	}
-	in.words = strings.TrimSpace(own.ReplaceAllString(e.Text, " "))
+	in.words = b.withoutMention(e.Text)
 	return in
 }
 
-func ownMention(self string) *regexp.Regexp {
-	return regexp.MustCompile(`\s*<@` + regexp.QuoteMeta(self) + `(\|[^>]*)?>\s*`)
+// mentionOf matches how a user is mentioned, with the space around it.
+func mentionOf(user string) *regexp.Regexp {
+	return regexp.MustCompile(`\s*<@` + regexp.QuoteMeta(user) + `(\|[^>]*)?>\s*`)
+}
+
+// withoutMention is a text without the mentions of the bot.
+func (b *Bot) withoutMention(text string) string {
+	return strings.TrimSpace(b.mention.ReplaceAllString(text, " "))
 }
 
 // message takes in what somebody said. A mention comes as two events, and each of them perhaps several times: the

@@ -25,7 +25,7 @@ func (b *Bot) Prompt(ctx context.Context, t sessions.Turn, first bool) (sessions
 		if err != nil {
 			return sessions.Prompt{}, err
 		}
-		words = strings.TrimSpace(ownMention(b.self).ReplaceAllString(m.Text, " "))
+		words = b.withoutMention(m.Text)
 	}
 	var parts []string
 	if first {
