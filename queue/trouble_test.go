@@ -284,17 +284,7 @@ func startRedis(t *testing.T, args ...string) *redisProc {
 
 func newRedis(t *testing.T, args ...string) *redisProc {
 	t.Helper()
-	r := &redisProc{T: t, dir: t.TempDir(), args: args}
-	for r.addr == "" {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if a, ok := l.Addr().(*net.TCPAddr); ok && a.Port < 55000 { // nodes of a cluster speak to each other 10,000 above
-			r.addr = a.String()
-		}
-		_ = l.Close()
-	}
+	r := &redisProc{T: t, dir: t.TempDir(), args: args, addr: freeAddr(t)}
 	r.admin = redis.NewClient(&redis.Options{Addr: r.addr, MaxRetries: -1, PoolSize: 2, ReadTimeout: soon})
 	t.Cleanup(func() { _ = r.admin.Close(); r.kill() })
 	return r
