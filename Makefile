@@ -20,7 +20,7 @@ build: ## build bin/flaudebot
 	@CGO_ENABLED=0 $(GO) build -o bin/flaudebot ./cmd/flaudebot
 
 test: ## run all tests with the race detector, and say what was left out
-	@GORACE=atexit_sleep_ms=0 $(GO) run ./tools/testall -race -timeout 15m ./... # else every process waits a second at its end
+	@GORACE=atexit_sleep_ms=0 $(GO) run ./tools/testall -race -parallel 4 -timeout 15m ./... # else every process waits a second at its end; tests mostly wait, and more of them may than there are cores
 
 CRASH = $(GO) test -count=1 -timeout 4h -v
 FENCES = nofence_queue nofence_clock nofence_runner nofence_look nofence
