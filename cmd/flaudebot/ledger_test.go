@@ -164,9 +164,10 @@ type ledger struct {
 	direct []string // the environment of a replica that nobody strikes
 
 	mu     sync.Mutex
-	bot    *proc // guarded by mu; the one that is struck, or came after it
-	second *proc // guarded by mu; that came up while it was paused
-	end    bool  // guarded by mu; the run is over: start no other
+	bot    *proc         // guarded by mu; the one that is struck, or came after it
+	second *proc         // guarded by mu; that came up while it was paused
+	came   chan struct{} // guarded by mu; closed when it is ready, and the other one goes on
+	end    bool          // guarded by mu; the run is over: start no other
 }
 
 // newLedger sets the stage for a replica that is killed around its request number at (0: around none), and one that comes after it.
@@ -236,8 +237,9 @@ func (l *ledger) pause() {
 	}
 	_ = l.bot.cmd.Process.Signal(syscall.SIGSTOP)
 	long := time.After(3 * ledgerLease)
-	l.second = launch(l.t, l.direct, "serve")
-	go func(first, second *proc) {
+	l.second, l.came = launch(l.t, l.direct, "serve"), make(chan struct{})
+	go func(first, second *proc, came chan struct{}) {
+		defer close(came)
 		select {
 		case <-second.ready:
 		case <-second.done:
@@ -245,15 +247,16 @@ func (l *ledger) pause() {
 		}
 		<-long
 		_ = first.cmd.Process.Signal(syscall.SIGCONT)
-	}(l.bot, l.second)
+	}(l.bot, l.second, l.came)
 }
 
 // alone has the replica that was paused answer one more turn, with nobody beside it.
 func (l *ledger) alone(a *thread) {
 	l.t.Helper()
 	l.mu.Lock()
-	first, second := l.bot, l.second
+	first, second, came := l.bot, l.second, l.came
 	l.mu.Unlock()
+	<-came
 	second.stop()
 	select {
 	case <-first.done:
