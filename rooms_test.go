@@ -16,12 +16,12 @@ func TestRooms(t *testing.T) {
 	t.Parallel()
 	may := map[string][]string{
 		"queue": {}, "fly": {}, "runner": {}, "deploy": {},
-		"sessions":    {"queue", "fly", "runner"},
-		"bot":         {"sessions", "runner"},
-		"local/edge":  {},
+		"sessions":   {"queue", "fly", "runner"},
+		"bot":        {"sessions", "runner"},
+		"local/edge": {}, "local/port": {},
 		"local/redis": {}, "local/slack": {"local/edge"}, "local/fly": {"local/edge"}, "local/claude": {"local/edge"},
 		"tools/testall": {},
-		"bench":         {"queue"},
+		"bench":         {"queue", "local/port"},
 		"cmd/flaudebot": {"bot", "sessions", "queue", "fly", "runner", "deploy", "local/slack", "local/fly", "local/claude", "local/redis"},
 	}
 	eachFile(t, func(room, name string, file *ast.File) {

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -15,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"flaudebot/local/port"
 )
 
 func reportAcks(ctx context.Context, b bench) error {
@@ -111,7 +112,16 @@ func startWorld(ctx context.Context, t task) (*world, error) {
 		return nil, fmt.Errorf("make a folder for the world: %w", err)
 	}
 	w := &world{dir: dir}
-	fly, claude := freeAddr(), freeAddr()
+	fly, err := port.Free()
+	if err != nil {
+		w.stop()
+		return nil, err
+	}
+	claude, err := port.Free()
+	if err != nil {
+		w.stop()
+		return nil, err
+	}
 	w.slack, err = w.start(ctx, t.Binary, nil, "local", "--slack", "127.0.0.1:0", "--fly", fly, "--claude", claude, "--data", dir)
 	if err != nil {
 		w.stop()
@@ -193,7 +203,7 @@ func (w *world) post(ctx context.Context, path string, body, into any) error {
 	return w.call(ctx, path, "application/json", string(raw), into)
 }
 
-var errRefused = errors.New("refused") //nolint:gochecknoglobals // a sentinel
+var errRefused = errors.New("refused")
 
 func (w *world) call(ctx context.Context, path, contentType, body string, into any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.slack+path, strings.NewReader(body))
@@ -219,13 +229,4 @@ func (w *world) call(ctx context.Context, path, contentType, body string, into a
 		return nil
 	}
 	return json.Unmarshal(raw, into)
-}
-
-func freeAddr() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "127.0.0.1:0"
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }

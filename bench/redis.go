@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"flaudebot/local/port"
 )
 
 // startRedis runs a redis-server without persistence, in a folder of its own, until stop is called.
@@ -19,18 +21,15 @@ func startRedis(ctx context.Context) (addr string, stop func(), err error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("find redis-server: %w", err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", nil, fmt.Errorf("find a free port: %w", err)
+	if addr, err = port.Free(); err != nil {
+		return "", nil, fmt.Errorf("find a place for redis-server: %w", err)
 	}
-	addr = l.Addr().String()
-	_, port, _ := net.SplitHostPort(addr)
-	_ = l.Close()
+	_, number, _ := net.SplitHostPort(addr)
 	dir, err := os.MkdirTemp("", "flaudebot-bench-")
 	if err != nil {
 		return "", nil, fmt.Errorf("make a folder for redis-server: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, bin, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", dir,
+	cmd := exec.CommandContext(ctx, bin, "--port", number, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", dir,
 		"--maxmemory-policy", "noeviction")
 	if err := cmd.Start(); err != nil {
 		_ = os.RemoveAll(dir)

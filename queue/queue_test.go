@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os/exec"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 
+	"flaudebot/local/port"
 	"flaudebot/queue"
 )
 
@@ -41,19 +41,14 @@ func servers(t *testing.T, test func(*testing.T, server)) {
 	})
 }
 
-// freeAddr returns a loopback address that nobody listens on. It is below the ports that the kernel gives out by itself, so that it is
-// free still when it is used, as is the one 10,000 above, at which nodes of a cluster speak to each other.
+// freeAddr is [port.Free].
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	for range 100 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(10_000)) //nolint:gosec // any
-		if l, err := net.Listen("tcp", addr); err == nil {
-			_ = l.Close()
-			return addr
-		}
+	addr, err := port.Free()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no port is free")
-	return ""
+	return addr
 }
 
 func realRedis(t testing.TB) string {

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -14,6 +12,8 @@ import (
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
+
+	"flaudebot/local/port"
 )
 
 // split is the world with the parts in processes of their own: local, a real redis-server, serve.
@@ -24,19 +24,14 @@ type split struct {
 	data               string
 }
 
-// freeAddr returns a loopback address that nobody listens on. It is below the ports that the kernel gives out by itself, so that it is
-// free still when it is used, as is the one 10,000 above, at which nodes of a cluster speak to each other.
+// freeAddr is [port.Free].
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	for range 100 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(10_000)) //nolint:gosec // any
-		if l, err := net.Listen("tcp", addr); err == nil {
-			_ = l.Close()
-			return addr
-		}
+	addr, err := port.Free()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no port is free")
-	return ""
+	return addr
 }
 
 // redisServer starts a real redis-server and returns its URL.
