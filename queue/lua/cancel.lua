@@ -21,7 +21,7 @@ if i == 0 then
   handOn(f)
   local next = call('LINDEX', list(key), 0)
   if next then -- the next job may go, or the key is idle
-    ready(key, split(key, next)[3])
+    ready(key, whose(next)[3])
   else
     call('EXPIRE', state(key), 30 * DAY)
   end

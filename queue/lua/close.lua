@@ -9,7 +9,7 @@ local from = 1
 if #all > 0 and (s[1] or s[2]) then from = 2 end -- the head was claimed: it gets an end of its own
 local dropped = {}
 for i = from, #all do
-  local f = split(key, all[i])
+  local f = whose(all[i])
   call('RPOP', list(key))
   count({f}, -1)
   dropped[#dropped + 1] = all[i]
@@ -24,7 +24,7 @@ if from == 2 then
   signal(key)
   if not s[1] then
     unplace(key)
-    ready(key, split(key, all[1])[3])
+    ready(key, whose(all[1])[3])
   end
 end
 local f = {num(call('HINCRBY', state(key), 'seq', 1)), id, ARGV[4], ARGV[5], '', ARGV[6]}

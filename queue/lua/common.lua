@@ -201,10 +201,13 @@ local function told(key, f, mode, s)
   return {key, f[2], f[1], f[3], f[4], f[6], s[1], mode, s[2] or '', s[3] or '', s[4] or '0', s[5] or '0', s[6] or '0'}
 end
 
+-- Fences of a key rise, and are never below the clock: its hash may have been lost.
+local function rise(fence, at) return num(math.max(tonumber(fence or '0') + 1, at)) end
+
 -- Makes a job that was never claimed the owner's; fence is the last one of its key, and what follows goes into its
 -- hash as well. The caller enters the key in lease and own:…, and counts it.
 local function begin(key, f, owner, at, fence, ...)
-  local s = {num(math.max(tonumber(fence or '0') + 1, at)), 'claimed'}
+  local s = {rise(fence, at), 'claimed'}
   call('HSET', state(key), 'in', 'lease', 'run', f[2], 'own', owner, 'fence', s[1], 'stage', s[2], 'at', num(at), ...)
   return told(key, f, 'start', s)
 end
@@ -214,8 +217,7 @@ local function own(key, f, owner, at)
   local hash = state(key)
   local s = call('HMGET', hash, 'fence', 'stage')
   if not s[2] then return begin(key, f, owner, at, s[1]) end
-  s = call('HMGET', hash, 'fence', 'stage', 'att', 'tries', 'takes', 'cancel')
-  s[1] = num(math.max(tonumber(s[1] or '0') + 1, at))
+  s = {rise(s[1], at), s[2], unpack(call('HMGET', hash, 'att', 'tries', 'takes', 'cancel'))}
   call('HSET', hash, 'in', 'lease', 'run', f[2], 'own', owner, 'fence', s[1])
   return told(key, f, 'attach', s)
 end

@@ -89,7 +89,7 @@ while #claims < want and budget > 0 and not over('all', maxAll) do
       unpark('u:' .. f[3])
     else
       claim(key, f)
-      for _, name in ipairs({'all', 'u:' .. f[3], 'g:' .. f[4]}) do books.run[name] = books.run[name] + 1 end
+      running({f}, 1)
       started[#started + 1] = key
       books.fair[''] = score
     end
