@@ -111,13 +111,12 @@ func New(ctx context.Context, cfg Config) (*Bot, error) {
 	}
 	b := &Bot{
 		cfg: cfg, log: cfg.Log, api: slack.New(cfg.BotToken, opts...), lives: map[string]*live{}, left: make(chan struct{}),
-		kept: lately{while: 10 * time.Minute}, stored: lately{while: 5 * time.Second},
+		lastEdit: settleTime, editAgain: sendTimeout, kept: lately{while: 10 * time.Minute}, stored: lately{while: 5 * time.Second},
 		edits: rate.NewLimiter(rate.Every(time.Minute/editsPerMinute), 8),
 		dials: rate.NewLimiter(rate.Every(dialEvery), dialBurst), lookEvery: 15 * time.Second, tryAfter: 500 * time.Millisecond,
 		looks:    rate.NewLimiter(rate.Every(time.Minute/looksPerMinute), 10),
 		readBack: rate.NewLimiter(rate.Every(time.Minute/readsPerMinute), 10), lookBack: make(chan struct{}, 1), hearing: make(chan struct{}, maxHeard),
 	}
-	b.lastEdit, b.editAgain = settleTime, sendTimeout
 	b.people.bot = b
 	b.marks.hold() // until the first look
 	return b, b.introduce(ctx)

@@ -221,7 +221,7 @@ func TestThread(t *testing.T) {
 	t.Run("a word to end that comes again leaves a session alone that began after it", func(t *testing.T) {
 		w := w.in(t)
 		old, fresh := session(root), session(root)
-		old.Since, fresh.Since = root, tsOf(time.Now().Add(time.Minute))
+		old.Since, fresh.Since = root, sessions.TSOf(time.Now().Add(time.Minute))
 		w.sessions.set(func(f *fakeSessions) { f.status.Session, f.ends = &fresh, nil })
 		defer w.sessions.set(func(f *fakeSessions) { f.status.Session = &old })
 		w.say(member, general, root, "!end")
@@ -233,9 +233,9 @@ func TestThread(t *testing.T) {
 	})
 	t.Run("a word to stop that comes late leaves the turn alone that was asked for after it", func(t *testing.T) {
 		w := w.in(t)
-		said := tsOf(time.Now())
+		said := sessions.TSOf(time.Now())
 		w.sessions.set(func(f *fakeSessions) {
-			f.status.Running, f.cancels = &sessions.Turn{ID: turnID(team, general, root), Kind: sessions.KindTurn, User: "U0MEMBER", Text: "x", TS: tsOf(time.Now().Add(time.Second))}, nil
+			f.status.Running, f.cancels = &sessions.Turn{ID: turnID(team, general, root), Kind: sessions.KindTurn, User: "U0MEMBER", Text: "x", TS: sessions.TSOf(time.Now().Add(time.Second))}, nil
 		})
 		defer w.sessions.set(func(f *fakeSessions) { f.status.Running = nil })
 		e := innerEvent{Type: "message", User: "U0MEMBER", Text: mention + "stop", Channel: general, TS: said, ThreadTS: root}
@@ -377,7 +377,7 @@ func TestCommands(t *testing.T) {
 func TestMissed(t *testing.T) {
 	t.Parallel()
 	tillLately := func() map[string]sessions.Mark {
-		return map[string]sessions.Mark{general: {Since: tsOf(time.Now().Add(-48 * time.Hour)), UpTo: tsOf(time.Now().Add(-3 * time.Minute))}}
+		return map[string]sessions.Mark{general: {Since: sessions.TSOf(time.Now().Add(-48 * time.Hour)), UpTo: sessions.TSOf(time.Now().Add(-3 * time.Minute))}}
 	}
 	t.Run("is taken in at the start: once, in order, the rest left alone", func(t *testing.T) {
 		t.Parallel()
@@ -455,7 +455,7 @@ func TestMissed(t *testing.T) {
 		t.Parallel()
 		var answered, half, begun, asked, never, before, after string
 		w := newWorkspaceAfter(t, func(cfg *Config) { cfg.AskAfter = time.Nanosecond }, func(w *workspace) {
-			w.sessions.marks = map[string]sessions.Mark{"": {Since: tsOf(time.Now().Add(-time.Hour)), UpTo: tsOf(time.Now().Add(-time.Hour))}}
+			w.sessions.marks = map[string]sessions.Mark{"": {Since: sessions.TSOf(time.Now().Add(-time.Hour)), UpTo: sessions.TSOf(time.Now().Add(-time.Hour))}}
 			begin := func(text string) string { return w.say(member, general, "", mention+text) }
 			tells := func(root, turn string, payload string) {
 				w.api("xoxb-local", "chat.postMessage", url.Values{
@@ -504,7 +504,7 @@ func TestMissed(t *testing.T) {
 		rebuilt.Rebuilt = true
 		w.sessions.set(func(f *fakeSessions) {
 			f.status.Session = &rebuilt
-			f.marks = map[string]sessions.Mark{"": {Since: tsOf(time.Now().Add(-time.Hour))}}
+			f.marks = map[string]sessions.Mark{"": {Since: sessions.TSOf(time.Now().Add(-time.Hour))}}
 		})
 		next := w.say(member, general, root, "and the next")
 		w.until("both turns", func() bool { return w.sessions.turn(lost) != nil && w.sessions.turn(next) != nil })

@@ -155,7 +155,7 @@ func (b *Bot) removeRun(ctx context.Context, channel string, asked sessions.Turn
 	var page []slack.Message
 	err := b.insist(ctx, func() error {
 		res, err := b.api.GetConversationHistoryContext(ctx, &slack.GetConversationHistoryParameters{
-			ChannelID: channel, Oldest: before(tsOf(time.Now()), noteAge), Limit: 200, IncludeAllMetadata: true,
+			ChannelID: channel, Oldest: before(sessions.TSOf(time.Now()), noteAge), Limit: 200, IncludeAllMetadata: true,
 		})
 		if err == nil {
 			page = res.Messages

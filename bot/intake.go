@@ -337,7 +337,7 @@ func (l *lately) first(what string, at time.Time) bool {
 		maps.DeleteFunc(l.noted, func(_ string, when time.Time) bool { return at.Sub(when) > l.while })
 		l.cleared = at
 	}
-	if when, noted := l.noted[what]; noted && at.Sub(when) <= l.while {
+	if l.within(what, at) {
 		return false
 	}
 	if l.noted == nil {
@@ -351,6 +351,11 @@ func (l *lately) first(what string, at time.Time) bool {
 func (l *lately) has(what string, at time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.within(what, at)
+}
+
+// within is has for who holds mu.
+func (l *lately) within(what string, at time.Time) bool {
 	when, noted := l.noted[what]
 	return noted && at.Sub(when) <= l.while
 }
@@ -598,7 +603,7 @@ const noteAge = 20 * time.Minute
 func (b *Bot) note(ctx context.Context, thread sessions.Thread, session string, asked sessions.TurnID, look bool, sentence string, blocks ...slack.Block) error {
 	if look {
 		stands := false
-		oldest := before(tsOf(time.Now()), noteAge)
+		oldest := before(sessions.TSOf(time.Now()), noteAge)
 		if ts := messageOf(asked); ts != "" {
 			oldest = ts
 		}
@@ -649,7 +654,7 @@ func (b *Bot) edited(ctx context.Context, team string, e innerEvent) error {
 
 // overtook tells whether a change may have come before the message that it changes: the message is young, and was for the bot.
 func (b *Bot) overtook(team string, e innerEvent) bool {
-	if e.Previous == nil || e.Previous.TS < before(tsOf(time.Now()), overlap) {
+	if e.Previous == nil || e.Previous.TS < before(sessions.TSOf(time.Now()), overlap) {
 		return false
 	}
 	was := *e.Previous

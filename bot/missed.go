@@ -87,10 +87,10 @@ func (b *Bot) catchUp(ctx context.Context, laned lanes) error {
 		mark, known := marks[channel]
 		if forgot && (!known || mark.Since > lost.Since) { // its mark was lost
 			mark, known = lost, true
-			b.marks.note(channel, tsOf(now))
+			b.marks.note(channel, sessions.TSOf(now))
 		}
 		if !known { // from now on
-			b.marks.note(channel, tsOf(now))
+			b.marks.note(channel, sessions.TSOf(now))
 		} else if err := b.catchUpIn(ctx, laned, channel, mark, live[channel], now); err != nil {
 			failed = errors.Join(failed, err)
 			continue
@@ -107,7 +107,7 @@ func (b *Bot) catchUp(ctx context.Context, laned lanes) error {
 // catchUpIn takes in what was missed in a channel, each thread in its lane, so that it does not get mixed up with what is said meanwhile.
 func (b *Bot) catchUpIn(ctx context.Context, laned lanes, channel string, mark sessions.Mark, live []string, now time.Time) error {
 	oldest := mark.UpTo
-	if oldest > before(tsOf(now), overlapFor) {
+	if oldest > before(sessions.TSOf(now), overlapFor) {
 		oldest = max(mark.Since, before(oldest, overlap))
 	}
 	seen := newTraces(b, channel)
@@ -134,7 +134,7 @@ func (b *Bot) takeMissed(ctx context.Context, missed []innerEvent, seen *traces,
 	for _, e := range missed {
 		if !seen.over(e) {
 			e.missed = true
-			e.late = e.TS < before(tsOf(now), b.cfg.AskAfter) && !seen.begun(e)
+			e.late = e.TS < before(sessions.TSOf(now), b.cfg.AskAfter) && !seen.begun(e)
 			if err := b.message(ctx, b.team, e); err != nil {
 				return err
 			}
@@ -293,9 +293,6 @@ func (b *Bot) ask(ctx context.Context, in incoming) error {
 	}
 	return b.sayOnce(ctx, in, "late", sayLate, section(sayLate), slack.NewActionBlock("", button("retry", "Do it now", string(in.id()), "primary")))
 }
-
-// tsOf is a time as Slack writes it in a ts.
-func tsOf(t time.Time) string { return fmt.Sprintf("%d.%06d", t.Unix(), t.Nanosecond()/1000) }
 
 // before is a ts some time before another.
 func before(ts string, d time.Duration) string {

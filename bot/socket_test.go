@@ -233,7 +233,7 @@ func TestGhost(t *testing.T) {
 	root := w.say(member, general, "", "the plan")
 	live := session(root)
 	w.sessions.live, w.sessions.status.Session = []sessions.Session{live}, &live
-	w.sessions.marks = map[string]sessions.Mark{general: {Since: tsOf(time.Now().Add(-time.Hour)), UpTo: tsOf(time.Now().Add(-time.Minute))}}
+	w.sessions.marks = map[string]sessions.Mark{general: {Since: sessions.TSOf(time.Now().Add(-time.Hour)), UpTo: sessions.TSOf(time.Now().Add(-time.Minute))}}
 	w.replica(func(cfg *Config) { cfg.Connections, cfg.Silence = 2, silence })
 	w.until("both sockets", func() bool { return w.connections() == 2 })
 	w.local(admin, "socket", map[string]any{"close": "ghost", "one": true})

@@ -121,7 +121,7 @@ func TestEveryMethodInTrouble(t *testing.T) {
 func everyMethod(t *testing.T, faults []map[string]any, timeout time.Duration) {
 	t.Helper()
 	w := emptyWorkspace(t, slack.Config{AckTimeout: 3 * time.Second, RetryDelays: []time.Duration{0, 0, 0}})
-	w.sessions.marks = map[string]sessions.Mark{general: {Since: tsOf(time.Now().Add(-time.Hour)), UpTo: tsOf(time.Now().Add(-time.Minute))}}
+	w.sessions.marks = map[string]sessions.Mark{general: {Since: sessions.TSOf(time.Now().Add(-time.Hour)), UpTo: sessions.TSOf(time.Now().Add(-time.Minute))}}
 	before := w.say(member, general, "", mention+"said while nobody was there")
 	// Those that take long to fail, for others the rest is shown by what fails at once.
 	waitedFor := []string{"users.info", "conversations.replies", "chat.postMessage", "chat.delete", "files.completeUploadExternal", "reactions.add"}
@@ -750,7 +750,7 @@ func TestStopLooksOnce(t *testing.T) {
 	w.until("a turn", func() bool { return w.sessions.turn(root) != nil })
 	s, turn := turnOf(root, root)
 	w.sessions.set(func(f *fakeSessions) { f.status.Session, f.status.Running, f.looks = &s, &turn, 0 })
-	e := innerEvent{Type: "app_mention", User: "U0MEMBER", Text: mention + "stop", Channel: general, TS: tsOf(time.Now()), ThreadTS: root}
+	e := innerEvent{Type: "app_mention", User: "U0MEMBER", Text: mention + "stop", Channel: general, TS: sessions.TSOf(time.Now()), ThreadTS: root}
 	if err := w.bot.take(context.WithoutCancel(t.Context()), outerEvent{TeamID: team, Event: e}); err != nil {
 		t.Fatal(err)
 	}

@@ -45,6 +45,19 @@ func underClaim(t *testing.T, do func(ctx context.Context, lose func())) {
 	}
 }
 
+// counting is a server that counts the requests that [sendBody] has sent.
+func counting(t *testing.T) (url string, sent *atomic.Int32) {
+	t.Helper()
+	sent = new(atomic.Int32)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if body, _ := io.ReadAll(r.Body); string(body) == "body" {
+			sent.Add(1)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.URL, sent
+}
+
 // sendBody sends a request with a body.
 func sendBody(ctx context.Context, client *http.Client, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader("body"))
@@ -61,34 +74,28 @@ func sendBody(ctx context.Context, client *http.Client, url string) error {
 // TestOwnersOnly: nothing is sent for a turn whose lease may be over, also where nobody waits for the end of the context.
 func TestOwnersOnly(t *testing.T) {
 	t.Parallel()
-	var sent atomic.Int32
-	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		if body, _ := io.ReadAll(r.Body); string(body) == "body" {
-			sent.Add(1)
-		}
-	}))
-	t.Cleanup(server.Close)
+	url, sent := counting(t)
 	client := &http.Client{Transport: OwnersOnly(nil)}
 	left := make(chan context.Context, 1)
 	underClaim(t, func(ctx context.Context, lose func()) {
-		if err := sendBody(ctx, client, server.URL); err != nil {
+		if err := sendBody(ctx, client, url); err != nil {
 			t.Errorf("a request of the turn's owner: %v", err)
 		}
 		lose()
 		<-ctx.Done()
 		left <- context.WithoutCancel(ctx)
-		if err := sendBody(context.WithoutCancel(ctx), client, server.URL); !errors.Is(err, queue.ErrLost) || !errors.Is(err, fly.ErrUnsent) {
+		if err := sendBody(context.WithoutCancel(ctx), client, url); !errors.Is(err, queue.ErrLost) || !errors.Is(err, fly.ErrUnsent) {
 			t.Errorf("a request of who was its owner: %v, want ErrLost, and that it was not sent", err)
 		}
 	})
 	after := <-left
-	if err := sendBody(after, client, server.URL); !errors.Is(err, queue.ErrLost) {
+	if err := sendBody(after, client, url); !errors.Is(err, queue.ErrLost) {
 		t.Errorf("a request of what is left of his work: %v, want ErrLost", err)
 	}
-	if err := sendBody(queue.Fenced(after), client, server.URL); err != nil {
+	if err := sendBody(queue.Fenced(after), client, url); err != nil {
 		t.Errorf("a request that has a fence of its own: %v", err)
 	}
-	if err := sendBody(t.Context(), client, server.URL); err != nil {
+	if err := sendBody(t.Context(), client, url); err != nil {
 		t.Errorf("a request for no turn: %v", err)
 	}
 	if n := sent.Load(); n != 3 {
@@ -99,20 +106,14 @@ func TestOwnersOnly(t *testing.T) {
 // TestOwnersOnlyLate: the lease runs out while a request waits for its connection. It is not written any more.
 func TestOwnersOnlyLate(t *testing.T) {
 	t.Parallel()
-	var sent atomic.Int32
-	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		if body, _ := io.ReadAll(r.Body); string(body) == "body" {
-			sent.Add(1)
-		}
-	}))
-	t.Cleanup(server.Close)
+	url, sent := counting(t)
 	underClaim(t, func(ctx context.Context, lose func()) {
 		late := roundTripper(func(r *http.Request) (*http.Response, error) {
 			lose()
 			<-ctx.Done()
 			return http.DefaultTransport.RoundTrip(r)
 		})
-		err := sendBody(context.WithoutCancel(ctx), &http.Client{Transport: OwnersOnly(late)}, server.URL)
+		err := sendBody(context.WithoutCancel(ctx), &http.Client{Transport: OwnersOnly(late)}, url)
 		if !errors.Is(err, queue.ErrLost) {
 			t.Errorf("a request that came too late: %v, want ErrLost", err)
 		}

@@ -72,10 +72,10 @@ type Session struct {
 const maxSkew = 5 * time.Second
 
 // since is the ts from which the session's end may be asked for. Where only our own clock tells, it is a little later: who asks in vain asks again.
-func (s Session) since() string { return cmp.Or(s.Since, tsOf(s.CreatedAt.Add(maxSkew))) }
+func (s Session) since() string { return cmp.Or(s.Since, TSOf(s.CreatedAt.Add(maxSkew))) }
 
-// tsOf is a time as Slack writes it.
-func tsOf(t time.Time) string { return fmt.Sprintf("%d.%06d", t.Unix(), t.Nanosecond()/1000) }
+// TSOf is a time as Slack writes it in a ts.
+func TSOf(t time.Time) string { return fmt.Sprintf("%d.%06d", t.Unix(), t.Nanosecond()/1000) }
 
 // Begun reports whether there is a conversation: a turn has come as far as Claude Code.
 func (s Session) Begun() bool { return s.State != nil }

@@ -53,7 +53,7 @@ func (t Turn) since() string {
 	if strings.HasSuffix(string(t.ID), ":"+t.TS) {
 		return t.TS
 	}
-	return tsOf(t.At)
+	return TSOf(t.At)
 }
 
 // Attachment is a file of the turn's message, still at Slack.
