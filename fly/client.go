@@ -196,8 +196,11 @@ func (c *Client) send(ctx context.Context, r request, out any) error {
 		}
 		return newError(r.op, res, c.redacted(body))
 	}
-	if out == nil || len(body) == 0 {
+	if len(body) == 0 {
 		return nil
+	}
+	if out == nil {
+		out = new(json.RawMessage) // a page that something before Fly answers with says nothing of the request
 	}
 	if err := json.Unmarshal(body, out); err != nil {
 		return &Error{Op: r.op, kind: ErrUnavailable, RequestID: res.Header.Get("Fly-Request-Id"), cause: fmt.Errorf("decode the answer: %w", err)}

@@ -216,6 +216,29 @@ func TestAnswersOfNothing(t *testing.T) {
 	}
 }
 
+// TestPagesForAnswers: a page that something before Fly answers with is not Fly's word that a request took effect, also where nobody
+// reads the answer: a machine that is taken for stopped goes on, and so does its bill.
+func TestPagesForAnswers(t *testing.T) {
+	t.Parallel()
+	for name, do := range map[string]func(*fly.Client) error{
+		"CreateApp":      func(c *fly.Client) error { return c.CreateApp(t.Context(), fly.CreateApp{}) },
+		"StartMachine":   func(c *fly.Client) error { return c.StartMachine(t.Context(), "a", "m", "") },
+		"StopMachine":    func(c *fly.Client) error { return c.StopMachine(t.Context(), "a", "m", fly.StopMachine{}, "") },
+		"DeleteMachine":  func(c *fly.Client) error { return c.DeleteMachine(t.Context(), "a", "m", true, "") },
+		"DeleteVolume":   func(c *fly.Client) error { return c.DeleteVolume(t.Context(), "a", "v") },
+		"ReleaseLease":   func(c *fly.Client) error { return c.ReleaseLease(t.Context(), "a", "m", "n") },
+		"SetMetadata":    func(c *fly.Client) error { return c.SetMetadata(t.Context(), "a", "m", "k", "v") },
+		"DeleteMetadata": func(c *fly.Client) error { return c.DeleteMetadata(t.Context(), "a", "m", "k") },
+	} {
+		for body, want := range map[string]error{"<html>welcome</html>": fly.ErrUnavailable, `{"ok":true}`: nil, "": nil} {
+			c := always(200, body).client(t, func(cfg *fly.Config) { cfg.Tries = 1 })
+			if err := do(c); !errors.Is(err, want) {
+				t.Errorf("%s answered %q = %v, want %v", name, body, err, want)
+			}
+		}
+	}
+}
+
 func TestStartMachine(t *testing.T) {
 	t.Parallel()
 	refused := `{"error":"failed_precondition: machine still active, refusing to start"}`
