@@ -20,12 +20,13 @@ const prefix = "bench:"
 
 // Names as long as real ones.
 func keyOf(i int) string   { return fmt.Sprintf("T024BE7LD:C0%07d:1712345678.%06d", i%100, i) }
-func idOf(i int) string    { return fmt.Sprintf("T024BE7LD:C0%07d:1712399999.%06d", i%100, i) }
+func idOf(i int) string    { return fmt.Sprintf("T024BE7LD:C0%07d:%s", i%100, orderOf(i)) }
+func orderOf(i int) string { return fmt.Sprintf("1712399999.%06d", i) } // a ts, as the bot's jobs have it
 func userOf(i int) string  { return fmt.Sprintf("U%05d", i%300) }
 func groupOf(i int) string { return fmt.Sprintf("C0%07d", i%100) }
 
 func jobOf(key, id int, payload []byte) queue.Job {
-	return queue.Job{Key: keyOf(key), ID: idOf(id), User: userOf(key), Group: groupOf(key), Payload: payload}
+	return queue.Job{Key: keyOf(key), ID: idOf(id), User: userOf(key), Group: groupOf(key), Order: orderOf(id), Payload: payload}
 }
 
 // side is one of the two that are compared.
@@ -106,23 +107,19 @@ func throughputOf(ctx context.Context, j task, s side, mixed bool, out figures) 
 	return s.left(ctx)
 }
 
-// produce enqueues all jobs from ten producers; job i belongs to key i modulo the number of keys.
+// produce enqueues all jobs from ten producers; job i belongs to key i modulo the number of keys. All jobs of a key come from one producer, so
+// that they have an order.
 func produce(ctx context.Context, j task, s side) error {
-	var next atomic.Int64
 	errs := make(chan error, producers)
-	for range producers {
+	for p := range producers {
 		go func() {
-			for {
-				i := int(next.Add(1)) - 1
-				if i >= j.Jobs {
-					errs <- nil
-					return
-				}
+			for i := p; i < j.Jobs; i += producers {
 				if err := s.enqueue(ctx, i); err != nil {
 					errs <- err
 					return
 				}
 			}
+			errs <- nil
 		}()
 	}
 	var err error
@@ -159,8 +156,8 @@ type ourSide struct {
 	payload []byte
 
 	mu   sync.Mutex
-	last map[string]int64 // guarded by mu; :: key → seq of its last job
-	err  error            // guarded by mu
+	last map[string]string // guarded by mu; :: key → id of its last job
+	err  error             // guarded by mu
 }
 
 func (s *ourSide) enqueue(ctx context.Context, i int) error {
@@ -174,14 +171,14 @@ func (s *ourSide) enqueue(ctx context.Context, i int) error {
 func (s *ourSide) work(ctx context.Context, done func()) (func() error, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
-	s.last = map[string]int64{}
+	s.last = map[string]string{}
 	go func() {
 		ended <- s.q.Run(ctx, func(_ context.Context, c *queue.Claim) queue.Verdict {
 			s.mu.Lock()
-			if c.Seq != s.last[c.Job.Key]+1 {
-				s.err = fmt.Errorf("job %d of %s came after %d", c.Seq, c.Job.Key, s.last[c.Job.Key])
+			if c.Job.ID <= s.last[c.Job.Key] {
+				s.err = fmt.Errorf("job %s of %s came after %s", c.Job.ID, c.Job.Key, s.last[c.Job.Key])
 			}
-			s.last[c.Job.Key] = c.Seq
+			s.last[c.Job.Key] = c.Job.ID
 			s.mu.Unlock()
 			done()
 			return queue.Done()

@@ -12,7 +12,6 @@ import (
 // Claim is this replica's right to work on the head of a key. It belongs to the handler that got it.
 type Claim struct {
 	Job    Job
-	Seq    int64
 	Fence  int64 // only rises for a key
 	Attach bool  // it was claimed before: see Stage and Att for how far it came
 	Stage  string
@@ -119,6 +118,10 @@ func Retry(after time.Duration) Verdict { return Verdict{mode: "retry", delay: a
 
 // Handoff leaves the job to another replica at once.
 func Handoff() Verdict { return Verdict{mode: "handoff"} }
+
+// Yield lets the jobs of the key go first that wait and have an earlier [Job.Order]; the job begins anew after them. If there is none, or it
+// was cancelled, it is put off like by Retry(0), and is attached to.
+func Yield() Verdict { return Verdict{mode: "yield"} }
 
 // giveBack leaves a claim that is not done to whoever comes next.
 func (c *Claim) giveBack(ctx context.Context, v Verdict) error {

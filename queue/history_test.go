@@ -88,8 +88,8 @@ type historyIn struct {
 }
 
 type historyOut struct {
-	status     string // "": unknown
-	seq, ahead int64
+	status string // "": unknown
+	ahead  int64
 }
 
 func newHistory(t *testing.T, retries int) *history {
@@ -179,23 +179,23 @@ func (c *historyClient) enqueue() {
 		return
 	}
 	res, err := c.q.Enqueue(c.Context(), job(key, id), queue.Enqueue{})
-	c.note(historyIn{what: "enqueue", key: key, id: id}, began, historyOut{string(res.Status), res.Seq, res.Ahead}, err)
+	c.note(historyIn{what: "enqueue", key: key, id: id}, began, historyOut{string(res.Status), res.Ahead}, err)
 }
 
 func (c *historyClient) enqueueAndClaim(key, id string, began int64) {
-	reply, err := c.q.Script(c.Context(), "enqueue", key, id, "u", "g", "payload", 1000, 0, 0, "0", c.owner, 3_600_000, 0, 0, 0)
+	reply, err := c.q.Script(c.Context(), "enqueue", key, id, "u", "g", "payload", "", 1000, 0, 0, "0", c.owner, 3_600_000, 0, 0, 0)
 	list, _ := reply.([]any)
 	var out historyOut
 	if err == nil {
-		out = historyOut{status: fmt.Sprint(list[0])}
-		_, _ = fmt.Sscan(fmt.Sprint(list[1], " ", list[2]), &out.seq, &out.ahead)
+		out.status = fmt.Sprint(list[0])
+		_, _ = fmt.Sscan(fmt.Sprint(list[1]), &out.ahead)
 	}
 	c.note(historyIn{what: "enqueue", key: key, id: id}, began, out, err)
 	if err != nil {
 		c.lost, c.doubt = 1, began
 		return
 	}
-	c.got(c.q.Claims(list[3]), began)
+	c.got(c.q.Claims(list[2]), began)
 }
 
 func (c *historyClient) cancel() {
@@ -328,7 +328,6 @@ type keyState struct {
 	runs    bool
 	fence   int64  // the highest
 	last    string // id@fence finished last
-	seq     int64
 }
 
 func historyModel() porcupine.Model {
@@ -375,9 +374,8 @@ func (s keyState) after(in historyIn) (keyState, historyOut) {
 			return s, historyOut{status: "DUP"}
 		}
 		ahead := int64(strings.Count(s.waiting, " "))
-		s.seq++
 		s.waiting, s.seen = s.waiting+item, s.seen+item
-		return s, historyOut{"OK", s.seq, ahead}
+		return s, historyOut{"OK", ahead}
 	case "claim":
 		if s.runs || !head || in.fence <= s.fence {
 			return s, historyOut{status: "impossible"}

@@ -14,9 +14,9 @@ package queue
 //	run           hash    all, u:USER, g:GROUP → jobs claimed; no field is 0
 //	count         hash    all, u:USER → jobs in all lists; no field is 0
 //	fair          hash    '' → tag of the job started last; USER → tag given last
-//	s:KEY         hash    in (the index that holds the key), seq, run (id), fence, own, stage, att, at, cancel,
+//	s:KEY         hash    in (the index that holds the key), run (id), fence, own, stage, att, at, cancel,
 //	                      tries, takes, last (fence of the claim finished last)
-//	q:KEY         list    elements seq␟id␟user␟group␟revision␟payload (␟ = byte 31); the head stays until finished. id is a byte
+//	q:KEY         list    elements order␟id␟user␟group␟revision␟payload (␟ = byte 31); the head stays until finished. id is a byte
 //	                      32 + n, and what follows the n bytes up to KEY's last colon, if it begins with them
 //	d:ID          string  1; expires after 3 days: what was seen
 //	own:OWNER     set     keys leased by that replica
@@ -30,7 +30,7 @@ package queue
 //   - it is in lease or orphan ⇔ run is set ⇔ run is the head's id ⇔ the job counts once in run
 //   - fences of a key only rise, also when its hash was lost: a fence is at least the clock
 //   - a write under another fence or id changes nothing and says STALE, or ALREADY for the claim finished last
-//   - seq rises along each list
+//   - what was never claimed and has an order is behind nothing of a later one that was never claimed
 
 // version of the layout. A replica refuses a higher one.
 const version = 1

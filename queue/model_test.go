@@ -72,8 +72,6 @@ type model struct {
 	ids    int
 	claims []*modelClaim // all that were ever handed out
 	before dump          // what was in Redis after the operation before
-	ended  map[string][]string
-	taken  map[string][]string // :: key → ids accepted, without those that were taken out
 }
 
 type modelKey struct {
@@ -81,7 +79,7 @@ type modelKey struct {
 	place        string // waits (ready or parked), lease, orphan, delay; "": idle
 	stage, att   string // of the head; stage "": never claimed
 	owner        string
-	fence, seq   int64
+	fence        int64
 	until        time.Duration // lease or delay ends
 	cancel       bool
 	tries, takes int
@@ -89,8 +87,7 @@ type modelKey struct {
 }
 
 type modelJob struct {
-	id, user, group, rev, payload string
-	seq                           int64
+	id, user, group, order, rev, payload string
 }
 
 // modelClaim is what a replica believes to hold; it may be long over.
@@ -102,7 +99,7 @@ type modelClaim struct {
 func runModel(t *rapid.T, rdb *redis.Client, prefix string) {
 	m := &model{
 		T: t, ctx: context.Background(), rdb: rdb, prefix: prefix + "{queue}:", limits: drawLimits(t), q: map[string]*queue.Queue{},
-		key: map[string]*modelKey{}, seen: map[string]bool{}, ended: map[string][]string{}, taken: map[string][]string{},
+		key: map[string]*modelKey{}, seen: map[string]bool{},
 	}
 	if err := rdb.FlushAll(m.ctx).Err(); err != nil {
 		t.Fatal(err)
@@ -127,6 +124,7 @@ func runModel(t *rapid.T, rdb *redis.Client, prefix string) {
 		"finish":     m.step(m.finish),
 		"put off":    m.step(func() { m.release("retry") }),
 		"hand off":   m.step(func() { m.release("handoff") }),
+		"yield":      m.step(func() { m.release("yield") }),
 		"stage":      m.step(m.setStage),
 		"beat":       m.step(m.beat),
 		"adopt":      m.step(m.adopt),
@@ -157,7 +155,7 @@ func (m *model) enqueue() {
 	key, k := m.drawKey()
 	job := queue.Job{
 		Key: key, ID: m.drawID(m.draw("kind", "t:", "u")), User: m.draw("user", "u1", "u2", "u3"), Group: m.draw("group", "g1", "g2"),
-		Payload: []byte(m.draw("payload", "", "x", "\x1f\x00 \xff{}")),
+		Payload: []byte(m.draw("payload", "", "x", "\x1f\x00 \xff{}")), Order: m.draw("order", "", "1", "2", "3"),
 	}
 	idle := rapid.Bool().Draw(m.T, "only if idle")
 	owner, slot := m.drawOwner(), rapid.Bool().Draw(m.T, "with a slot")
@@ -177,7 +175,7 @@ func (m *model) enqueue() {
 	if k.runs() {
 		waiting--
 	}
-	want := queue.Enqueued{Status: queue.Queued, Seq: k.seq + 1, Ahead: int64(len(k.jobs))}
+	want := queue.Enqueued{Status: queue.Queued, Ahead: int64(k.ahead(job.Order))}
 	refuse := func(s queue.Status) { want = queue.Enqueued{Status: s, Ahead: int64(len(k.jobs))} }
 	all, user := m.count(job.User)
 	switch {
@@ -202,7 +200,7 @@ func (m *model) enqueue() {
 		}
 		return
 	}
-	m.accept(key, &modelJob{id: job.ID, user: job.User, group: job.Group, payload: string(job.Payload)})
+	m.accept(key, &modelJob{id: job.ID, user: job.User, group: job.Group, order: job.Order, payload: string(job.Payload)})
 	if due := free && len(k.jobs) == 1 && m.mayStart(k.jobs[0]); (len(claims) == 1) != due {
 		m.Fatalf("%s was claimed as it was enqueued: %v, want %v", job.ID, len(claims) == 1, due)
 	}
@@ -216,14 +214,22 @@ func (m *model) enqueue() {
 
 func (m *model) accept(key string, j *modelJob) {
 	k := m.key[key]
-	k.seq++
-	j.seq = k.seq
 	m.seen[j.id] = true
-	k.jobs = append(k.jobs, j)
-	m.taken[key] = append(m.taken[key], j.id)
+	i := k.ahead(j.order)
+	k.jobs = slices.Insert(k.jobs, i, j)
 	if len(k.jobs) == 1 {
 		k.place = "waits"
 	}
+}
+
+// ahead is how many jobs stay before one of an order: all before the first that was never claimed and is of a later one.
+func (k *modelKey) ahead(order string) int {
+	for i, j := range k.jobs {
+		if order != "" && j.order > order && (i > 0 || k.stage == "") {
+			return i
+		}
+	}
+	return len(k.jobs)
 }
 
 func (m *model) claim() {
@@ -285,10 +291,9 @@ func (m *model) own(owner string, c *queue.Claim, k *modelKey) {
 
 func (m *model) told(c *queue.Claim, k *modelKey, attach bool) {
 	type all struct {
-		id, user, group, payload, stage, att string
-		seq                                  int64
-		attach, cancel                       bool
-		tries, takes                         int
+		id, user, group, order, payload, stage, att string
+		attach, cancel                              bool
+		tries, takes                                int
 	}
 	cancelled := false
 	select {
@@ -296,9 +301,9 @@ func (m *model) told(c *queue.Claim, k *modelKey, attach bool) {
 		cancelled = true
 	default:
 	}
-	got := all{c.Job.ID, c.Job.User, c.Job.Group, string(c.Job.Payload), c.Stage, string(c.Att), c.Seq, c.Attach, cancelled, c.Tries, c.Takes}
+	got := all{c.Job.ID, c.Job.User, c.Job.Group, c.Job.Order, string(c.Job.Payload), c.Stage, string(c.Att), c.Attach, cancelled, c.Tries, c.Takes}
 	j := k.jobs[0]
-	want := all{j.id, j.user, j.group, j.payload, k.stage, k.att, j.seq, attach, k.cancel, k.tries, k.takes}
+	want := all{j.id, j.user, j.group, j.order, j.payload, k.stage, k.att, attach, k.cancel, k.tries, k.takes}
 	if got != want {
 		m.Fatalf("claim of %s = %+v, want %+v", c.Job.Key, got, want)
 	}
@@ -319,7 +324,6 @@ func (m *model) finish() {
 		m.unchanged("fair", "wake") // it looks after what is left over anyway
 		return
 	}
-	m.ended[c.key] = append(m.ended[c.key], c.id)
 	k.last = c.id + "@" + strconv.FormatInt(c.fence, 10)
 	k.pop()
 }
@@ -342,8 +346,23 @@ func (m *model) release(mode string) {
 		k.place = "orphan"
 		return
 	}
+	if first := k.earlier(); mode == "yield" && first > 0 && !k.cancel {
+		k.jobs = slices.Concat(k.jobs[1:first+1], k.jobs[:1], k.jobs[first+1:])
+		k.forget()
+		return
+	}
 	k.place, k.until = "delay", m.clock+delay
 	k.tries++
+}
+
+// earlier is how many jobs go first when the head yields: all up to the last of an earlier order.
+func (k *modelKey) earlier() int {
+	for i, j := range slices.Backward(k.jobs) {
+		if j.order != "" && j.order < k.jobs[0].order {
+			return i
+		}
+	}
+	return 0
 }
 
 func (m *model) setStage() {
@@ -485,10 +504,8 @@ func (m *model) cancel() {
 			k.place = "waits"
 		}
 	case i == 0:
-		m.drop(key, id)
 		k.pop()
 	default:
-		m.drop(key, id)
 		k.jobs = slices.Delete(k.jobs, i, i+1)
 	}
 }
@@ -560,7 +577,6 @@ func (m *model) closeKey() {
 	var want, have []string
 	for _, j := range k.jobs[keep:] {
 		want = append(want, j.id)
-		m.drop(key, j.id)
 	}
 	for _, j := range got.Dropped {
 		have = append(have, j.ID)
@@ -593,8 +609,7 @@ func (m *model) forgetIdle() {
 	if err := m.rdb.Del(m.ctx, m.prefix+"s:"+key).Err(); err != nil {
 		m.Fatal(err)
 	}
-	k.seq, k.last = 0, ""
-	m.ended[key], m.taken[key] = nil, nil
+	k.last = ""
 }
 
 // drain lets everything end, and finds next to nothing left.
@@ -613,7 +628,6 @@ func (m *model) drain() {
 		for _, c := range claims {
 			k := m.key[c.Job.Key]
 			m.stepReply("r1", 0, c.Job.Key, c.Job.ID, c.Fence)
-			m.ended[c.Job.Key] = append(m.ended[c.Job.Key], c.Job.ID)
 			k.last = c.Job.ID + "@" + strconv.FormatInt(c.Fence, 10)
 			k.pop()
 		}
@@ -621,11 +635,6 @@ func (m *model) drain() {
 	}
 	if all, _ := m.count(""); all > 0 {
 		m.Fatalf("%d jobs never ended", all)
-	}
-	for key, want := range m.taken {
-		if !slices.Equal(m.ended[key], want) {
-			m.Fatalf("jobs of %s ended as %v, want %v", key, m.ended[key], want)
-		}
 	}
 	m.stepReply("r1", 1) // one look at what is left over, as every replica takes now and then
 	end := m.look()
@@ -668,11 +677,13 @@ func (m *model) check(d dump) {
 		for i, element := range d.list["q:"+key] {
 			f := strings.SplitN(element, "\x1f", 6)
 			j := k.jobs[i]
-			if want := []string{strconv.FormatInt(j.seq, 10), short(key, j.id), j.user, j.group, j.rev, j.payload}; !slices.Equal(f, want) {
+			if want := []string{j.order, short(key, j.id), j.user, j.group, j.rev, j.payload}; !slices.Equal(f, want) {
 				m.Fatalf("element %d of %s = %q, want %q", i, key, f, want)
 			}
-			if i > 0 && j.seq <= k.jobs[i-1].seq {
-				m.Fatalf("the numbers of %s do not rise", key)
+			for _, before := range k.jobs[:i] {
+				if j.order != "" && before.order > j.order && (before != k.jobs[0] || k.stage == "") {
+					m.Fatalf("%s of %s is behind a later one", j.id, key)
+				}
 			}
 			counted["all"]++
 			counted["u:"+j.user]++
@@ -918,15 +929,16 @@ func (m *model) places(place string) []string {
 	return out
 }
 
-func (m *model) drop(key, id string) {
-	m.taken[key] = slices.DeleteFunc(m.taken[key], func(s string) bool { return s == id })
-}
-
 func (k *modelKey) runs() bool { return k.place == "lease" || k.place == "orphan" }
 
 // pop takes the head off: what was known of it goes with it.
 func (k *modelKey) pop() {
 	k.jobs = k.jobs[1:]
+	k.forget()
+}
+
+// forget forgets what was known of the head: another one stands there.
+func (k *modelKey) forget() {
 	k.stage, k.att, k.owner, k.cancel, k.tries, k.takes = "", "", "", false, 0, 0
 	k.place = ""
 	if len(k.jobs) > 0 {

@@ -1,6 +1,6 @@
 // Package queue keeps jobs in order, one queue for each key, in Redis.
 //
-// A job is an opaque payload. Jobs of one key are handed out in the order in which they were enqueued,
+// A job is an opaque payload. Jobs of one key are handed out in the order in which they were enqueued, or in one of the caller's own,
 // never two at once; keys do not wait for each other. A worker gets the head of a key as a [Claim]: a lease
 // with an owner, an expiry and a fencing token that only rises. Whoever lost the lease can no longer finish,
 // stage or return the job: every script compares the token before it writes.
@@ -156,10 +156,12 @@ func (q *Queue) run(ctx context.Context, name string, args ...any) *redis.Cmd {
 
 // Job is one piece of work.
 type Job struct {
-	Key     string // jobs of one key run one after the other
-	ID      string // enqueued once in three days
-	User    string // fairness and limits count by it
-	Group   string // so do limits
+	Key   string // jobs of one key run one after the other
+	ID    string // enqueued once in three days
+	User  string // fairness and limits count by it
+	Group string // so do limits
+	// Order puts it before those of its key that were never claimed and have a greater one, as text. "": behind all.
+	Order   string
 	Payload []byte
 }
 
@@ -183,11 +185,10 @@ type Enqueue struct {
 // Enqueued says what became of a job.
 type Enqueued struct {
 	Status Status
-	Seq    int64 // the job's number under its key, for people: it restarts if Redis lost the key
 	Ahead  int64 // jobs of the key before it, the running one included
 }
 
-// Enqueue appends a job to its key. Repeating one whose answer was lost is safe: it says Duplicate. If the queue is running here,
+// Enqueue adds a job to its key: behind all that wait, but for [Job.Order]. Repeating one whose answer was lost is safe: it says Duplicate. If the queue is running here,
 // and the job need not wait, it is claimed in the same call.
 func (q *Queue) Enqueue(ctx context.Context, j Job, how Enqueue) (Enqueued, error) {
 	if err := j.check(); err != nil {
@@ -211,14 +212,14 @@ func (q *Queue) Enqueue(ctx context.Context, j Job, how Enqueue) (Enqueued, erro
 	return out, nil
 }
 
-// enqueue appends a job, and claims it if this replica has a slot for it.
+// enqueue adds a job, and claims it if this replica has a slot for it.
 func (q *Queue) enqueue(ctx context.Context, j Job, how Enqueue, slot bool) (Enqueued, []*Claim, error) {
 	idle := "0"
 	if how.OnlyIfIdle {
 		idle = "1"
 	}
 	l := q.cfg.Limits
-	args := []any{j.Key, j.ID, j.User, j.Group, j.Payload, l.PerKey, l.PerUser, l.Total, idle}
+	args := []any{j.Key, j.ID, j.User, j.Group, j.Payload, j.Order, l.PerKey, l.PerUser, l.Total, idle}
 	if slot {
 		args = append(append(args, q.cfg.Owner, q.cfg.Lease.Milliseconds()), q.runLimits()...)
 	}
@@ -227,8 +228,8 @@ func (q *Queue) enqueue(ctx context.Context, j Job, how Enqueue, slot bool) (Enq
 	if err != nil {
 		return Enqueued{}, nil, fmt.Errorf("enqueue %s: %w", j.ID, err)
 	}
-	list, _ := res[3].([]any)
-	return Enqueued{Status: Status(text(res[0])), Seq: atoi(text(res[1])), Ahead: atoi(text(res[2]))}, q.claims(list, sent), nil
+	list, _ := res[2].([]any)
+	return Enqueued{Status: Status(text(res[0])), Ahead: atoi(text(res[1]))}, q.claims(list, sent), nil
 }
 
 // Seen reports whether a job of that id was enqueued within three days.
@@ -244,7 +245,7 @@ func (j Job) check() error {
 	if len(j.Payload) > MaxPayload {
 		return fmt.Errorf("enqueue %s: %w: %d bytes, at most %d", j.ID, ErrTooLarge, len(j.Payload), MaxPayload)
 	}
-	for _, s := range []string{j.Key, j.ID, j.User, j.Group} {
+	for _, s := range []string{j.Key, j.ID, j.User, j.Group, j.Order} {
 		if strings.ContainsRune(s, 31) {
 			return fmt.Errorf("enqueue %q: a name holds byte 31", j.ID)
 		}
@@ -365,7 +366,7 @@ func (q *Queue) Stats(ctx context.Context) (Stats, error) {
 // parseElement reads an element of a key's list: see layout.go.
 func parseElement(key, element string) Job {
 	f := strings.SplitN(element, "\x1f", 6)
-	return Job{Key: key, ID: key[:f[1][0]-32] + f[1][1:], User: f[2], Group: f[3], Payload: []byte(f[5])}
+	return Job{Key: key, ID: key[:f[1][0]-32] + f[1][1:], User: f[2], Group: f[3], Order: f[0], Payload: []byte(f[5])}
 }
 
 func atoi(s string) int64 {

@@ -340,6 +340,61 @@ func TestQueue(t *testing.T) {
 				}
 			}
 		})
+		t.Run("hands out what has an order in that order, and what has none as it came", func(t *testing.T) {
+			q := s.queue(t, queue.Config{Prefix: "order:"})
+			ahead := func(id, order string, want int64) {
+				t.Helper()
+				j := job("k", id)
+				j.Order = order
+				if got, err := q.Enqueue(t.Context(), j, queue.Enqueue{}); err != nil || got.Ahead != want {
+					t.Errorf("Enqueue %s = %+v, %v, want %d ahead", id, got, err, want)
+				}
+			}
+			ahead("d", "4", 0)
+			ahead("b", "2", 0)
+			ahead("c", "3", 1)
+			ahead("any", "", 3)
+			ahead("f", "6", 4)
+			ahead("a", "1", 0)
+			order := make(chan string, 9)
+			yields := true
+			work(t, q, func(ctx context.Context, c *queue.Claim) queue.Verdict {
+				order <- fmt.Sprint(c.Job.ID, " ", c.Job.Order, " ", c.Attach)
+				if c.Job.ID == "c" && yields {
+					yields = false
+					if err := c.SetStage(ctx, "far", []byte("notes")); err != nil {
+						t.Error(err)
+					}
+					ahead("late", "25", 1)
+					ahead("next", "35", 2)
+					return queue.Yield()
+				}
+				return queue.Done()
+			})
+			for _, want := range []string{"a 1 false", "b 2 false", "c 3 false", "late 25 false", "c 3 false", "next 35 false", "d 4 false", "any  false", "f 6 false"} {
+				if got := next(t, order); got != want {
+					t.Errorf("claimed %s, want %s", got, want)
+				}
+			}
+		})
+		t.Run("puts off who yields to nobody", func(t *testing.T) {
+			q := s.queue(t, queue.Config{Prefix: "nobody:"})
+			order := make(chan string, 9)
+			work(t, q, func(_ context.Context, c *queue.Claim) queue.Verdict {
+				order <- fmt.Sprint(c.Job.ID, " ", c.Attach)
+				if !c.Attach && c.Job.ID == "1" {
+					return queue.Yield()
+				}
+				return queue.Done()
+			})
+			put(t, q, "k", "1")
+			put(t, q, "k", "2")
+			for _, want := range []string{"1 false", "1 true", "2 false"} {
+				if got := next(t, order); got != want {
+					t.Errorf("claimed %s, want %s", got, want)
+				}
+			}
+		})
 	})
 }
 
@@ -406,6 +461,39 @@ func TestHandOn(t *testing.T) {
 				}
 			})
 		}
+		t.Run("because its job yields to somebody else's", func(t *testing.T) {
+			t.Parallel()
+			q := s.queue(t, queue.Config{Prefix: "yields:", Owner: "r"})
+			put := func(j queue.Job) {
+				t.Helper()
+				if _, err := q.Enqueue(t.Context(), j, queue.Enqueue{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			step := func() []*queue.Claim {
+				t.Helper()
+				reply, err := q.Script(t.Context(), "step", "r", 15000, 4, 0, 1, 1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				list, _ := reply.([]any)
+				return q.Claims(list[1])
+			}
+			put(queue.Job{Key: "a", ID: "later", User: "u1", Group: "g1", Order: "2"})
+			a := step()
+			put(queue.Job{Key: "b", ID: "b", User: "u1", Group: "g2"}) // parked for the user
+			step()
+			put(queue.Job{Key: "a", ID: "earlier", User: "u2", Group: "g3", Order: "1"})
+			if _, err := q.Script(t.Context(), "release", "a", "later", a[0].Fence, "yield", 0); err != nil {
+				t.Fatal(err)
+			}
+			if st, err := q.Inspect(t.Context(), "b"); err != nil || st.Place != "ready" {
+				t.Errorf("b is in %q, %v; want it ready: its user has a slot", st.Place, err)
+			}
+			if got := step(); len(got) != 2 {
+				t.Errorf("%d are claimed, want a's and b's", len(got))
+			}
+		})
 	})
 }
 

@@ -406,8 +406,8 @@ func (q *Queue) claims(list []any, sent time.Time) []*Claim {
 	for _, e := range list {
 		f := texts(e)
 		c := &Claim{
-			Job: Job{Key: f[0], ID: f[1], User: f[3], Group: f[4], Payload: []byte(f[5])},
-			Seq: atoi(f[2]), Fence: atoi(f[6]), Attach: f[7] == "attach", Stage: f[8], Att: []byte(f[9]),
+			Job:   Job{Key: f[0], ID: f[1], User: f[3], Group: f[4], Order: f[2], Payload: []byte(f[5])},
+			Fence: atoi(f[6]), Attach: f[7] == "attach", Stage: f[8], Att: []byte(f[9]),
 			Tries: int(atoi(f[10])), Takes: int(atoi(f[11])),
 			q: q, cancelled: make(chan struct{}), deadline: sent.Add(q.cfg.Lease),
 		}

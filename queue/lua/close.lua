@@ -27,7 +27,7 @@ if from == 2 then
     ready(key, whose(all[1])[3])
   end
 end
-local f = {num(call('HINCRBY', state(key), 'seq', 1)), id, ARGV[4], ARGV[5], '', ARGV[6]}
+local f = {'', id, ARGV[4], ARGV[5], '', ARGV[6]}
 call('PERSIST', state(key))
 call('RPUSH', list(key), join(key, f))
 count({f}, 1)

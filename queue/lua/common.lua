@@ -20,12 +20,12 @@ end
 local function state(key) return P .. 's:' .. key end
 local function list(key) return P .. 'q:' .. key end
 
--- An element is seq, id, user, group, revision, payload. An id that begins as its key does, up to the last colon
+-- An element is order, id, user, group, revision, payload. An id that begins as its key does, up to the last colon
 -- of that, is kept without: a byte says how much it is.
 local function split(key, element)
-  local seq, same, id, user, group, revision, payload =
+  local order, same, id, user, group, revision, payload =
     string.match(element, '^([^\31]*)\31(.)([^\31]*)\31([^\31]*)\31([^\31]*)\31([^\31]*)\31(.*)$')
-  return {seq, string.sub(key, 1, string.byte(same) - 32) .. id, user, group, revision, payload}
+  return {order, string.sub(key, 1, string.byte(same) - 32) .. id, user, group, revision, payload}
 end
 
 -- No more than user and group of it: each text costs.
@@ -38,6 +38,9 @@ local function join(key, f)
   if #same > 90 or string.sub(f[2], 1, #same) ~= same then same = '' end
   return table.concat({f[1], string.char(32 + #same) .. string.sub(f[2], #same + 1), f[3], f[4], f[5], f[6]}, US)
 end
+
+-- By what a job is ordered among those of its key that wait; '' is by when it came.
+local function orderOf(element) return string.match(element, '^[^\31]*') end
 
 -- The job at the head of a key.
 local function head(key) return split(key, call('LINDEX', list(key), 0)) end
@@ -127,10 +130,9 @@ local function ring()
   if call('LLEN', P .. 'wake') < 4 then call('RPUSH', P .. 'wake', '1') end
 end
 
--- What follows score goes into the key's hash as well.
-local function place(key, where, score, ...)
+local function place(key, where, score)
   call('ZADD', P .. where, num(score), key)
-  call('HSET', state(key), 'in', where, ...)
+  call('HSET', state(key), 'in', where)
 end
 
 local function unplace(key)
@@ -151,8 +153,8 @@ local function tag(user)
   return fair[user]
 end
 
-local function ready(key, user, ...)
-  place(key, 'ready', tag(user), ...)
+local function ready(key, user)
+  place(key, 'ready', tag(user))
   ring()
 end
 
@@ -170,11 +172,10 @@ local function handOn(f)
   unpark('g:' .. f[4])
 end
 
--- Is this claim the one that holds the key? Else ALREADY for the very claim that finished last, or STALE. With OK
--- comes the key's seq.
+-- Is this claim the one that holds the key? Else ALREADY for the very claim that finished last, or STALE.
 local function holds(key, id, fence)
-  local s = call('HMGET', state(key), 'run', 'fence', 'in', 'last', 'seq')
-  if s[1] == id and s[2] == fence and s[3] == 'lease' then return 'OK', s[5] end
+  local s = call('HMGET', state(key), 'run', 'fence', 'in', 'last')
+  if s[1] == id and s[2] == fence and s[3] == 'lease' then return 'OK' end
   if s[4] == fence then return 'ALREADY' end
   return 'STALE'
 end
@@ -204,11 +205,11 @@ end
 -- Fences of a key rise, and are never below the clock: its hash may have been lost.
 local function rise(fence, at) return num(math.max(tonumber(fence or '0') + 1, at)) end
 
--- Makes a job that was never claimed the owner's; fence is the last one of its key, and what follows goes into its
--- hash as well. The caller enters the key in lease and own:…, and counts it.
-local function begin(key, f, owner, at, fence, ...)
+-- Makes a job that was never claimed the owner's; fence is the last one of its key. The caller enters the key in lease and own:…, and
+-- counts it.
+local function begin(key, f, owner, at, fence)
   local s = {rise(fence, at), 'claimed'}
-  call('HSET', state(key), 'in', 'lease', 'run', f[2], 'own', owner, 'fence', s[1], 'stage', s[2], 'at', num(at), ...)
+  call('HSET', state(key), 'in', 'lease', 'run', f[2], 'own', owner, 'fence', s[1], 'stage', s[2], 'at', num(at))
   return told(key, f, 'start', s)
 end
 

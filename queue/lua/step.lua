@@ -8,17 +8,17 @@ local at = now()
 local finished, done, left, next, users = {}, {}, {}, {}, {} -- answers; jobs that ended; their keys; those that have more, and whose
 for i = 8, #ARGV, 3 do
   local key, id, fence = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local how, seq = holds(key, id, fence)
+  local how = holds(key, id, fence)
   local job = how == 'OK' and call('LPOP', list(key))
   if job then
     local hash, after = state(key), call('LINDEX', list(key), 0)
     call('DEL', hash)
     if after then
-      call('HSET', hash, 'seq', seq, 'fence', fence, 'last', fence, 'in', 'ready')
+      call('HSET', hash, 'fence', fence, 'last', fence, 'in', 'ready')
       next[#next + 1] = key
       users[#users + 1] = whose(after)[3]
     else
-      call('HSET', hash, 'seq', seq, 'fence', fence, 'last', fence)
+      call('HSET', hash, 'fence', fence, 'last', fence)
       call('EXPIRE', hash, 30 * DAY)
     end
     done[#done + 1] = whose(job)
