@@ -99,7 +99,7 @@ func (s *Server) ask(e *envelope, what string) (fields, error) {
 	if p == nil {
 		return nil, refuse("dispatch_failed", what+" failed: the app is not connected")
 	}
-	ack, ok := s.acked(p)
+	ack, ok := s.acked(p, s.cfg.AskTimeout)
 	if !ok {
 		return nil, refuse("operation_timeout", what+" failed: the app did not respond")
 	}

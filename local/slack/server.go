@@ -35,7 +35,8 @@ type Config struct {
 	Agent, Note  string // who answers, for the page
 	RateLimits   bool
 	Generosity   int             // how many times the calls a minute that it grants at least Slack grants; 0: 1
-	AckTimeout   time.Duration   // 3 s
+	AckTimeout   time.Duration   // 3 s; for an event
+	AskTimeout   time.Duration   // 3 s; for a slash command or a click
 	PingInterval time.Duration   // 10 s
 	RefreshAfter time.Duration   // life of a connection: 1 h
 	RefreshGrace time.Duration   // from the warning to the request for a new one, and from there to its end: 10 s
@@ -89,6 +90,7 @@ func New(cfg Config) (*Server, error) {
 		usual time.Duration
 	}{
 		{&cfg.AckTimeout, 3 * time.Second},
+		{&cfg.AskTimeout, 3 * time.Second},
 		{&cfg.PingInterval, 10 * time.Second},
 		{&cfg.RefreshAfter, time.Hour},
 		{&cfg.RefreshGrace, 10 * time.Second},

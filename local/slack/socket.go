@@ -352,8 +352,8 @@ func (s *Server) begin(e *envelope, attempt int) *passing {
 }
 
 // acked waits for the ack of an envelope, as long as Slack does.
-func (s *Server) acked(p *passing) (payload json.RawMessage, ok bool) {
-	timeout := time.NewTimer(s.cfg.AckTimeout)
+func (s *Server) acked(p *passing, limit time.Duration) (payload json.RawMessage, ok bool) {
+	timeout := time.NewTimer(limit)
 	defer timeout.Stop()
 	select {
 	case payload, ok = <-p.ack:
@@ -387,7 +387,7 @@ func (s *Server) deliver(e *envelope, p *passing, w *waiter) {
 		if p == nil {
 			break
 		}
-		_, ok := s.acked(p)
+		_, ok := s.acked(p, s.cfg.AckTimeout)
 		s.count(attempt, time.Since(p.sent), ok)
 		if ok {
 			return
