@@ -51,6 +51,7 @@ type Bot struct {
 	people    people
 	edits     *rate.Limiter // chat.update, over all threads of the workspace
 	looks     *rate.Limiter // conversations.replies, for replies that came before what they answer
+	earlier   *rate.Limiter // conversations.replies, for what was said before a turn and is not taken in
 	dials     *rate.Limiter // apps.connections.open
 	readBack  *rate.Limiter // conversations.history and .replies, for what was missed
 	hearing   chan struct{} // a place for each message that is being marked
@@ -75,7 +76,7 @@ type Bot struct {
 // editsPerMinute is Slack's limit of chat.update (Tier 3: 50), with room for what must not wait.
 const editsPerMinute = 40
 
-// looksPerMinute leaves most of the limit of conversations.replies (Tier 3: 50) to reading threads for a prompt, and to looking
+// looksPerMinute, of either kind, leaves most of the limit of conversations.replies (Tier 3: 50) to reading threads for a prompt, and to looking
 // for what was posted before a takeover.
 const looksPerMinute = 15
 
@@ -115,6 +116,7 @@ func New(ctx context.Context, cfg Config) (*Bot, error) {
 		edits: rate.NewLimiter(rate.Every(time.Minute/editsPerMinute), 8),
 		dials: rate.NewLimiter(rate.Every(dialEvery), dialBurst), lookEvery: 15 * time.Second, tryAfter: 500 * time.Millisecond,
 		looks:    rate.NewLimiter(rate.Every(time.Minute/looksPerMinute), 10),
+		earlier:  rate.NewLimiter(rate.Every(time.Minute/looksPerMinute), 10),
 		readBack: rate.NewLimiter(rate.Every(time.Minute/readsPerMinute), 10), lookBack: make(chan struct{}, 1), hearing: make(chan struct{}, maxHeard),
 	}
 	b.people.bot = b

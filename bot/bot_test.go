@@ -346,7 +346,7 @@ func TestCommands(t *testing.T) {
 			res := w.local(member, "command", map[string]any{"channel": general, "command": "/flaude", "text": s.text})
 			got := w.text(res["response"])
 			if !has(got, s.want...) {
-				t.Errorf("/flaude %s = %s, want %q", s.text, got, s.want)
+				t.Errorf("/flaude %s = %v, want %q", s.text, res, s.want)
 			}
 			if len(got) > 20<<10 {
 				t.Errorf("the answer has %d bytes: Slack ignores an ack of more than 20 KB", len(got))
@@ -556,6 +556,62 @@ func TestMissed(t *testing.T) {
 }
 
 // TestRecall: a thread tells of a session what Redis has lost.
+// TestEarlier: what was said in a thread before a turn's message, and nobody has taken in, is taken in. What is known already, was answered or
+// is at work, is left alone, and so is what is not for the bot.
+func TestEarlier(t *testing.T) {
+	t.Parallel()
+	w := newWorkspace(t, nil)
+	root := w.say(member, general, "", mention+"begin")
+	w.until("a turn", func() bool { return w.sessions.turn(root) != nil })
+	s := session(root)
+	w.sessions.set(func(f *fakeSessions) { f.status.Session = &s })
+	at := func(ts string) sessions.Turn {
+		return sessions.Turn{ID: turnID(team, general, ts), Kind: sessions.KindTurn, Thread: s.Thread, TS: ts}
+	}
+	if found, err := w.bot.Earlier(t.Context(), at(root)); err != nil || found {
+		t.Errorf("Earlier = %v, %v before a thread's first message", found, err)
+	}
+	if err := w.bot.Finish(t.Context(), s, at(root), "", outcome("done"), false); err != nil {
+		t.Fatal(err)
+	}
+	w.trouble(map[string]any{"hold": true}) // whoever has it sleeps
+	working := w.say(member, general, root, "at work already")
+	if _, err := w.bot.Begin(t.Context(), s, at(working), false); err != nil {
+		t.Fatal(err)
+	}
+	w.say(member, general, root, "!aside not for you")
+	second, third := w.say(member, general, root, "second"), w.say(admin, general, root, "third")
+	last := w.say(member, general, root, "last")
+	w.say(member, general, root, "said after it")
+	accepted := func() (out []string) {
+		w.sessions.count(func(f *fakeSessions) int {
+			for _, turn := range f.accepted {
+				out = append(out, turn.TS)
+			}
+			return 0
+		})
+		return out
+	}
+	if found, err := w.bot.Earlier(t.Context(), at(last)); err != nil || !found {
+		t.Errorf("Earlier = %v, %v, want that there is something", found, err)
+	}
+	if got, want := accepted(), []string{root, second, third}; !slices.Equal(got, want) {
+		t.Errorf("turns = %v, want %v", got, want)
+	}
+	if turn := w.sessions.turn(second); turn == nil || !turn.Again {
+		t.Errorf("the second = %+v, want that it may have been accepted before", turn)
+	}
+	for range 20 { // above the rate it is left out
+		if _, err := w.bot.Earlier(t.Context(), at(last)); err != nil {
+			t.Errorf("Earlier = %v", err)
+		}
+	}
+	w.say(member, general, root, "one more")
+	if found, err := w.bot.Earlier(t.Context(), at(w.say(member, general, root, "and one more"))); err != nil || found {
+		t.Errorf("Earlier = %v, %v above the rate", found, err)
+	}
+}
+
 func TestRecall(t *testing.T) {
 	t.Parallel()
 	w := newWorkspace(t, nil)

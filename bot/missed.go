@@ -205,6 +205,36 @@ func (b *Bot) saidIn(ctx context.Context, thread sessions.Thread, oldest string,
 	return out, nil
 }
 
+// earlierTime bounds a look for what was said before a turn, which waits for it.
+const earlierTime = 2 * time.Second
+
+// Earlier implements [sessions.Front]. A message that the bot answers already, or has shown to be at work, is known.
+func (b *Bot) Earlier(ctx context.Context, t sessions.Turn) (bool, error) {
+	if t.TS == t.Thread.TS || !b.earlier.Allow() {
+		return false, nil
+	}
+	limit, cancel := context.WithTimeout(ctx, earlierTime)
+	defer cancel()
+	oldest := before(t.TS, overlap)
+	page, _, _, err := b.api.GetConversationRepliesContext(limit, &slack.GetConversationRepliesParameters{
+		ChannelID: t.Thread.Channel, Timestamp: t.Thread.TS, Oldest: oldest, Latest: t.TS, Limit: 200, IncludeAllMetadata: true,
+	})
+	if err != nil {
+		return false, fmt.Errorf("read thread %s: %w", t.Thread.Key(), err)
+	}
+	seen := newTraces(b, t.Thread.Channel)
+	for _, m := range page {
+		seen.add(t.Thread, m)
+	}
+	var said []innerEvent
+	for _, m := range page {
+		if e := eventOf(t.Thread, m); e.TS > oldest && e.TS < t.TS && e.BotID == "" && e.User != b.self && !seen.begun(e) && !seen.over(e) {
+			said = append(said, e)
+		}
+	}
+	return len(said) > 0, b.takeMissed(ctx, said, seen, time.Now())
+}
+
 // pages reads pages, within the limits, until there is none, or enough was read. What is gone has no pages.
 func (b *Bot) pages(ctx context.Context, read func(cursor string) ([]slack.Message, string, error), each func(slack.Message)) error {
 	cursor := ""

@@ -51,7 +51,7 @@ func NewService(cfg ServiceConfig) (*Service, error) {
 	return &Service{cfg: cfg, store: newStore(cfg.Redis, cfg.Prefix), log: cfg.Log, failed: new(atomic.Int64)}, nil
 }
 
-// Accept stores a turn. After it returned without an error the turn cannot be lost; offering the same
+// Accept stores a turn: behind those of its thread that are at work or were said before it. After it returned without an error the turn cannot be lost; offering the same
 // turn again answers AcceptDuplicate.
 func (sv *Service) Accept(ctx context.Context, t Turn) (Accepted, error) {
 	job, err := jobOf(t)
@@ -227,13 +227,18 @@ func (sv *Service) Once(ctx context.Context, key string) (bool, error) {
 	return sv.store.Once(ctx, key, 30*24*time.Hour)
 }
 
-// jobOf packs a turn for the queue. Limits count for the person and for the channel.
+// jobOf packs a turn for the queue. Limits count for the person and for the channel. Messages of a thread are ordered as Slack orders them,
+// whichever comes first.
 func jobOf(t Turn) (queue.Job, error) {
 	body, err := json.Marshal(t)
 	if err != nil {
 		return queue.Job{}, fmt.Errorf("encode turn %s: %w", t.ID, err)
 	}
-	return queue.Job{Key: t.Thread.Key(), ID: string(t.ID), User: t.User, Group: t.Thread.Channel, Payload: body}, nil
+	job := queue.Job{Key: t.Thread.Key(), ID: string(t.ID), User: t.User, Group: t.Thread.Channel, Payload: body}
+	if t.Kind == KindTurn && t.isMessage() {
+		job.Order = t.TS
+	}
+	return job, nil
 }
 
 func turnOf(j queue.Job) (Turn, error) {

@@ -50,11 +50,14 @@ type Turn struct {
 
 // since is when the turn was asked for: the ts of its message, or when the button was pressed that runs that again.
 func (t Turn) since() string {
-	if strings.HasSuffix(string(t.ID), ":"+t.TS) {
+	if t.isMessage() {
 		return t.TS
 	}
 	return TSOf(t.At)
 }
+
+// isMessage tells the turn of a message from one that a command or a button asked for.
+func (t Turn) isMessage() bool { return strings.HasSuffix(string(t.ID), ":"+t.TS) }
 
 // Attachment is a file of the turn's message, still at Slack.
 type Attachment struct {
@@ -175,6 +178,9 @@ const (
 // After a takeover look is set: an earlier owner may have posted already, so a method looks in the thread for
 // a message with this turn's metadata before it posts one.
 type Front interface {
+	// Earlier takes in what was said in the thread before the turn's message and is not taken in yet, as when the replica that has it
+	// sleeps. It reports whether there was anything. It may leave that out when it costs too much.
+	Earlier(ctx context.Context, t Turn) (bool, error)
 	// Prompt makes what Claude is given: the text with its context, and the attachments. first is
 	// set for the first turn of a conversation. After an error it is asked again for a while, unless
 	// the error is [ErrMessageGone].

@@ -49,6 +49,9 @@ func (sv *Service) handle(ctx context.Context, c *queue.Claim) queue.Verdict {
 		sv.cfg.Front.Quiet(t)
 		w.log.InfoContext(ctx, "turn let go", "err", err, "cause", context.Cause(ctx))
 		return queue.Handoff()
+	case errors.Is(err, errEarlier):
+		w.log.InfoContext(ctx, "turn lets those go first that were said before it")
+		return queue.Yield()
 	case w.hopeless(err):
 		if err := w.giveUp(ctx, err); err != nil {
 			return queue.Retry(retryAfter)
@@ -149,8 +152,35 @@ func (w *work) save(ctx context.Context, s Session) error {
 	return w.sv.store.Put(ctx, s, w.claim.Fence)
 }
 
+// errEarlier says that turns wait which were said before this one.
+var errEarlier = errors.New("what was said before it comes first")
+
+// earlier looks whether something was said in the thread before the turn that was not taken in when it was claimed: the replica that has it may
+// be asleep, and Slack sends it again some seconds later. A turn that was begun is too late for that.
+func (w *work) earlier(ctx context.Context) error {
+	mine := w.claim.Job.Order
+	if mine == "" || w.claim.Attach {
+		return nil
+	}
+	found, err := w.sv.cfg.Front.Earlier(ctx, w.turn)
+	if err == nil && found {
+		var st queue.State
+		st, err = w.sv.cfg.Queue.Inspect(ctx, w.claim.Job.Key)
+		if slices.ContainsFunc(st.Jobs, func(j queue.Job) bool { return j.Order != "" && j.Order < mine }) {
+			return errEarlier
+		}
+	}
+	if err != nil {
+		w.log.WarnContext(ctx, "not looked for what was said before", "err", err)
+	}
+	return nil
+}
+
 // inSession runs a turn in the session of its thread.
 func (w *work) inSession(ctx context.Context) error {
+	if err := w.earlier(ctx); err != nil {
+		return err
+	}
 	s, err := w.session(ctx)
 	if err != nil {
 		return w.withoutSession(ctx, err)

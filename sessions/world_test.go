@@ -612,6 +612,8 @@ type fakeFront struct {
 	lose    map[string]int // guarded by mu; :: part → so many posts of it take effect and their answer is lost
 	blind   bool           // guarded by mu; whoever looks for the live message of a turn is refused
 	looked  []TurnID       // guarded by mu; turns for which an end looked
+	// earlier takes in what was said before a turn; nil: there is nothing. Set before the replicas start.
+	earlier func(context.Context, Turn) (bool, error)
 }
 
 type post struct {
@@ -732,6 +734,13 @@ func (f *fakeFront) Recall(_ context.Context, s Session) (Recalled, error) {
 		out.Turns, out.LastID, out.CostUSD, out.Owner = p.outcome.Number, p.turn, 0.5, "U1"
 	}
 	return out, nil
+}
+
+func (f *fakeFront) Earlier(ctx context.Context, t Turn) (bool, error) {
+	if f.earlier == nil {
+		return false, nil
+	}
+	return f.earlier(ctx, t)
 }
 
 func (f *fakeFront) LookBack() {
