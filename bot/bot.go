@@ -54,6 +54,7 @@ type Bot struct {
 	earlier   *rate.Limiter // conversations.replies, for what was said before a turn and is not taken in
 	dials     *rate.Limiter // apps.connections.open
 	readBack  *rate.Limiter // conversations.history and .replies, for what was missed
+	intake    underway      // events that came and are not acked yet
 	hearing   chan struct{} // a place for each message that is being marked
 	lookBack  chan struct{} // something may have been missed
 	tryAfter  time.Duration // between two tries of a call, at first

@@ -291,14 +291,10 @@ func (b *Bot) accept(ctx context.Context, in incoming, begins bool) error {
 	return nil
 }
 
-// store stores a turn, unless its message was deleted meanwhile. The other event of a mention comes right behind the first: Redis is not
-// asked again.
+// store stores a turn. The other event of a mention comes right behind the first: Redis is not asked again.
 func (b *Bot) store(ctx context.Context, t sessions.Turn) (sessions.Accepted, error) {
 	if b.stored.has(string(t.ID), time.Now()) {
 		return sessions.Accepted{Status: sessions.AcceptDuplicate}, nil
-	}
-	if gone, err := b.sessions.Noted(ctx, deletedKey(t.ID)); err != nil || gone {
-		return sessions.Accepted{Status: sessions.AcceptDuplicate}, err
 	}
 	res, err := b.sessions.Accept(ctx, t)
 	if err == nil && res.Status != sessions.AcceptFull {
@@ -318,6 +314,43 @@ func (b *Bot) tellKept(ctx context.Context, in incoming) {
 		thread.TS = "" // where they look
 	}
 	b.aside(ctx, func(ctx context.Context) { b.whisper(ctx, thread, in.event.User, sayKept) })
+}
+
+// underway counts what is being done.
+type underway struct {
+	mu   sync.Mutex
+	n    int           // guarded by mu
+	over chan struct{} // guarded by mu; closed when n is 0 again; nil: nobody waits for that
+}
+
+func (u *underway) begin() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.n++
+}
+
+func (u *underway) end() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.n--; u.n == 0 && u.over != nil {
+		close(u.over)
+		u.over = nil
+	}
+}
+
+// quiet is closed when nothing is being done.
+func (u *underway) quiet() <-chan struct{} {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.over == nil {
+		u.over = make(chan struct{})
+	}
+	over := u.over
+	if u.n == 0 {
+		close(over)
+		u.over = nil
+	}
+	return over
 }
 
 // lately remembers what happened less than a while ago, in this replica.
@@ -466,11 +499,20 @@ const (
 	leaveTime       = 10 * time.Second
 )
 
-// maxHeard is how many messages are marked at once: a burst of them must not keep others from being taken in.
-const maxHeard = 8
+// Bounds of what is said while events come: a burst of them must not keep others from being taken in.
+const (
+	maxHeard = 8           // messages that are marked at once
+	holdBack = time.Second // for which marks wait at most until every event that came is acked
+)
 
 // heard shows at once that a message was taken in, and its place if others are ahead.
 func (b *Bot) heard(ctx context.Context, t sessions.Turn, ahead int) {
+	select {
+	case <-b.intake.quiet():
+	case <-time.After(holdBack):
+	case <-ctx.Done():
+		return
+	}
 	select {
 	case b.hearing <- struct{}{}:
 		defer func() { <-b.hearing }()
@@ -674,8 +716,5 @@ func (b *Bot) deleted(ctx context.Context, team string, e innerEvent) error {
 	if err != nil || waiting || running || !b.overtook(team, e) {
 		return err
 	}
-	_, err = b.sessions.Once(ctx, deletedKey(id))
-	return err
+	return b.sessions.Forestall(ctx, thread, id)
 }
-
-func deletedKey(id sessions.TurnID) string { return "deleted:" + string(id) }

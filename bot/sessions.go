@@ -15,6 +15,8 @@ type Sessions interface {
 	Edit(ctx context.Context, t sessions.Turn, revision string) (bool, error)
 	// Cancel takes a waiting turn out of its queue, or stops it when it is running.
 	Cancel(ctx context.Context, thread sessions.Thread, id sessions.TurnID) (waiting, running bool, err error)
+	// Forestall has a turn never run that was not accepted yet, and takes one back, or stops it, that was meanwhile.
+	Forestall(ctx context.Context, thread sessions.Thread, id sessions.TurnID) error
 	// Stop interrupts the turn that is running in the thread, nil if there is none.
 	Stop(ctx context.Context, thread sessions.Thread) (*sessions.Turn, error)
 	// End stops the running turn, drops the waiting ones, and has the session destroyed when that is

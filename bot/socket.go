@@ -330,8 +330,10 @@ func (c *connection) take(ctx context.Context, e envelope) {
 			return
 		}
 		c.heard.Add(1)
+		b.intake.begin()
 		do := func(ctx context.Context) {
 			defer c.heard.Done()
+			defer b.intake.end()
 			if err := b.take(ctx, outer); err != nil {
 				b.log.WarnContext(ctx, "event not stored, and so not acked", "err", err)
 				b.missedSomething() // Slack may give up before it can be
@@ -342,6 +344,7 @@ func (c *connection) take(ctx context.Context, e envelope) {
 		select {
 		case c.lanes.of(outer.Event) <- do:
 		default: // too much at once: Slack sends it again
+			b.intake.end()
 			c.heard.Done()
 			b.log.WarnContext(ctx, "event left to Slack: too many wait")
 			b.missedSomething()

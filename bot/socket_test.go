@@ -401,18 +401,19 @@ func TestOddFrames(t *testing.T) {
 }
 
 // TestBurst: events by the thousand at once, of five hundred messages, are taken in, each message once. What was taken is acked in time: Slack
-// sends nothing again but what was left to it, when a thread's queue in the bot overflows, and, on a busy machine, what was acked late. What
-// Slack gives up is found.
+// sends nothing again but what was left to it, when a thread's queue in the bot overflows. What Slack gives up on a busy machine is found.
 func TestBurst(t *testing.T) {
 	t.Parallel()
 	t.Run("over many threads nothing is sent again", func(t *testing.T) {
-		if again, late, left := burst(t, 0); again != late || left != 0 {
-			t.Errorf("%d were sent again, of %d that were acked late and %d that were left to Slack; want none left", again, late, left)
+		if d, left := burst(t, 0); d["again"] != 0.0 || left != 0 {
+			t.Errorf("%v were sent again, %d were left to Slack; want none", d["again"], left)
 		}
 	})
 	t.Run("in one thread what was left to Slack is sent again, and nothing else", func(t *testing.T) {
-		if again, late, left := burst(t, 1); again != late+left || left == 0 {
-			t.Errorf("%d were sent again or given up, of %d that were acked late and %d that were left to Slack", again, late, left)
+		d, left := burst(t, 1)
+		again, _ := d["again"].(float64)
+		if given, _ := d["given_up"].(float64); int(again+given) != left {
+			t.Errorf("%v were sent again and %v given up, of %d that were left to Slack", again, given, left)
 		}
 	})
 }
@@ -433,11 +434,12 @@ func (l leftToSlack) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// burst is five hundred messages at once, every so many-th of them in one thread; 0: none. It returns how many deliveries Slack sent again, or
-// gave up, how many were acked when it waited no more, and how many the bot left to it.
-func burst(t *testing.T, inOne int) (again, late, left int) {
+// burst is five hundred messages at once, every so many-th of them in one thread; 0: none. It returns what Slack saw, and how many events
+// the bot left to it.
+func burst(t *testing.T, inOne int) (deliveries map[string]any, left int) {
 	t.Helper()
-	w := emptyWorkspace(t, slack.Config{RetryDelays: []time.Duration{0, time.Second, time.Second}})
+	// Slack waits for an ack for longer than it does, so that a busy machine is not the reason for what is sent again: bench/ measures acks.
+	w := emptyWorkspace(t, slack.Config{AckTimeout: 10 * time.Second, RetryDelays: []time.Duration{0, time.Second, time.Second}})
 	w.lookEvery = 3 * time.Second // as seldom as it is, seen from a burst
 	counter := leftToSlack{slog.DiscardHandler, new(atomic.Int32)}
 	w.replica(func(cfg *Config) { cfg.Connections, cfg.Log = 2, slog.New(counter) })
@@ -477,13 +479,5 @@ func burst(t *testing.T, inOne int) (again, late, left int) {
 			t.Errorf("a message became %d turns", counts[ts])
 		}
 	}
-	w.until("late acks", func() bool { // on their way still
-		d := w.deliveries()
-		sent, _ := d["again"].(float64)
-		given, _ := d["given_up"].(float64)
-		stray, _ := d["stray"].([]any)
-		again, late, left = int(sent+given), len(stray), int(counter.n.Load())
-		return again <= late+left
-	})
-	return again, late, left
+	return w.deliveries(), int(counter.n.Load())
 }

@@ -329,6 +329,13 @@ func (f *fakeSessions) Cancel(ctx context.Context, _ sessions.Thread, id session
 	return false, f.seen[id], nil
 }
 
+func (f *fakeSessions) Forestall(ctx context.Context, _ sessions.Thread, id sessions.TurnID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.seen[id] = true
+	return f.reach(ctx)
+}
+
 func (f *fakeSessions) Stop(ctx context.Context, thread sessions.Thread) (*sessions.Turn, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -131,6 +131,7 @@ func runModel(t *rapid.T, rdb *redis.Client, prefix string) {
 		"tick":       m.step(m.tick),
 		"cancel":     m.step(m.cancel),
 		"edit":       m.step(m.edit),
+		"forestall":  m.step(m.forestall),
 		"close":      m.step(m.closeKey),
 		"time":       m.step(m.pass),
 		"forget key": m.step(m.forgetIdle),
@@ -545,6 +546,22 @@ func (m *model) edit() {
 		return
 	}
 	k.jobs[i].rev, k.jobs[i].payload = rev, payload
+}
+
+// forestall: who does it first keeps the job out for good.
+func (m *model) forestall() {
+	id := m.drawID(m.draw("kind", "t:", "u"))
+	got, err := m.q[m.drawOwner()].Forestall(m.ctx, id)
+	if err != nil {
+		m.Fatal(err)
+	}
+	if got == m.seen[id] {
+		m.Fatalf("forestall %s = %v, and it was seen before: %v", id, got, m.seen[id])
+	}
+	if m.seen[id] {
+		m.unchanged()
+	}
+	m.seen[id] = true
 }
 
 func (m *model) closeKey() {

@@ -241,6 +241,21 @@ func (q *Queue) Seen(ctx context.Context, id string) (bool, error) {
 	return n > 0, nil
 }
 
+// Forestall has a job of that id never be enqueued: an enqueue says Duplicate, for three days. It returns false if one was before.
+func (q *Queue) Forestall(ctx context.Context, id string) (bool, error) {
+	err := q.rdb.SetArgs(ctx, q.prefix+"d:"+id, 1, redis.SetArgs{Mode: "NX", TTL: seenFor}).Err()
+	if errors.Is(err, redis.Nil) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("forestall %s: %w", id, err)
+	}
+	return true, nil
+}
+
+// seenFor is how long the id of a job is known: DAY of the scripts, three times.
+const seenFor = 3 * 24 * time.Hour
+
 func (j Job) check() error {
 	if len(j.Payload) > MaxPayload {
 		return fmt.Errorf("enqueue %s: %w: %d bytes, at most %d", j.ID, ErrTooLarge, len(j.Payload), MaxPayload)

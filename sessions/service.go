@@ -107,6 +107,15 @@ func (sv *Service) Cancel(ctx context.Context, thread Thread, id TurnID) (waitin
 	return res == queue.CancelledQueued, res == queue.CancelledSignalled, nil
 }
 
+// Forestall has a turn never run that was not accepted yet: its message was deleted. One that was accepted meanwhile is taken back, or stopped.
+func (sv *Service) Forestall(ctx context.Context, thread Thread, id TurnID) error {
+	first, err := sv.cfg.Queue.Forestall(ctx, string(id))
+	if err == nil && !first {
+		_, _, err = sv.Cancel(ctx, thread, id)
+	}
+	return err
+}
+
 // Stop interrupts the turn that is running in the thread; nil if there is none.
 func (sv *Service) Stop(ctx context.Context, thread Thread) (*Turn, error) {
 	st, err := sv.Status(ctx, thread)

@@ -314,6 +314,23 @@ func TestAccept(t *testing.T) {
 			t.Error("the turn that was taken back ran")
 		}
 	})
+	t.Run("one that was forestalled is not taken, and one that came before that is taken back", func(t *testing.T) {
+		t.Parallel()
+		b := newBot(t)
+		r := b.replica(nil)
+		one, two := r.accept(turn("101", "one", true)), turn("102", "two", true)
+		for _, late := range []Turn{one, two} {
+			if err := r.Forestall(t.Context(), thread(), late.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if res, err := r.Accept(t.Context(), two); err != nil || res.Status != AcceptDuplicate {
+			t.Errorf("Accept = %+v, %v, want it known", res, err)
+		}
+		if st, err := r.Status(t.Context(), thread()); err != nil || st.Running != nil || len(st.Queued) != 0 {
+			t.Errorf("Status = %+v, %v, want that nothing waits", st, err)
+		}
+	})
 	t.Run("a turn that is answered, and whose machine goes to sleep, is ahead of nobody", func(t *testing.T) {
 		t.Parallel()
 		b := newBot(t)
