@@ -28,12 +28,10 @@ func (b *Bot) Finish(ctx context.Context, s sessions.Session, t sessions.Turn, l
 	}
 	err := b.postParts(ctx, s, t, o, posted)
 	doubt := look || l.unanswered()
-	if isGone(err) {
+	if isGone(err) { // edits may still be taken
 		b.log.WarnContext(ctx, "the thread takes no messages any more", "turn", t.ID, "err", err)
 		b.tellElsewhere(ctx, s, t, o, err)
-		return nil
-	}
-	if err != nil {
+	} else if err != nil {
 		return err
 	}
 	return b.settle(ctx, t, cmp.Or(liveTS, posted[partLive]), o, doubt)

@@ -639,6 +639,9 @@ func TestNowhere(t *testing.T) {
 			if has(w.thread(general, root), "forty-two") != c.stands {
 				t.Errorf("thread = %s, want the answer there: %v", w.thread(general, root), c.stands)
 			}
+			if c.name == "the first message is deleted" && (!has(w.thread(general, root), "Done") || has(w.thread(general, root), `"action_id":"stop"`)) {
+				t.Errorf("thread = %s, want that its live message is settled", w.thread(general, root))
+			}
 			if has(w.text(w.api(admin, "conversations.history", url.Values{"channel": {general}})), "forty-two") {
 				t.Error("the answer stands beside the thread")
 			}
