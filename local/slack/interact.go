@@ -70,7 +70,7 @@ func (s *Server) command(c *call) (fields, error) {
 		"trigger_id": s.newTrigger(c.caller.id), "response_url": s.responseURL(c.r.Host, to),
 	}
 	s.mu.Unlock()
-	body, err := s.ask(&envelope{kind: "slash_commands", payload: payload}, c.str("command"))
+	body, err := s.ask(&envelope{kind: "slash_commands", payload: encoded(payload)}, c.str("command"))
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ func (s *Server) ask(e *envelope, what string) (fields, error) {
 }
 
 func (s *Server) interact(payload fields) (fields, error) {
-	body, err := s.ask(&envelope{kind: "interactive", payload: payload}, "this")
+	body, err := s.ask(&envelope{kind: "interactive", payload: encoded(payload)}, "this")
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -43,7 +42,7 @@ type frameTo struct {
 // envelope is a payload on its way to the app.
 type envelope struct {
 	kind    string
-	payload fields
+	payload json.RawMessage
 	made    time.Time
 }
 
@@ -178,15 +177,15 @@ func (s *Server) drop(c *conn) {
 }
 
 // push queues a frame for a connection; one that does not read is dropped. s.mu must be held.
-func (s *Server) push(c *conn, frame fields) { s.pushCut(c, frame, "") }
+func (s *Server) push(c *conn, frame fields) { s.pushCut(c, encoded(frame), "") }
 
 // pushCut has the connection break at the frame, if cut says where. s.mu must be held.
-func (s *Server) pushCut(c *conn, frame fields, cut string) {
+func (s *Server) pushCut(c *conn, frame []byte, cut string) {
 	if c.ghost {
 		return
 	}
 	select {
-	case c.out <- frameTo{encoded(frame), cut}:
+	case c.out <- frameTo{frame, cut}:
 	default:
 		_ = c.ws.CloseNow()
 	}
@@ -327,28 +326,34 @@ func (s *Server) begin(e *envelope, attempt int) *passing {
 	p := &passing{id: newUUID(), conn: free[s.next%len(free)], ack: make(chan json.RawMessage, 1), sent: time.Now()}
 	p.conn.acks[p.id] = p.ack
 	cut := ""
-	frame := fields{"envelope_id": p.id, "type": e.kind, "payload": e.payload, "accepts_response_payload": e.kind != "events_api"}
 	if e.kind == "events_api" {
-		frame["retry_attempt"], frame["retry_reason"] = attempt, ""
-		if attempt > 0 {
-			frame["retry_reason"] = "timeout"
-		}
 		for _, where := range []string{"event", "sent"} {
 			if s.takeCut(where) {
 				cut = where
 			}
 		}
 	}
-	s.pushCut(p.conn, frame, cut)
+	s.pushCut(p.conn, e.frame(p.id, attempt), cut)
 	if e.kind == "events_api" {
 		for range s.trouble.copies - 1 {
 			s.next++
-			copied := maps.Clone(frame)
-			copied["envelope_id"] = newUUID()
-			s.push(free[s.next%len(free)], copied)
+			s.pushCut(free[s.next%len(free)], e.frame(newUUID(), attempt), "")
 		}
 	}
 	return p
+}
+
+// frame is an attempt to pass an envelope, under an id. It is put together by hand: all of a burst are made at once, before the first ack
+// is heard.
+func (e *envelope) frame(id string, attempt int) []byte {
+	if e.kind != "events_api" {
+		return fmt.Appendf(nil, `{"envelope_id":%q,"type":%q,"payload":%s,"accepts_response_payload":true}`, id, e.kind, e.payload)
+	}
+	why := ""
+	if attempt > 0 {
+		why = "timeout"
+	}
+	return fmt.Appendf(nil, `{"envelope_id":%q,"type":%q,"payload":%s,"accepts_response_payload":false,"retry_attempt":%d,"retry_reason":%q}`, id, e.kind, e.payload, attempt, why)
 }
 
 // acked waits for the ack of an envelope, as long as Slack does.
@@ -449,11 +454,11 @@ func (s *Server) sendEvent(ch *channel, event fields) {
 	if !ch.members[botUser] {
 		return
 	}
-	e := &envelope{kind: "events_api", made: time.Now(), payload: fields{
+	e := &envelope{kind: "events_api", made: time.Now(), payload: encoded(fields{
 		"token": "local", "team_id": teamID, "context_team_id": teamID, "context_enterprise_id": nil, "api_app_id": appID, "type": "event_callback",
 		"event_id": s.id("Ev"), "event_time": time.Now().Unix(), "event": event, "is_ext_shared_channel": ch.name == "general",
 		"authorizations": []fields{{"enterprise_id": nil, "team_id": teamID, "user_id": botUser, "is_bot": true, "is_enterprise_install": false}},
-	}}
+	})}
 	s.passed.events++
 	if s.trouble.holding {
 		s.trouble.held = append(s.trouble.held, e)
