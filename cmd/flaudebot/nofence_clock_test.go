@@ -2,5 +2,9 @@
 
 package main
 
-// unfenced: who overslept a lease goes on until somebody says so.
-func unfenced() []piece { return []piece{pauses("/machines/:12")} }
+// unfenced: who overslept a lease goes on until somebody says so. Machines have a fence of their own; Slack has none. Of its requests one in
+// thirty or so hurts.
+func unfenced() []piece {
+	all := pauses("/api/:100")
+	return []piece{all, all, all}
+}

@@ -11,11 +11,14 @@ import (
 )
 
 // TestWithoutFences shows that the ledger notices: with a fence taken out, which the tag does, some strikes do not come out clean. It runs
-// this program again for them, in pieces that hurt that fence.
+// this program again for them, in pieces that hurt that fence, until one has.
 func TestWithoutFences(t *testing.T) {
 	t.Parallel()
 	dirty := 0
 	for _, s := range unfenced() {
+		if dirty > 0 {
+			break
+		}
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+s.test+"$", "-test.v", "-test.parallel", "8", "-test.timeout", "30m")
 		cmd.Env = append(os.Environ(), s.env+"="+s.strikes, s.env+"_SEED=1")
 		out, _ := cmd.CombinedOutput() // it fails: that is the point
