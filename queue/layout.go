@@ -17,7 +17,8 @@ package queue
 //	s:KEY         hash    in (the index that holds the key), run (id), fence, own, stage, att, at, cancel,
 //	                      tries, takes, last (fence of the claim finished last)
 //	q:KEY         list    elements order␟id␟user␟group␟revision␟payload (␟ = byte 31); the head stays until finished. id is a byte
-//	                      32 + n, and what follows the n bytes up to KEY's last colon, if it begins with them
+//	                      32 + n, and what follows the n bytes up to KEY's last colon, if it begins with them; order is = if it is
+//	                      the rest of the id
 //	d:ID          string  1; expires after 3 days: what was seen
 //	own:OWNER     set     keys leased by that replica
 //	wake          list    doorbell tokens, at most 4

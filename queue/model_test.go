@@ -154,9 +154,10 @@ func (m *model) step(op func()) func(*rapid.T) {
 
 func (m *model) enqueue() {
 	key, k := m.drawKey()
+	id := m.drawID(m.draw("kind", "t:", "u"))
 	job := queue.Job{
-		Key: key, ID: m.drawID(m.draw("kind", "t:", "u")), User: m.draw("user", "u1", "u2", "u3"), Group: m.draw("group", "g1", "g2"),
-		Payload: []byte(m.draw("payload", "", "x", "\x1f\x00 \xff{}")), Order: m.draw("order", "", "1", "2", "3"),
+		Key: key, ID: id, User: m.draw("user", "u1", "u2", "u3"), Group: m.draw("group", "g1", "g2"),
+		Payload: []byte(m.draw("payload", "", "x", "\x1f\x00 \xff{}")), Order: m.draw("order", "", "1", "2", "3", strings.TrimPrefix(id, "t:")),
 	}
 	idle := rapid.Bool().Draw(m.T, "only if idle")
 	owner, slot := m.drawOwner(), rapid.Bool().Draw(m.T, "with a slot")
@@ -694,7 +695,7 @@ func (m *model) check(d dump) {
 		for i, element := range d.list["q:"+key] {
 			f := strings.SplitN(element, "\x1f", 6)
 			j := k.jobs[i]
-			if want := []string{j.order, short(key, j.id), j.user, j.group, j.rev, j.payload}; !slices.Equal(f, want) {
+			if want := []string{shortOrder(key, j), short(key, j.id), j.user, j.group, j.rev, j.payload}; !slices.Equal(f, want) {
 				m.Fatalf("element %d of %s = %q, want %q", i, key, f, want)
 			}
 			for _, before := range k.jobs[:i] {
@@ -739,6 +740,14 @@ func short(key, id string) string {
 		same = ""
 	}
 	return string(rune(32+len(same))) + id[len(same):]
+}
+
+// shortOrder is an order as it stands there.
+func shortOrder(key string, j *modelJob) string {
+	if j.order == short(key, j.id)[1:] {
+		return "="
+	}
+	return j.order
 }
 
 func (m *model) checkKey(key string, k *modelKey, s map[string]string, in []string, d dump) {

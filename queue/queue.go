@@ -265,6 +265,9 @@ func (j Job) check() error {
 			return fmt.Errorf("enqueue %q: a name holds byte 31", j.ID)
 		}
 	}
+	if j.Order == sameOrder {
+		return fmt.Errorf("enqueue %q: %q is no order", j.ID, j.Order)
+	}
 	if j.Key == "" || j.ID == "" {
 		return errors.New("enqueue: a job needs a key and an id")
 	}
@@ -378,10 +381,17 @@ func (q *Queue) Stats(ctx context.Context) (Stats, error) {
 	return Stats{Ready: ready.Val(), Leased: lease.Val(), Orphan: orphan.Val(), Delayed: delay.Val()}, nil
 }
 
+// sameOrder stands in an element for an order that is the rest of its id.
+const sameOrder = "="
+
 // parseElement reads an element of a key's list: see layout.go.
 func parseElement(key, element string) Job {
 	f := strings.SplitN(element, "\x1f", 6)
-	return Job{Key: key, ID: key[:f[1][0]-32] + f[1][1:], User: f[2], Group: f[3], Order: f[0], Payload: []byte(f[5])}
+	order := f[0]
+	if order == sameOrder {
+		order = f[1][1:]
+	}
+	return Job{Key: key, ID: key[:f[1][0]-32] + f[1][1:], User: f[2], Group: f[3], Order: order, Payload: []byte(f[5])}
 }
 
 func atoi(s string) int64 {

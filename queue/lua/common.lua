@@ -21,10 +21,11 @@ local function state(key) return P .. 's:' .. key end
 local function list(key) return P .. 'q:' .. key end
 
 -- An element is order, id, user, group, revision, payload. An id that begins as its key does, up to the last colon
--- of that, is kept without: a byte says how much it is.
+-- of that, is kept without: a byte says how much it is. An order that is the rest of the id is kept as '='.
 local function split(key, element)
   local order, same, id, user, group, revision, payload =
     string.match(element, '^([^\31]*)\31(.)([^\31]*)\31([^\31]*)\31([^\31]*)\31([^\31]*)\31(.*)$')
+  if order == '=' then order = id end
   return {order, string.sub(key, 1, string.byte(same) - 32) .. id, user, group, revision, payload}
 end
 
@@ -36,11 +37,17 @@ end
 local function join(key, f)
   local same = string.match(key, '^.*:') or ''
   if #same > 90 or string.sub(f[2], 1, #same) ~= same then same = '' end
-  return table.concat({f[1], string.char(32 + #same) .. string.sub(f[2], #same + 1), f[3], f[4], f[5], f[6]}, US)
+  local rest, order = string.sub(f[2], #same + 1), f[1]
+  if order == rest then order = '=' end
+  return table.concat({order, string.char(32 + #same) .. rest, f[3], f[4], f[5], f[6]}, US)
 end
 
 -- By what a job is ordered among those of its key that wait; '' is by when it came.
-local function orderOf(element) return string.match(element, '^[^\31]*') end
+local function orderOf(element)
+  local order, rest = string.match(element, '^([^\31]*)\31.([^\31]*)')
+  if order == '=' then order = rest end
+  return order
+end
 
 -- The job at the head of a key.
 local function head(key) return split(key, call('LINDEX', list(key), 0)) end
