@@ -18,6 +18,7 @@ import (
 
 // Finish implements [sessions.Front]: the answer is a message of its own, or several, since an edit notifies nobody.
 func (b *Bot) Finish(ctx context.Context, s sessions.Session, t sessions.Turn, liveTS string, o sessions.Outcome, look bool) error {
+	ctx = withUrgency(ctx, urgent)
 	l := b.mute(t) // the answer does not wait for an edit
 	posted := map[string]string{}
 	if look {

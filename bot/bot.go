@@ -1,6 +1,7 @@
 package bot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,8 @@ type Config struct {
 	AttachmentLimit    int64    // bytes; 0: 2 MiB
 	// AskAfter is the age from which a message that was missed is asked about instead of run; 0: 15 minutes.
 	AskAfter time.Duration
+	// Pace is how often Slack's methods are called, in times of what Slack documents; 0: 1. Replicas that share a limit go slower by themselves.
+	Pace float64
 	// Silence is how long a socket may bring nothing, not even a ping, before it is replaced; 0: 30 s. Slack pings more often.
 	Silence time.Duration
 	HTTP    *http.Client
@@ -49,11 +52,8 @@ type Bot struct {
 	mention   *regexp.Regexp // of the bot
 	team      string
 	people    people
-	edits     *rate.Limiter // chat.update, over all threads of the workspace
-	looks     *rate.Limiter // conversations.replies, for replies that came before what they answer
-	earlier   *rate.Limiter // conversations.replies, for what was said before a turn and is not taken in
+	out       *outbox
 	dials     *rate.Limiter // apps.connections.open
-	readBack  *rate.Limiter // conversations.history and .replies, for what was missed
 	intake    underway      // events that came and are not acked yet
 	hearing   chan struct{} // a place for each message that is being marked
 	lookBack  chan struct{} // something may have been missed
@@ -73,16 +73,6 @@ type Bot struct {
 	mu    sync.Mutex
 	lives map[string]*live // guarded by mu; :: turn → its live message
 }
-
-// editsPerMinute is Slack's limit of chat.update (Tier 3: 50), with room for what must not wait.
-const editsPerMinute = 40
-
-// looksPerMinute, of either kind, leaves most of the limit of conversations.replies (Tier 3: 50) to reading threads for a prompt, and to looking
-// for what was posted before a takeover.
-const looksPerMinute = 15
-
-// readsPerMinute does so too.
-const readsPerMinute = 20
 
 // New introduces the bot to Slack. [ErrToken] if the bot token is refused; other trouble is waited out until ctx ends.
 func New(ctx context.Context, cfg Config) (*Bot, error) {
@@ -107,18 +97,17 @@ func New(ctx context.Context, cfg Config) (*Bot, error) {
 	checked := *cfg.HTTP
 	checked.Transport = sessions.OwnersOnly(checked.Transport) // Slack knows no fence
 	cfg.HTTP = &checked
-	opts := []slack.Option{slack.OptionHTTPClient(&polite{http: cfg.HTTP}), slack.OptionAppLevelToken(cfg.AppToken)}
+	out := newOutbox(cfg.HTTP, cmp.Or(cfg.APIURL, slack.APIURL), cmp.Or(cfg.Pace, 1))
+	opts := []slack.Option{slack.OptionHTTPClient(out), slack.OptionAppLevelToken(cfg.AppToken)}
 	if cfg.APIURL != "" {
 		opts = append(opts, slack.OptionAPIURL(cfg.APIURL))
 	}
 	b := &Bot{
 		cfg: cfg, log: cfg.Log, api: slack.New(cfg.BotToken, opts...), lives: map[string]*live{}, left: make(chan struct{}),
 		lastEdit: settleTime, editAgain: sendTimeout, kept: lately{while: 10 * time.Minute}, stored: lately{while: 5 * time.Second},
-		edits: rate.NewLimiter(rate.Every(time.Minute/editsPerMinute), 8),
+		out:   out,
 		dials: rate.NewLimiter(rate.Every(dialEvery), dialBurst), lookEvery: 15 * time.Second, tryAfter: 500 * time.Millisecond,
-		looks:    rate.NewLimiter(rate.Every(time.Minute/looksPerMinute), 10),
-		earlier:  rate.NewLimiter(rate.Every(time.Minute/looksPerMinute), 10),
-		readBack: rate.NewLimiter(rate.Every(time.Minute/readsPerMinute), 10), lookBack: make(chan struct{}, 1), hearing: make(chan struct{}, maxHeard),
+		lookBack: make(chan struct{}, 1), hearing: make(chan struct{}, maxHeard),
 	}
 	b.people.bot = b
 	b.marks.hold() // until the first look
@@ -172,9 +161,7 @@ func wholly(ctx context.Context, do func(context.Context) error) func() error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
-		defer cancel()
-		return do(ctx)
+		return do(context.WithValue(ctx, wholeKey{}, true))
 	}
 }
 

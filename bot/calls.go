@@ -5,13 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"math"
 	"net/http"
 	"net/url"
-	"path"
 	"slices"
-	"strconv"
-	"sync"
 	"time"
 
 	"github.com/slack-go/slack"
@@ -102,40 +98,4 @@ func (b *Bot) later(ctx context.Context, failed error, do func(context.Context) 
 			return do(ctx)
 		})
 	})
-}
-
-// polite calls Slack's methods, and leaves alone one that Slack asked to leave alone: whoever calls it meanwhile is told so without
-// asking. chat.postMessage has a limit of its own for each channel, and whoever was refused waits alone.
-type polite struct {
-	http *http.Client
-
-	mu    sync.Mutex
-	until map[string]time.Time // guarded by mu; :: method → when it may be called again
-}
-
-// Do implements what slack-go wants of a client.
-func (p *polite) Do(r *http.Request) (*http.Response, error) {
-	method := path.Base(r.URL.Path)
-	p.mu.Lock()
-	wait := time.Until(p.until[method])
-	p.mu.Unlock()
-	if wait > 0 {
-		return &http.Response{
-			Status: "429 Too Many Requests", StatusCode: http.StatusTooManyRequests, Body: http.NoBody, Request: r,
-			Header: http.Header{"Retry-After": {strconv.Itoa(int(math.Ceil(wait.Seconds())))}},
-		}, nil
-	}
-	res, err := p.http.Do(r)
-	if err != nil || res.StatusCode != http.StatusTooManyRequests || method == "chat.postMessage" {
-		return res, err
-	}
-	if seconds, err := strconv.Atoi(res.Header.Get("Retry-After")); err == nil {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if p.until == nil {
-			p.until = map[string]time.Time{}
-		}
-		p.until[method] = time.Now().Add(time.Duration(seconds) * time.Second)
-	}
-	return res, nil
 }

@@ -397,7 +397,8 @@ func (l *lately) within(what string, at time.Time) bool {
 // again: to the bot they were people talking. All of them stand in the thread by now. It is done before the next event of the
 // thread is taken, so that they stay in order; above a rate it is left out rather than holding up events.
 func (b *Bot) overtaken(ctx context.Context, in incoming) error {
-	if !b.looks.Allow() {
+	ctx, ok := b.out.spare(ctx, repliesMethod)
+	if !ok {
 		b.missedSomething()
 		return nil
 	}
@@ -532,6 +533,7 @@ func (b *Bot) react(ctx context.Context, t sessions.Turn, name string) {
 	if strings.Contains(t.TS, "-") || t.TS == "" { // a command has no message
 		return
 	}
+	ctx = withUrgency(ctx, leisurely)
 	err := b.insist(ctx, func() error {
 		return b.api.AddReactionContext(ctx, name, slack.NewRefToMessage(t.Thread.Channel, t.TS))
 	})
@@ -544,6 +546,7 @@ func (b *Bot) unreact(ctx context.Context, t sessions.Turn, name string) {
 	if strings.Contains(t.TS, "-") || t.TS == "" {
 		return
 	}
+	ctx = withUrgency(ctx, leisurely)
 	err := b.insist(ctx, func() error {
 		return b.api.RemoveReactionContext(ctx, name, slack.NewRefToMessage(t.Thread.Channel, t.TS))
 	})

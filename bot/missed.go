@@ -46,6 +46,9 @@ func (b *Bot) missedSomething() {
 	}
 }
 
+// repliesMethod reads a thread.
+const repliesMethod = "conversations.replies"
+
 // catchUps looks for what was missed at the start, and whenever something may have been. first is called after the first look.
 func (b *Bot) catchUps(ctx context.Context, laned lanes, first func()) {
 	pause := rate.NewLimiter(rate.Every(b.lookEvery), 2)
@@ -66,6 +69,7 @@ func (b *Bot) catchUps(ctx context.Context, laned lanes, first func()) {
 // catchUp reads what was said since the marks, channel by channel, the one that spoke last first, and takes it in. A channel that
 // cannot be read does not keep the others waiting; its error is returned, and its mark stays where it is.
 func (b *Bot) catchUp(ctx context.Context, laned lanes) error {
+	ctx = withUrgency(ctx, leisurely)
 	look := b.marks.look()          // before they are read
 	live, err := b.liveThreads(ctx) // first: what Redis has lost is rebuilt by it
 	if err != nil {
@@ -210,10 +214,14 @@ const earlierTime = 2 * time.Second
 
 // Earlier implements [sessions.Front]. A message that the bot answers already, or has shown to be at work, is known.
 func (b *Bot) Earlier(ctx context.Context, t sessions.Turn) (bool, error) {
-	if t.TS == t.Thread.TS || !b.earlier.Allow() {
+	if t.TS == t.Thread.TS {
 		return false, nil
 	}
-	limit, cancel := context.WithTimeout(ctx, earlierTime)
+	limit, ok := b.out.spare(ctx, repliesMethod)
+	if !ok {
+		return false, nil
+	}
+	limit, cancel := context.WithTimeout(limit, earlierTime)
 	defer cancel()
 	oldest := before(t.TS, overlap)
 	page, _, _, err := b.api.GetConversationRepliesContext(limit, &slack.GetConversationRepliesParameters{
@@ -239,9 +247,6 @@ func (b *Bot) Earlier(ctx context.Context, t sessions.Turn) (bool, error) {
 func (b *Bot) pages(ctx context.Context, read func(cursor string) ([]slack.Message, string, error), each func(slack.Message)) error {
 	cursor := ""
 	for range maxMissedPages {
-		if err := b.readBack.Wait(ctx); err != nil {
-			return err
-		}
 		var page []slack.Message
 		var next string
 		err := b.patiently(ctx, func() (err error) {

@@ -312,7 +312,7 @@ func (c *connection) take(ctx context.Context, e envelope) {
 	switch e.Type {
 	case "slash_commands":
 		// Slack sends neither of them again: they are acted on also when the bot is told to leave meanwhile.
-		b.aside(ctx, func(ctx context.Context) {
+		b.aside(withUrgency(ctx, urgent), func(ctx context.Context) { // somebody waits, for 3 s
 			var typed slashCommand
 			_ = json.Unmarshal(e.Payload, &typed) // what it says for sure is acted on
 			a := b.command(ctx, typed)
@@ -321,7 +321,7 @@ func (c *connection) take(ctx context.Context, e envelope) {
 			}
 		})
 	case "interactive":
-		b.aside(ctx, func(ctx context.Context) { b.interaction(ctx, e.Payload, func(body any) { c.ack(ctx, e.ID, body) }) })
+		b.aside(withUrgency(ctx, urgent), func(ctx context.Context) { b.interaction(ctx, e.Payload, func(body any) { c.ack(ctx, e.ID, body) }) })
 	case "events_api":
 		outer, err := readEvent(e)
 		if err != nil {

@@ -106,6 +106,7 @@ const (
 // show edits a live message whenever there is news, within the limits, until the turn is over or the claim is lost.
 func (b *Bot) show(ctx context.Context, l *live) {
 	defer b.forget(l)
+	ctx = withUrgency(ctx, leisurely)
 	shown := ""
 	for {
 		select {
@@ -114,17 +115,15 @@ func (b *Bot) show(ctx context.Context, l *live) {
 		case <-l.wake:
 		case <-time.After(editRest):
 		}
-		if b.edits.Wait(ctx) != nil {
-			return
-		}
-		l.mu.Lock()
-		p := l.prog
-		l.mu.Unlock()
-		text, blocks := liveMessage(l.turn, p, time.Now())
-		if text == shown {
+		if text, _ := l.message(); text == shown {
 			continue
 		}
-		err := b.edit(ctx, l, text, blocks)
+		call, err := b.out.ahead(ctx, "chat.update")
+		if err != nil {
+			return
+		}
+		text, blocks := l.message() // the newest state, however long that took
+		err = b.edit(call, l, text, blocks)
 		pause := editPause
 		var limited *slack.RateLimitedError
 		switch {
@@ -150,10 +149,15 @@ func (b *Bot) show(ctx context.Context, l *live) {
 // edit edits a live message. An edit that was sent is waited for also when the turn is over: left alone, it could take effect
 // after the one that settles the message.
 func (b *Bot) edit(ctx context.Context, l *live, text string, blocks []slack.Block) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
-	defer cancel()
-	_, _, _, err := b.api.UpdateMessageContext(ctx, l.thread.Channel, l.ts, slack.MsgOptionText(text, false), slack.MsgOptionBlocks(blocks...))
+	_, _, _, err := b.api.UpdateMessageContext(context.WithValue(ctx, wholeKey{}, true), l.thread.Channel, l.ts, slack.MsgOptionText(text, false), slack.MsgOptionBlocks(blocks...))
 	return err
+}
+
+// message is what the live message is to show now.
+func (l *live) message() (string, []slack.Block) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return liveMessage(l.turn, l.prog, time.Now())
 }
 
 // again has the message edited once more.
@@ -300,7 +304,7 @@ func (n *nativeStatus) set(ctx context.Context, b *Bot, thread sessions.Thread, 
 	}
 	n.latest[thread] = mine
 	n.mu.Unlock()
-	b.stubbornly(ctx, func(ctx context.Context) {
+	b.stubbornly(withUrgency(ctx, leisurely), func(ctx context.Context) {
 		_ = b.insist(ctx, func() error {
 			if n.isLatest(thread, mine) {
 				return n.try(ctx, b, thread, status)

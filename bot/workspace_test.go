@@ -35,6 +35,7 @@ const (
 type workspace struct {
 	t        *testing.T
 	base     string
+	http     *http.Client
 	bot      *Bot
 	sessions *fakeSessions
 	leave    func() // ends Run, and waits for it
@@ -74,7 +75,7 @@ func emptyWorkspace(t *testing.T, scfg slack.Config) *workspace {
 		_ = server.Close()
 		h.Close()
 	})
-	return &workspace{t: t, base: h.URL, sessions: &fakeSessions{once: map[string]bool{}, seen: map[sessions.TurnID]bool{}}}
+	return &workspace{t: t, base: h.URL, http: http.DefaultClient, sessions: &fakeSessions{once: map[string]bool{}, seen: map[sessions.TurnID]bool{}}}
 }
 
 // replica starts a bot, and returns when Slack has said hello to it. leave ends its Run, and waits for it.
@@ -92,7 +93,7 @@ func (w *workspace) replica(change func(*Config)) (b *Bot, leave func()) {
 // launch starts a bot; ready is closed when Slack has said hello to it.
 func (w *workspace) launch(change func(*Config)) (b *Bot, leave func(), ready chan struct{}) {
 	w.t.Helper()
-	cfg := Config{AppToken: "xapp-local", BotToken: "xoxb-local", APIURL: w.base + "/api/", Connections: 1}
+	cfg := Config{AppToken: "xapp-local", BotToken: "xoxb-local", APIURL: w.base + "/api/", Connections: 1, Pace: 1000}
 	if change != nil {
 		change(&cfg)
 	}
@@ -130,7 +131,7 @@ func (w *workspace) call(token, path, contentType string, body []byte) map[strin
 	}
 	req.Header.Set("Content-Type", contentType)
 	req.Header.Set("Authorization", "Bearer "+token)
-	res, err := http.DefaultClient.Do(req)
+	res, err := w.http.Do(req)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -117,7 +117,7 @@ func newChaos(t *testing.T, size chaosSize) *chaos {
 	t.Cleanup(c.net.Stop)
 	c.fleet = newFleet(t, append(slices.Clone(c.env),
 		"REDIS_URL=redis://"+c.net.Listen, "FLAUDEBOT_LEASE="+chaosLease.String(), "FLAUDEBOT_REPOS=", "FLAUDEBOT_LOG_LEVEL=info",
-		"FLAUDEBOT_ASK_AFTER=2h", "FLAUDEBOT_PATIENCE=10m", "FLAUDEBOT_MAX_PARALLEL=100",
+		"FLAUDEBOT_ASK_AFTER=2h", "FLAUDEBOT_SLACK_PACE_PERCENT="+strconv.Itoa(100*size.generosity), "FLAUDEBOT_PATIENCE=10m", "FLAUDEBOT_MAX_PARALLEL=100",
 	))
 	for range size.replicas {
 		c.up = append(c.up, c.fleet.start())

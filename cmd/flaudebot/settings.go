@@ -46,7 +46,8 @@ type settings struct {
 	TurnTimeout string `envconfig:"FLAUDEBOT_TURN_TIMEOUT" default:"2h" desc:"longest turn; 0: no limit"`
 	Patience    string `envconfig:"FLAUDEBOT_PATIENCE" default:"2m" desc:"how long a turn waits for Fly to have room or to answer before it fails"`
 
-	AskAfter string `envconfig:"FLAUDEBOT_ASK_AFTER" default:"15m" desc:"age from which a message that was missed is asked about instead of run"`
+	AskAfter  string `envconfig:"FLAUDEBOT_ASK_AFTER" default:"15m" desc:"age from which a message that was missed is asked about instead of run"`
+	SlackPace string `envconfig:"FLAUDEBOT_SLACK_PACE_PERCENT" default:"100" desc:"how often Slack's methods are called at most, in percent of what Slack documents; replicas that share a limit slow down by themselves"`
 
 	AllowedUsers    string `envconfig:"FLAUDEBOT_ALLOWED_USERS" desc:"Slack ids of people (U…) and user groups (S…) who may use the bot; empty: full members of the workspace"`
 	AllowedChannels string `envconfig:"FLAUDEBOT_ALLOWED_CHANNELS" desc:"Slack ids of channels where it answers; empty: wherever it is"`
@@ -77,6 +78,7 @@ type config struct {
 	patience        time.Duration
 	askAfter        time.Duration
 	maxParallel     int
+	slackPace       float64 // 1: what Slack documents
 	attachmentBytes int64
 	repos           []runner.Repo
 	allowedUsers    []string
@@ -207,6 +209,7 @@ func (v *validator) rest(c *config) {
 	c.turnTimeout = v.duration("FLAUDEBOT_TURN_TIMEOUT", c.TurnTimeout, 0, 0)
 	c.patience = v.duration("FLAUDEBOT_PATIENCE", c.Patience, time.Second, 24*time.Hour)
 	c.askAfter = v.duration("FLAUDEBOT_ASK_AFTER", c.AskAfter, time.Second, 0)
+	c.slackPace = float64(v.number("FLAUDEBOT_SLACK_PACE_PERCENT", c.SlackPace, 10, 10000)) / 100
 	c.maxParallel = v.number("FLAUDEBOT_MAX_PARALLEL", c.MaxParallel, 1, 10000)
 	if !oneOf(c.LogLevel, "debug", "info", "warn", "error") {
 		v.add("FLAUDEBOT_LOG_LEVEL=%s: want debug, info, warn or error", c.LogLevel)
