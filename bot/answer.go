@@ -123,6 +123,9 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isE
 	}
 	last := &out[len(out)-1]
 	last.footer = footerLine(o)
+	if canContinue(o.Failure) && t.Kind == sessions.KindTurn && !isEnding {
+		last.buttons = append(last.buttons, button("continue", "Continue", string(t.ID), ""))
+	}
 	if canRetry(o.Failure) && t.Kind == sessions.KindTurn && !isEnding {
 		last.buttons = append(last.buttons, button("retry", "Retry", string(t.ID), "primary"))
 	}

@@ -191,6 +191,92 @@ func TestThread(t *testing.T) {
 			}) == 1
 		})
 	})
+	t.Run("an edit of what is at work or was answered is not silent, and offers to run it again", func(t *testing.T) {
+		w := w.in(t)
+		ts := w.say(member, general, root, "count the tests")
+		w.until("a turn", func() bool { return w.sessions.turn(ts) != nil })
+		running := sessions.Turn{ID: turnID(team, general, ts), Kind: sessions.KindTurn}
+		w.sessions.set(func(f *fakeSessions) { f.begun, f.status.Running = true, &running })
+		defer w.sessions.set(func(f *fakeSessions) { f.begun, f.status.Running = false, nil })
+		w.api(member, "chat.update", url.Values{"channel": {general}, "ts": {ts}, "text": {"count the files"}})
+		w.until("what it means", func() bool { return has(w.whispered(member, general, root), sayEditedRunning) })
+		w.sessions.set(func(f *fakeSessions) { f.status.Running = nil })
+		w.api(member, "chat.update", url.Values{"channel": {general}, "ts": {ts}, "text": {"count the lines"}})
+		offer := ""
+		w.until("the offer", func() bool { offer = w.whisperWith(root, sayEditedDone); return offer != "" })
+		w.local(member, "click", map[string]any{"channel": general, "ts": offer, "action_id": "retry"})
+		w.until("another turn", func() bool {
+			return w.sessions.count(func(f *fakeSessions) int {
+				n := 0
+				for _, turn := range f.accepted {
+					if turn.TS == ts && turn.ID != running.ID && turn.Text == "count the lines" {
+						n++
+					}
+				}
+				return n
+			}) == 1
+		})
+	})
+	t.Run("❌ on a message, or on its live message, stops its turn; other marks and other people do not", func(t *testing.T) {
+		w := w.in(t)
+		ts := w.say(member, general, root, "take your time")
+		w.until("a turn", func() bool { return w.sessions.turn(ts) != nil })
+		s, turn := turnOf(root, ts)
+		live, err := w.bot.Begin(t.Context(), s, turn, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.sessions.set(func(f *fakeSessions) { f.cancels = nil })
+		mark := func(token, name, ts string) {
+			w.api(token, "reactions.add", url.Values{"channel": {general}, "timestamp": {ts}, "name": {name}})
+		}
+		mark(member, "eyes", ts)
+		mark(guest, "x", ts)
+		mark(admin, "x", ts)
+		mark(member, "x", live)
+		cancelled := func() []sessions.TurnID {
+			w.sessions.mu.Lock()
+			defer w.sessions.mu.Unlock()
+			return slices.Clone(w.sessions.cancels)
+		}
+		w.until("both", func() bool { return len(cancelled()) >= 2 })
+		w.settled(general)
+		if got := cancelled(); !slices.Equal(got, []sessions.TurnID{turn.ID, turn.ID}) {
+			t.Errorf("cancelled = %v, want %s by the admin and by the member", got, turn.ID)
+		}
+		w.until("the answer", func() bool { return has(w.whispered(admin, general, root), sayStopping) })
+	})
+	t.Run("Continue goes on after a turn that was stopped, once", func(t *testing.T) {
+		w := w.in(t)
+		ts := w.say(member, general, root, "a long one")
+		w.until("a turn", func() bool { return w.sessions.turn(ts) != nil })
+		s, turn := turnOf(root, ts)
+		out := outcome("as far as I came")
+		out.Failure = runner.FailStopped
+		if err := w.bot.Finish(t.Context(), s, turn, "", out, false); err != nil {
+			t.Fatal(err)
+		}
+		answer := w.find(root, "Stopped. The conversation stays")
+		for range 2 {
+			w.local(admin, "click", map[string]any{"channel": general, "ts": answer, "action_id": "continue"})
+		}
+		w.until("both answers", func() bool {
+			got := w.whispered(admin, general, root)
+			return has(got, "Going on.", "That was asked for already.")
+		})
+		var went []sessions.Turn
+		w.sessions.count(func(f *fakeSessions) int {
+			for _, turn := range f.accepted {
+				if turn.Text == goOn {
+					went = append(went, turn)
+				}
+			}
+			return 0
+		})
+		if len(went) != 1 || went[0].User != "U0ADMIN" || went[0].TS != ts || went[0].Mention {
+			t.Errorf("turns = %+v, want one of the admin's for %s that begins no session", went, ts)
+		}
+	})
 	t.Run("stop is a word, not a prompt", func(t *testing.T) {
 		w := w.in(t)
 		w.sessions.set(func(f *fakeSessions) {
@@ -287,6 +373,18 @@ func (w *workspace) stopped(ts string) int {
 		}
 		return n
 	})
+}
+
+// whisperWith is the ts of a message that only the member sees in a thread, "" if there is none with that text.
+func (w *workspace) whisperWith(root, text string) string {
+	w.t.Helper()
+	list, _ := w.local(member, "seen", map[string]any{"channel": general, "thread_ts": root})["ephemeral"].([]any)
+	for _, e := range list {
+		if m, ok := e.(map[string]any); ok && has(w.text(m), text) {
+			return fmt.Sprint(m["ts"])
+		}
+	}
+	return ""
 }
 
 // find is the ts of the message of a thread that holds a text.
@@ -560,7 +658,7 @@ func TestMissed(t *testing.T) {
 // is at work, is left alone, and so is what is not for the bot.
 func TestEarlier(t *testing.T) {
 	t.Parallel()
-	w := newWorkspace(t, nil)
+	w := newWorkspace(t, func(cfg *Config) { cfg.Pace = 1 })
 	root := w.say(member, general, "", mention+"begin")
 	w.until("a turn", func() bool { return w.sessions.turn(root) != nil })
 	s := session(root)

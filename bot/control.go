@@ -1,6 +1,7 @@
 package bot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -88,6 +89,42 @@ func (b *Bot) stopSince(ctx context.Context, in incoming) (a answer, over bool, 
 		return plainly(sayNothingRuns), false, err
 	}
 	return plainly(sayStopping), false, nil
+}
+
+// stopMark is the reaction that stands for Stop.
+const stopMark = "x"
+
+// reacted stops a turn, or takes it back, when somebody marks its message or its live message with ❌.
+func (b *Bot) reacted(ctx context.Context, team string, e innerEvent) error {
+	if e.Reaction != stopMark || e.User == "" || e.User == b.self || e.Item.TS == "" {
+		return nil
+	}
+	if why := b.people.mayUse(ctx, e.User, e.Item.Channel); why != nil {
+		return why.again()
+	}
+	thread := sessions.Thread{Team: team, Channel: e.Item.Channel, TS: e.Item.TS}
+	m, err := b.messageAt(ctx, sessions.Turn{Thread: thread, TS: e.Item.TS})
+	if errors.Is(err, errGone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	thread.TS = cmp.Or(m.ThreadTimestamp, m.Timestamp)
+	turn := turnID(team, thread.Channel, m.Timestamp)
+	if tr, ours := b.traceOf(*m); ours {
+		turn = sessions.TurnID(tr.turn)
+	}
+	waiting, running, err := b.sessions.Cancel(ctx, thread, turn)
+	switch {
+	case err != nil:
+		return err
+	case waiting:
+		b.aside(ctx, func(ctx context.Context) { b.whisper(ctx, thread, e.User, sayTakenBack) })
+	case running:
+		b.aside(ctx, func(ctx context.Context) { b.whisper(ctx, thread, e.User, sayStopping) })
+	}
+	return nil
 }
 
 // answer is what a person is told.

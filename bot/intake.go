@@ -101,6 +101,8 @@ func (b *Bot) take(ctx context.Context, o outerEvent) (err error) {
 		default:
 			return b.message(ctx, team, e)
 		}
+	case "reaction_added":
+		return b.reacted(ctx, team, e)
 	case "agent_session_stopped":
 		thread := sessions.Thread{Team: team, Channel: e.Channel, TS: e.ThreadTS}
 		if why := b.people.mayUse(ctx, e.User, e.Channel); why != nil {
@@ -680,21 +682,39 @@ func (b *Bot) edited(ctx context.Context, team string, e innerEvent) error {
 	}
 	t, revision := b.turn(in, in.mention || (in.dm && in.root)), m.Edited.TS
 	done, err := b.sessions.Edit(ctx, t, revision)
-	if err != nil || done || !b.overtook(team, e) {
+	if err != nil || done {
 		return err
 	}
 	known, err := b.sessions.Known(ctx, t.ID)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case known:
+		return b.editedLate(ctx, in, revision)
+	case !b.overtook(team, e):
+		return nil
 	}
-	if !known {
-		m.Edited, m.again = nil, e.again
-		if err := b.message(ctx, team, *m); err != nil {
-			return err
-		}
+	m.Edited, m.again = nil, e.again
+	if err := b.message(ctx, team, *m); err != nil {
+		return err
 	}
 	_, err = b.sessions.Edit(ctx, t, revision) // another replica may have taken in the message meanwhile
 	return err
+}
+
+// editedLate tells who edited a message that is at work, or was answered, what that means, and offers to run it again.
+func (b *Bot) editedLate(ctx context.Context, in incoming, revision string) error {
+	st, err := b.statusFor(ctx, &in)
+	if err != nil || st.Session == nil || st.Session.Ended() || ending(st) || slices.ContainsFunc(st.Queued, func(t sessions.Turn) bool { return t.ID == in.id() }) {
+		return err // over, or a newer edit counts
+	}
+	a := answer{text: sayEditedRunning}
+	if st.Running == nil || st.Running.ID != in.id() {
+		a = answer{text: sayEditedDone, blocks: []slack.Block{section(sayEditedDone), slack.NewActionBlock("", button("retry", "Run it again", offerOf(in.thread, in.id()), "primary"))}}
+	}
+	return b.once(ctx, in, "edited:"+string(in.id())+":"+revision, func(ctx context.Context, _ bool) error {
+		return b.postEphemeral(ctx, in.thread.Channel, in.thread.TS, in.event.User, a)
+	})
 }
 
 // overtook tells whether a change may have come before the message that it changes: the message is young, and was for the bot.

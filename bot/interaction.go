@@ -94,16 +94,27 @@ func (b *Bot) press(ctx context.Context, p interactionPayload) answer {
 		return a
 	case "retry":
 		return b.pressRetry(ctx, p, thread, turn)
+	case "continue":
+		return b.pressContinue(ctx, p, thread, turn)
 	}
 	return answer{}
 }
 
-// target is what a button is about: stop and retry carry a turn, end a thread.
+// offerOf is the value of a button about a turn in a message that one person sees: Slack does not say in which thread that is.
+func offerOf(thread sessions.Thread, turn sessions.TurnID) string {
+	return thread.Key() + "|" + string(turn)
+}
+
+// target is what a button is about: stop, retry and continue carry a turn, end a thread.
 func target(p interactionPayload, action, value string) (sessions.Thread, sessions.TurnID) {
 	value = strings.TrimSuffix(value, "|sure")
 	if action == "end" || p.View.ID != "" {
 		thread, _ := sessions.ParseThread(value)
 		return thread, ""
+	}
+	if key, turn, ok := strings.Cut(value, "|"); ok {
+		thread, _ := sessions.ParseThread(key)
+		return thread, sessions.TurnID(turn)
 	}
 	thread := sessions.Thread{Team: p.Team.ID, Channel: p.Channel.ID, TS: p.Container.ThreadTS}
 	if thread.TS == "" && p.Message != nil {
@@ -133,6 +144,9 @@ func (b *Bot) pressRetry(ctx context.Context, p interactionPayload, thread sessi
 		return plainly(sayOldButton)
 	}
 	ts, _, _ := strings.Cut(parts[2], "-retry-")
+	if message, _, again := strings.Cut(ts, "-continue-"); again {
+		return b.pressContinue(ctx, p, thread, turnID(thread.Team, thread.Channel, message))
+	}
 	if strings.HasPrefix(ts, "cmd") {
 		return plainly(sayRetryGone)
 	}
@@ -148,6 +162,25 @@ func (b *Bot) pressRetry(ctx context.Context, p interactionPayload, thread sessi
 	e.User = p.User.ID
 	t := b.turn(b.read(thread.Team, e), true)
 	t.ID = turnID(thread.Team, thread.Channel, ts+"-retry-"+p.Container.MessageTS)
+	return b.acceptPressed(ctx, t, "Running it again.")
+}
+
+// pressContinue has Claude go on after a turn that was stopped, as a turn of its own: one for each message that offers it. It belongs to
+// the message of the turn that was stopped.
+func (b *Bot) pressContinue(ctx context.Context, p interactionPayload, thread sessions.Thread, turn sessions.TurnID) answer {
+	parts := strings.SplitN(string(turn), ":", 3)
+	if len(parts) != 3 || p.Container.MessageTS == "" {
+		return plainly(sayOldButton)
+	}
+	ts, _, _ := strings.Cut(parts[2], "-")
+	return b.acceptPressed(ctx, sessions.Turn{
+		ID: turnID(thread.Team, thread.Channel, ts+"-continue-"+p.Container.MessageTS), Kind: sessions.KindTurn, Thread: thread,
+		User: p.User.ID, TS: ts, Text: goOn, At: time.Now().UTC(),
+	}, "Going on.")
+}
+
+// acceptPressed takes in a turn that a button asked for, and returns what its presser is told.
+func (b *Bot) acceptPressed(ctx context.Context, t sessions.Turn, done string) answer {
 	res, err := b.sessions.Accept(ctx, t)
 	switch {
 	case err != nil:
@@ -155,16 +188,16 @@ func (b *Bot) pressRetry(ctx context.Context, p interactionPayload, thread sessi
 	case res.Status == sessions.AcceptFull:
 		return plainly(sayFull)
 	case res.Status == sessions.AcceptDuplicate:
-		return plainly("It is being run again already.")
+		return plainly("That was asked for already.")
 	}
 	b.aside(ctx, func(ctx context.Context) { // the mark of the first try goes
 		b.react(ctx, t, "eyes")
-		b.unreact(ctx, t, "x")
+		b.unreact(ctx, t, stopMark)
 	})
 	if res.Ahead > 0 {
 		return plainly(sayPlace(res.Ahead))
 	}
-	return plainly("Running it again.")
+	return plainly(done)
 }
 
 // answerPress tells the presser what happened; a picker that was used is replaced.

@@ -50,7 +50,7 @@ func (b *Bot) messageAt(ctx context.Context, t sessions.Turn) (*slack.Message, e
 	var page []slack.Message
 	err := b.patiently(ctx, func() (err error) {
 		page, _, _, err = b.api.GetConversationRepliesContext(ctx, &slack.GetConversationRepliesParameters{
-			ChannelID: t.Thread.Channel, Timestamp: t.Thread.TS, Oldest: t.TS, Latest: t.TS, Inclusive: true, Limit: 10,
+			ChannelID: t.Thread.Channel, Timestamp: t.Thread.TS, Oldest: t.TS, Latest: t.TS, Inclusive: true, Limit: 10, IncludeAllMetadata: true,
 		})
 		return err
 	})

@@ -23,6 +23,9 @@ const (
 	sayNothingRuns    = "Nothing is running here."
 	sayStoppedForGood = "Stopped: the session is being ended."
 	sayStopping       = "Stopping. The conversation stays: reply to go on."
+	sayTakenBack      = "Taken back: this message will not be run."
+	sayEditedRunning  = "I am at work on this message as it was. To have it as it reads now, press Stop, and then Retry."
+	sayEditedDone     = "I have dealt with this message as it was. Shall I run it again as it reads now?"
 	sayTrouble        = "I could not reach my memory just now, so nothing was done. Please try again in a moment."
 	sayKept           = "I cannot reach my memory just now. Your message is not lost: I take it up as soon as I can, so there is no need to send it again."
 	sayOldButton      = "That button belongs to something that is over."
@@ -143,9 +146,9 @@ func failureSentence(o sessions.Outcome) string {
 	}
 	switch o.Failure {
 	case runner.FailStopped:
-		return "Stopped. The conversation stays: reply to go on."
+		return "Stopped. The conversation stays: press Continue, or reply to go on."
 	case runner.FailTimeout:
-		return "This took longer than a turn may take, so I stopped it. Reply “go on” to continue, or ask for a smaller step." + detail
+		return "This took longer than a turn may take, so I stopped it. Press Continue, or ask for a smaller step." + detail
 	case runner.FailCredentials:
 		return "Claude refuses my credential. Whoever runs me must renew CLAUDE_CODE_OAUTH_TOKEN or ANTHROPIC_API_KEY; then press Retry." + detail
 	case runner.FailLimit:
@@ -202,6 +205,12 @@ func failureSentence(o sessions.Outcome) string {
 	}
 	return fmt.Sprintf("Claude ended with an error (exit %d). The conversation stays: press Retry, or reply to go on.", o.ExitCode) + detail
 }
+
+// goOn is what Claude is told when somebody presses Continue.
+const goOn = "Go on from where you were stopped."
+
+// canContinue tells ends of a turn after which there is something to go on with.
+func canContinue(f sessions.Failure) bool { return f == runner.FailStopped || f == runner.FailTimeout }
 
 // canRetry tells failures after which running the same prompt again makes sense.
 func canRetry(f sessions.Failure) bool {

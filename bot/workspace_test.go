@@ -230,6 +230,7 @@ type fakeSessions struct {
 	offered  int  // calls of Accept
 	hangs    bool // everything waits until its context ends, and fails
 	busy     bool // what was accepted waits
+	begun    bool // nothing waits any more: no edit is taken
 	marks    map[string]sessions.Mark
 	status   sessions.Status
 	live     []sessions.Session
@@ -305,7 +306,7 @@ func (f *fakeSessions) Edit(ctx context.Context, t sessions.Turn, revision strin
 		return false, err
 	}
 	i := slices.IndexFunc(f.accepted, func(a sessions.Turn) bool { return a.ID == t.ID })
-	if i < 0 {
+	if i < 0 || f.begun {
 		return false, nil
 	}
 	f.accepted[i].Text = t.Text

@@ -156,6 +156,7 @@ func eventScopes() map[string]map[string]string {
 		"app_mention":           {"app_mention": "app_mentions:read"},
 		"agent_session_stopped": {"agent_session_stopped": "assistant:write"},
 		"app_home_opened":       {"app_home_opened": ""},
+		"reaction_added":        {"reaction_added": "reactions:read"},
 		"message": {
 			"message.channels": "channels:history", "message.groups": "groups:history", "message.im": "im:history", "message.mpim": "mpim:history",
 		},
