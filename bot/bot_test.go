@@ -277,6 +277,21 @@ func TestThread(t *testing.T) {
 			t.Errorf("turns = %+v, want one of the admin's for %s that begins no session", went, ts)
 		}
 	})
+	t.Run("a muted thread is left to people, but for mentions and words to the bot", func(t *testing.T) {
+		w := w.in(t)
+		w.say(member, general, root, "!mute")
+		w.until("that it is", func() bool { return has(w.thread(general, root), sayMuted) })
+		quiet := w.say(member, general, root, "what do you think, team?")
+		asked := w.say(member, general, root, mention+"and you?")
+		w.until("the mention", func() bool { return w.sessions.turn(asked) != nil })
+		w.say(admin, general, root, "!unmute")
+		w.until("that it is no more", func() bool { return has(w.thread(general, root), sayUnmuted) })
+		loud := w.say(member, general, root, "go on then")
+		w.until("the reply after that", func() bool { return w.sessions.turn(loud) != nil })
+		if w.sessions.turn(quiet) != nil {
+			t.Error("what was said while it was muted became a turn")
+		}
+	})
 	t.Run("stop is a word, not a prompt", func(t *testing.T) {
 		w := w.in(t)
 		w.sessions.set(func(f *fakeSessions) {

@@ -20,7 +20,7 @@ func controlWord(in incoming) string {
 	bang := strings.HasPrefix(words, "!")
 	word := strings.TrimRight(strings.TrimPrefix(words, "!"), ".!")
 	switch word {
-	case "end", "stop", "status", "help", "list":
+	case "end", "stop", "status", "help", "list", "mute", "unmute":
 		if bang || in.mention || (in.dm && in.root) {
 			return word
 		}
@@ -47,7 +47,7 @@ func (b *Bot) control(ctx context.Context, in incoming, word string) error {
 		return err
 	}
 	b.stubbornly(ctx, func(ctx context.Context) {
-		if word == "end" || word == "stop" {
+		if word == "end" || word == "stop" || r.tell != "" {
 			b.say(ctx, in.thread, in.id(), r.text, r.blocks...)
 			return
 		}
@@ -149,6 +149,8 @@ func (b *Bot) act(ctx context.Context, word string, thread sessions.Thread, user
 		a, err = b.status(ctx, thread)
 	case "list":
 		a, err = b.list(ctx, thread.Team, thread.Channel, "")
+	case "mute", "unmute":
+		a, err = b.muted(ctx, thread, word == "mute")
 	default:
 		return plainly(sayHelp)
 	}
@@ -170,6 +172,22 @@ func (b *Bot) stop(ctx context.Context, thread sessions.Thread) (answer, error) 
 		return plainly(sayNothingRuns), err
 	}
 	return plainly(sayStopping), nil
+}
+
+// muted has replies left to people, or taken again: all of the thread are told.
+func (b *Bot) muted(ctx context.Context, thread sessions.Thread, muted bool) (answer, error) {
+	st, err := b.sessions.Status(ctx, thread)
+	if err != nil {
+		return answer{}, err
+	}
+	if (st.Session == nil || st.Session.Ended()) && !hasTurn(st) {
+		return plainly(sayNoSession), nil
+	}
+	said := sayUnmuted
+	if muted {
+		said = sayMuted
+	}
+	return answer{text: said, tell: said}, b.sessions.Mute(ctx, thread, muted)
 }
 
 // end ends a thread's session, unless that began after it was said, a ts. Work that is nowhere else is named first.
@@ -226,6 +244,11 @@ func (b *Bot) status(ctx context.Context, thread sessions.Thread) (answer, error
 		lines = append(lines, fmt.Sprintf("Session of <@%s>: %s, $%.2f, machine `%s` in %s.", s.Owner, plural(s.Turns, "turn"), s.CostUSD, orDash(s.MachineID), orDash(s.Region)))
 	case st.Running == nil && len(st.Queued) == 0:
 		return plainly(sayNoSession), nil
+	}
+	if muted, err := b.sessions.Muted(ctx, thread); err != nil {
+		return answer{}, err
+	} else if muted {
+		lines = append(lines, "Muted: only mentions count. `!unmute` ends that.")
 	}
 	if st.Running != nil {
 		lines = append(lines, "Running: "+about(*st.Running))

@@ -222,7 +222,7 @@ func (b *Bot) replyCounts(ctx context.Context, in *incoming) (bool, error) {
 	}
 	busy := st.Running != nil || len(st.Queued) > 0
 	if busy && !ending(st) {
-		return true, nil
+		return b.listens(ctx, *in)
 	}
 	switch {
 	case st.Session == nil && !busy:
@@ -230,7 +230,16 @@ func (b *Bot) replyCounts(ctx context.Context, in *incoming) (bool, error) {
 	case st.Session == nil || st.Session.Ended() || ending(st):
 		return false, b.tellOnce(ctx, *in, "ended:"+in.thread.Key()+":"+in.event.User, sayEnded)
 	}
-	return true, nil
+	return b.listens(ctx, *in)
+}
+
+// listens reports whether a reply without a mention counts in its thread. Words to the bot always do.
+func (b *Bot) listens(ctx context.Context, in incoming) (bool, error) {
+	if controlWord(in) != "" {
+		return true, nil
+	}
+	muted, err := b.sessions.Muted(ctx, in.thread)
+	return !muted, err
 }
 
 // statusFor asks for the status of a message's thread, once.

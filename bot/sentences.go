@@ -23,6 +23,8 @@ const (
 	sayNothingRuns    = "Nothing is running here."
 	sayStoppedForGood = "Stopped: the session is being ended."
 	sayStopping       = "Stopping. The conversation stays: reply to go on."
+	sayMuted          = "Muted: replies here are left to you, unless they mention me. `!unmute` ends that."
+	sayUnmuted        = "I am listening again: every reply here is for me, unless it begins with `!aside`."
 	sayTakenBack      = "Taken back: this message will not be run."
 	sayEditedRunning  = "I am at work on this message as it was. To have it as it reads now, press Stop, and then Retry."
 	sayEditedDone     = "I have dealt with this message as it was. Shall I run it again as it reads now?"
@@ -35,8 +37,9 @@ const (
 	sayLate           = "I was away when you wrote this, and that is a while ago. Shall I still do it?"
 	sayHelp           = "Mention me in a channel to start a session: `@flaude fix the flaky test`. Each thread is one conversation with its own machine and files. " +
 		"In a direct message no mention is needed, and each message outside of a thread starts a session of its own.\n" +
-		"• Reply in the thread to go on; attach files; edit or delete a message that still waits. Begin with `!aside` to talk among yourselves.\n" +
-		"• `@flaude stop`, `@flaude status` and `@flaude end` work in the thread; so do `!stop`, `!status` and `!end`.\n" +
+		"• Reply in the thread to go on; attach files; edit or delete a message that still waits. Begin with `!aside` to talk among yourselves, or `!mute` the thread until `!unmute`.\n" +
+		"• Stop what runs with its button, with `!stop`, or with ❌ on the message.\n" +
+		"• `@flaude status` and `@flaude end` work in the thread; so do `!status` and `!end`.\n" +
 		"• `/flaude list` shows the live sessions here, `/flaude end` ends one, `/flaude run PROMPT` runs one prompt on a fresh machine.\n" +
 		"• `/flaude stop` and `/flaude status` take a link to a thread."
 )

@@ -27,6 +27,10 @@ type Sessions interface {
 	Status(ctx context.Context, thread sessions.Thread) (sessions.Status, error)
 	// List returns the live sessions of a channel, or of all channels if channel is empty, newest first.
 	List(ctx context.Context, team, channel string) ([]sessions.Session, error)
+	// Mute has replies of a thread without a mention left alone, or taken again.
+	Mute(ctx context.Context, thread sessions.Thread, muted bool) error
+	// Muted reports whether a thread is muted.
+	Muted(ctx context.Context, thread sessions.Thread) (bool, error)
 	// Noted reports whether Once was called for key.
 	Noted(ctx context.Context, key string) (bool, error)
 	// Known reports whether a turn was ever accepted, within three days.

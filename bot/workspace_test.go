@@ -230,6 +230,7 @@ type fakeSessions struct {
 	offered  int  // calls of Accept
 	hangs    bool // everything waits until its context ends, and fails
 	busy     bool // what was accepted waits
+	muted    map[sessions.Thread]bool
 	begun    bool // nothing waits any more: no edit is taken
 	marks    map[string]sessions.Mark
 	status   sessions.Status
@@ -329,6 +330,19 @@ func (f *fakeSessions) Cancel(ctx context.Context, _ sessions.Thread, id session
 	}
 	f.cancels = append(f.cancels, id)
 	return false, f.seen[id], nil
+}
+
+func (f *fakeSessions) Mute(ctx context.Context, thread sessions.Thread, muted bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.muted = map[sessions.Thread]bool{thread: muted}
+	return f.reach(ctx)
+}
+
+func (f *fakeSessions) Muted(ctx context.Context, thread sessions.Thread) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.muted[thread], f.reach(ctx)
 }
 
 func (f *fakeSessions) Forestall(ctx context.Context, _ sessions.Thread, id sessions.TurnID) error {

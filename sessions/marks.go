@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -70,6 +71,33 @@ func (sv *Service) Noted(ctx context.Context, key string) (bool, error) {
 	n, err := sv.store.rdb.Exists(ctx, sv.store.prefix+"once:"+key).Result()
 	if err != nil {
 		return false, fmt.Errorf("look whether %s was noted: %w", key, err)
+	}
+	return n > 0, nil
+}
+
+// mutedFor is how long a thread stays muted at most.
+const mutedFor = 90 * 24 * time.Hour
+
+// Mute has replies of a thread without a mention left alone, or taken again.
+func (sv *Service) Mute(ctx context.Context, thread Thread, muted bool) error {
+	key := sv.store.prefix + "muted:" + thread.Key()
+	var err error
+	if muted {
+		err = sv.store.rdb.Set(ctx, key, 1, mutedFor).Err()
+	} else {
+		err = sv.store.rdb.Del(ctx, key).Err()
+	}
+	if err != nil {
+		return fmt.Errorf("mute %s: %w", thread.Key(), err)
+	}
+	return nil
+}
+
+// Muted reports whether a thread is muted.
+func (sv *Service) Muted(ctx context.Context, thread Thread) (bool, error) {
+	n, err := sv.store.rdb.Exists(ctx, sv.store.prefix+"muted:"+thread.Key()).Result()
+	if err != nil {
+		return false, fmt.Errorf("look whether %s is muted: %w", thread.Key(), err)
 	}
 	return n > 0, nil
 }

@@ -35,3 +35,25 @@ func TestMarks(t *testing.T) {
 		t.Errorf("marks = %v, want those of the team alone", got)
 	}
 }
+
+func TestMute(t *testing.T) {
+	t.Parallel()
+	st, _ := newTestStore(t)
+	sv := &Service{store: st}
+	other := thread()
+	other.TS = "102"
+	for _, want := range []bool{false, true, true, false} {
+		if err := sv.Mute(t.Context(), thread(), want); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := sv.Muted(t.Context(), thread()); err != nil || got != want {
+			t.Errorf("Muted = %v, %v, want %v", got, err, want)
+		}
+	}
+	if err := sv.Mute(t.Context(), thread(), true); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := sv.Muted(t.Context(), other); err != nil || got {
+		t.Errorf("Muted = %v, %v of another thread", got, err)
+	}
+}

@@ -101,6 +101,15 @@ func TestRealClaude(t *testing.T) {
 		if text, code := w.answer(general, root, ts); code != "130" || !strings.Contains(text, "Stopped") {
 			t.Errorf("answer = %q (exit %s), want it stopped with 130", text, code)
 		}
+		for _, m := range w.thread(general, root) {
+			if !has(t, m.Raw, `"action_id":"continue"`) {
+				continue
+			}
+			w.local(member, "click", map[string]any{"channel": general, "ts": m.TS, "action_id": "continue"})
+			if text, code := w.answer(general, root, ts+"-continue-"+m.TS); code != "0" {
+				t.Errorf("answer after Continue = %q (exit %s), want 0", text, code)
+			}
+		}
 		if text, code := ask("what number did I ask you to remember?"); code != "0" || !strings.Contains(text, "77") {
 			t.Errorf("answer after the stop = %q (exit %s), want 77", text, code)
 		}
