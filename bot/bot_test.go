@@ -277,6 +277,35 @@ func TestThread(t *testing.T) {
 			t.Errorf("turns = %+v, want one of the admin's for %s that begins no session", went, ts)
 		}
 	})
+	t.Run("Send now stops what runs for the message that waits next, and for no other", func(t *testing.T) {
+		w := w.in(t)
+		running := sessions.Turn{ID: turnID(team, general, root), Kind: sessions.KindTurn, User: "U0ADMIN", TS: root}
+		w.sessions.set(func(f *fakeSessions) { f.status.Running, f.busy, f.cancels = &running, true, nil })
+		defer w.sessions.set(func(f *fakeSessions) { f.status.Running, f.status.Queued, f.busy, f.cancels = nil, nil, false, nil })
+		ts := w.say(member, general, root, "no, look at the other one")
+		offer := ""
+		w.until("the offer", func() bool { offer = w.whisperWith(root, `"action_id":"now"`); return offer != "" })
+		press := func(want string) {
+			t.Helper()
+			w.local(member, "click", map[string]any{"channel": general, "ts": offer, "action_id": "now"})
+			w.until("what came of it", func() bool { return has(w.whispered(member, general, root), want) })
+		}
+		mine := *w.sessions.turn(ts)
+		w.sessions.set(func(f *fakeSessions) {
+			f.status.Queued = []sessions.Turn{{ID: "another", Kind: sessions.KindTurn}, mine}
+		})
+		press(sayNotNext)
+		w.sessions.set(func(f *fakeSessions) { f.status.Queued = nil })
+		press(sayUnderway)
+		if n := w.sessions.count(func(f *fakeSessions) int { return len(f.cancels) }); n != 0 {
+			t.Errorf("%d turns were stopped", n)
+		}
+		w.sessions.set(func(f *fakeSessions) { f.status.Queued = []sessions.Turn{mine} })
+		press(sayNow)
+		if n := w.sessions.count(func(f *fakeSessions) int { return len(f.cancels) }); n != 1 || w.stopped(root) != 1 {
+			t.Errorf("%d turns were stopped, want the one that runs", n)
+		}
+	})
 	t.Run("a muted thread is left to people, but for mentions and words to the bot", func(t *testing.T) {
 		w := w.in(t)
 		w.say(member, general, root, "!mute")

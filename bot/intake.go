@@ -533,11 +533,20 @@ func (b *Bot) heard(ctx context.Context, t sessions.Turn, ahead int) {
 	}
 	b.react(ctx, t, "eyes")
 	if ahead > 0 {
-		b.whisper(ctx, t.Thread, t.User, sayPlace(ahead))
+		b.whisperIn(ctx, t.Thread.Channel, t.Thread.TS, t.User, place(t, ahead))
 	}
 	if refused := b.refusedFiles(t); len(refused) > 0 {
 		b.whisper(ctx, t.Thread, t.User, sayRefusedFiles(refused, b.cfg.AttachmentLimit))
 	}
+}
+
+// place tells who wrote a message that others come before it. Behind the one at work alone it may be sent now.
+func place(t sessions.Turn, ahead int) answer {
+	text := sayPlace(ahead)
+	if ahead > 1 {
+		return plainly(text)
+	}
+	return answer{text: text, blocks: []slack.Block{section(text), slack.NewActionBlock("", button("now", "Send now", offerOf(t.Thread, t.ID), ""))}}
 }
 
 func (b *Bot) react(ctx context.Context, t sessions.Turn, name string) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -94,6 +95,8 @@ func (b *Bot) press(ctx context.Context, p interactionPayload) answer {
 		return a
 	case "retry":
 		return b.pressRetry(ctx, p, thread, turn)
+	case "now":
+		return b.pressNow(ctx, thread, turn)
 	case "continue":
 		return b.pressContinue(ctx, p, thread, turn)
 	}
@@ -163,6 +166,25 @@ func (b *Bot) pressRetry(ctx context.Context, p interactionPayload, thread sessi
 	t := b.turn(b.read(thread.Team, e), true)
 	t.ID = turnID(thread.Team, thread.Channel, ts+"-retry-"+p.Container.MessageTS)
 	return b.acceptPressed(ctx, t, "Running it again.")
+}
+
+// pressNow stops what is at work in favour of the turn that waits next.
+func (b *Bot) pressNow(ctx context.Context, thread sessions.Thread, turn sessions.TurnID) answer {
+	st, err := b.sessions.Status(ctx, thread)
+	switch {
+	case err != nil:
+		return plainly(sayTrouble)
+	case len(st.Queued) == 0 || !slices.ContainsFunc(st.Queued, func(t sessions.Turn) bool { return t.ID == turn }):
+		return plainly(sayUnderway)
+	case st.Queued[0].ID != turn:
+		return plainly(sayNotNext)
+	case st.Running == nil || st.Running.Kind == sessions.KindEnd:
+		return plainly(sayUnderway)
+	}
+	if _, _, err := b.sessions.Cancel(ctx, thread, st.Running.ID); err != nil {
+		return plainly(sayTrouble)
+	}
+	return plainly(sayNow)
 }
 
 // pressContinue has Claude go on after a turn that was stopped, as a turn of its own: one for each message that offers it. It belongs to
