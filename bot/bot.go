@@ -28,6 +28,8 @@ type Config struct {
 	AllowedUsers       []string // ids of people and user groups; empty: full members of the workspace
 	AllowedChannels    []string // ids; empty: wherever the bot is
 	AttachmentLimit    int64    // bytes; 0: 2 MiB
+	// NamedRepos are the places below which people may name repositories in a message, as [NamedPlace] returns them; none: nowhere.
+	NamedRepos []string
 	// AskAfter is the age from which a message that was missed is asked about instead of run; 0: 15 minutes.
 	AskAfter time.Duration
 	// Pace is how often Slack's methods are called, in times of what Slack documents; 0: 1. Replicas that share a limit go slower by themselves.

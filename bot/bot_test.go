@@ -35,6 +35,24 @@ func TestIntake(t *testing.T) {
 			t.Errorf("%d turns, %+v; want one that says what was asked", n, turn)
 		}
 	})
+	t.Run("a repository that is named goes with the prompt; one that may not be had is refused in a sentence, and is no turn", func(t *testing.T) {
+		w := newWorkspace(t, func(cfg *Config) { cfg.NamedRepos = []string{"https://github.com/acme/"} })
+		ts := w.say(member, general, "", mention+"repo:acme/api branch:v2 fix the test")
+		w.until("a turn", func() bool { return w.sessions.turn(ts) != nil })
+		p, err := w.bot.Prompt(t.Context(), *w.sessions.turn(ts), true)
+		if want := []runner.Repo{{URL: "https://github.com/acme/api", Branch: "v2"}}; err != nil || p.Text != "fix the test" || !slices.Equal(p.Repos, want) {
+			t.Errorf("Prompt = %q, %v, %v, want %v", p.Text, p.Repos, err, want)
+		}
+		if p, err := w.bot.Prompt(t.Context(), *w.sessions.turn(ts), false); err != nil || p.Text != "repo:acme/api branch:v2 fix the test" || p.Repos != nil {
+			t.Errorf("Prompt = %q, %v, %v in a later turn, want the words as they are", p.Text, p.Repos, err)
+		}
+		other := w.say(member, general, "", mention+"repo:evil/api fix the test")
+		w.until("the sentence", func() bool { return has(w.thread(general, other), "I may not work on `evil/api`", "github.com/acme") })
+		w.settled(general)
+		if w.sessions.turn(other) != nil {
+			t.Error("it became a turn")
+		}
+	})
 	t.Run("people talking is no turn", func(t *testing.T) {
 		w := w.in(t)
 		root := w.say(member, general, "", "lunch?")

@@ -2,6 +2,7 @@ package bot
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"regexp"
 	"slices"
@@ -191,6 +192,10 @@ func (b *Bot) message(ctx context.Context, team string, e innerEvent) error {
 	}
 	if in.words == "" && len(e.Files) == 0 {
 		return b.sayOnce(ctx, in, "empty", sayEmpty)
+	}
+	var problem nameError
+	if _, _, err := b.repositories(in.words); begins && errors.As(err, &problem) {
+		return b.sayOnce(ctx, in, "repos", string(problem))
 	}
 	err := b.accept(ctx, in, begins)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/slack-go/slack"
 
+	"flaudebot/runner"
 	"flaudebot/sessions"
 )
 
@@ -28,7 +29,12 @@ func (b *Bot) Prompt(ctx context.Context, t sessions.Turn, first bool) (sessions
 		words = b.withoutMention(m.Text)
 	}
 	var parts []string
+	var repos []runner.Repo
 	if first {
+		rest, those, err := b.repositories(words)
+		if err == nil { // else it was an edit that names what cannot be had, and is left to Claude as it is
+			words, repos = rest, those
+		}
 		said, err := b.before(ctx, t)
 		if err != nil {
 			return sessions.Prompt{}, err
@@ -42,7 +48,7 @@ func (b *Bot) Prompt(ctx context.Context, t sessions.Turn, first bool) (sessions
 		parts = append(parts, note)
 	}
 	parts = append(parts, b.readable(ctx, words))
-	return sessions.Prompt{Text: strings.TrimSpace(strings.Join(parts, "\n\n")), Files: files}, nil
+	return sessions.Prompt{Text: strings.TrimSpace(strings.Join(parts, "\n\n")), Files: files, Repos: repos}, nil
 }
 
 // messageAt reads a turn's message again.

@@ -40,6 +40,7 @@ const (
 	sayLate           = "I was away when you wrote this, and that is a while ago. Shall I still do it?"
 	sayHelp           = "Mention me in a channel to start a session: `@flaude fix the flaky test`. Each thread is one conversation with its own machine and files. " +
 		"In a direct message no mention is needed, and each message outside of a thread starts a session of its own.\n" +
+		"• Name another repository with `repo:owner/name`, a branch with `branch:name` behind it, and none with `repo:none`, in the message that starts the session.\n" +
 		"• Reply in the thread to go on; attach files; edit or delete a message that still waits. Begin with `!aside` to talk among yourselves, or `!mute` the thread until `!unmute`.\n" +
 		"• Stop what runs with its button, with `!stop`, or with ❌ on the message.\n" +
 		"• `@flaude status` and `@flaude end` work in the thread; so do `!status` and `!end`.\n" +

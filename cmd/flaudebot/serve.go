@@ -110,7 +110,7 @@ func openMachines(cfg config, log *slog.Logger) (*sessions.Machines, error) {
 func openBot(ctx context.Context, cfg config, log *slog.Logger) (*bot.Bot, error) {
 	return bot.New(ctx, bot.Config{
 		AppToken: cfg.SlackAppToken, BotToken: cfg.SlackBotToken, APIURL: cfg.SlackAPIURL,
-		AllowedUsers: cfg.allowedUsers, AllowedChannels: cfg.allowedChannels, AttachmentLimit: cfg.attachmentBytes, AskAfter: cfg.askAfter, Pace: cfg.slackPace,
+		AllowedUsers: cfg.allowedUsers, AllowedChannels: cfg.allowedChannels, AttachmentLimit: cfg.attachmentBytes, AskAfter: cfg.askAfter, Pace: cfg.slackPace, NamedRepos: cfg.namedRepos,
 		HTTP: &http.Client{Timeout: 30 * time.Second}, Log: log, Version: buildVersion(),
 	})
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/kelseyhightower/envconfig"
 
+	"flaudebot/bot"
 	"flaudebot/fly"
 	"flaudebot/runner"
 )
@@ -40,6 +41,7 @@ type settings struct {
 	TTL         string `envconfig:"FLAUDEBOT_TTL" default:"0" desc:"life of a session since its creation; 0: no limit"`
 	IdleTTL     string `envconfig:"FLAUDEBOT_IDLE_TTL" default:"720h" desc:"life of a session since its last turn; 0: no limit"`
 	Repos       string `envconfig:"FLAUDEBOT_REPOS" desc:"repositories cloned into a new session: url[#branch][=dir],…"`
+	NamedRepos  string `envconfig:"FLAUDEBOT_NAMED_REPOS" desc:"where repositories may be that people name in a message (repo:…): host/owner or host, separated by commas; empty: nowhere"`
 	Linger      string `envconfig:"FLAUDEBOT_LINGER" default:"0" desc:"how long a machine waits for a further turn before it sleeps"`
 	Lease       string `envconfig:"FLAUDEBOT_LEASE" default:"15s" desc:"life of a claim: a replica that died is replaced after so long"`
 	MaxParallel string `envconfig:"FLAUDEBOT_MAX_PARALLEL" default:"50" desc:"turns that one replica follows at once"`
@@ -81,6 +83,7 @@ type config struct {
 	slackPace       float64 // 1: what Slack documents
 	attachmentBytes int64
 	repos           []runner.Repo
+	namedRepos      []string
 	allowedUsers    []string
 	allowedChannels []string
 }
@@ -202,6 +205,7 @@ func (v *validator) claude(c *config) {
 
 func (v *validator) rest(c *config) {
 	v.secrets(c.settings)
+	c.namedRepos = v.places("FLAUDEBOT_NAMED_REPOS", c.NamedRepos)
 	c.ttl = v.duration("FLAUDEBOT_TTL", c.TTL, 0, 0)
 	c.idleTTL = v.duration("FLAUDEBOT_IDLE_TTL", c.IdleTTL, 0, 0)
 	c.linger = v.duration("FLAUDEBOT_LINGER", c.Linger, 0, time.Hour)
@@ -290,6 +294,23 @@ func (v *validator) ids(name, value, first string) []string {
 			continue
 		}
 		out = append(out, id)
+	}
+	return out
+}
+
+// places reads where repositories may be that people name.
+func (v *validator) places(name, value string) []string {
+	var out []string
+	for item := range strings.SplitSeq(value, ",") {
+		if item = strings.TrimSpace(item); item == "" {
+			continue
+		}
+		place, err := bot.NamedPlace(item)
+		if err != nil {
+			v.add("%s: %s: %s", name, redactAddress(item), err)
+			continue
+		}
+		out = append(out, place)
 	}
 	return out
 }

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// gitHost serves repositories over HTTP: folder → branch → the file "which" says so. It returns the address below which they are.
+func gitHost(t *testing.T, repos map[string][]string) string {
+	t.Helper()
+	root := t.TempDir()
+	for name, branches := range repos {
+		dir := filepath.Join(t.TempDir(), name)
+		git := func(args ...string) {
+			t.Helper()
+			cmd := exec.CommandContext(t.Context(), "git", append([]string{"-C", dir, "-c", "user.name=t", "-c", "user.email=t@example.com"}, args...)...)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("git %s: %v: %s", args, err, out)
+			}
+		}
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		git("init", "-q", "-b", branches[0])
+		for i, branch := range branches {
+			if i > 0 {
+				git("checkout", "-q", "-b", branch)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "which"), []byte(name+" at "+branch+"\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			git("add", "which")
+			git("commit", "-q", "-m", branch)
+		}
+		git("checkout", "-q", branches[0])
+		bare := filepath.Join(root, "team", name+".git")
+		git("clone", "-q", "--bare", ".", bare)
+		git("--git-dir="+bare, "update-server-info")
+	}
+	h := httptest.NewServer(http.FileServer(http.Dir(root)))
+	t.Cleanup(h.Close)
+	return h.URL + "/team"
+}
+
+// TestNamedRepos: the message that begins a session says which repositories it is about, and a workspace has those, and no others.
+func TestNamedRepos(t *testing.T) {
+	t.Parallel()
+	w := splitWorld(t)
+	host := gitHost(t, map[string][]string{"one": {"main"}, "two": {"main", "next"}})
+	start(t, append(append([]string{}, w.env...), "FLAUDEBOT_NAMED_REPOS="+host), "serve")
+	general := w.channel("general")
+	t.Run("several, and a branch", func(t *testing.T) {
+		root := w.say(member, general, "", mention+"repo:"+host+"/one.git repo:<"+host+"/two.git> branch:next run: ls && cat one/which two/which")
+		text, code := w.answer(general, root, root)
+		if code != "0" || !strings.Contains(text, "one at main") || !strings.Contains(text, "two at next") || strings.Contains(text, "repo\n") {
+			t.Errorf("answer = %q (exit %s), want both repositories and no other", text, code)
+		}
+		ts := w.say(member, general, root, "run: cat two/which")
+		if text, code := w.answer(general, root, ts); code != "0" || !strings.Contains(text, "two at next") {
+			t.Errorf("answer = %q (exit %s), want the same in the next turn", text, code)
+		}
+	})
+	t.Run("none", func(t *testing.T) {
+		root := w.say(member, general, "", mention+"repo:none run: ls -A | wc -l")
+		if text, code := w.answer(general, root, root); code != "0" || !strings.Contains(text, "0") {
+			t.Errorf("answer = %q (exit %s), want an empty workspace", text, code)
+		}
+	})
+	t.Run("those of the settings without a name", func(t *testing.T) {
+		root := w.say(member, general, "", mention+"run: ls repo")
+		if text, code := w.answer(general, root, root); code != "0" || !strings.Contains(text, "greet.sh") {
+			t.Errorf("answer = %q (exit %s), want the repository of the settings", text, code)
+		}
+	})
+	t.Run("one from elsewhere is refused in a sentence", func(t *testing.T) {
+		root := w.say(member, general, "", mention+"repo:evil/api run: ls")
+		w.until("the sentence", func() bool {
+			for _, m := range w.thread(general, root) {
+				if strings.Contains(m.Text, "I may not work on `evil/api`") {
+					return true
+				}
+			}
+			return false
+		})
+	})
+}
