@@ -2,6 +2,7 @@ package bot
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -10,6 +11,7 @@ import (
 const (
 	maxMarkdown = 10000 // characters
 	maxBlocks   = 40    // that Slack makes of it
+	maxRows     = 99    // of a table, beside its head: Slack takes 100
 )
 
 // live forms of Slack's text: mentions, broadcasts, channels, dates, and links under another name.
@@ -22,7 +24,7 @@ func disarm(markdown string) string {
 }
 
 // split cuts Markdown into messages, between paragraphs where it can. A code block that must be cut is closed and
-// opened again. An empty text has no messages.
+// opened again, and a table has its head again. An empty text has no messages.
 func split(markdown string) []string {
 	markdown = disarm(markdown)
 	if strings.TrimSpace(markdown) == "" {
@@ -31,8 +33,8 @@ func split(markdown string) []string {
 	var out []string
 	p := packer{}
 	for _, para := range paragraphs(markdown) {
-		for _, piece := range para.cut() {
-			if !p.fits(piece) {
+		for i, piece := range para.cut() {
+			if !p.fits(piece) || i > 0 { // the parts of one are not shown one below the other
 				out = append(out, p.take())
 			}
 			p.add(piece)
@@ -41,17 +43,28 @@ func split(markdown string) []string {
 	return append(out, p.take())
 }
 
-// paragraph is text without a blank line, or a whole code block.
+// paragraph is text without a blank line, a whole code block, or a whole table.
 type paragraph struct {
 	text  string
-	fence string // its opening line; "": no code
+	fence string // the opening line of a code block; "": none
+	head  string // the first two lines of a table; "": none
 }
 
-// fenceLine opens a code block; after backticks the rest of the line holds none (CommonMark).
-var fenceLine = regexp.MustCompile("^ {0,3}(```+[^`]*|~~~+.*)$")
+// fenceLine opens a code block; after backticks the rest of the line holds none (CommonMark). It may be indented by three spaces, and in a list by
+// as much as its entry.
+var fenceLine = regexp.MustCompile("^( *)(```+[^`]*|~~~+.*)$")
 
 // fenceMark is what such a line begins with, and what closes the block.
-var fenceMark = regexp.MustCompile("^ {0,3}(```+|~~~+)")
+var fenceMark = regexp.MustCompile("^ *(```+|~~~+)")
+
+// maxIndent is how far a fence may be indented outside of lists: above it is text of a code block of the other kind.
+const maxIndent = 3
+
+var (
+	listEntry = regexp.MustCompile(`^\s*([-*+]|\d{1,9}[.)])\s`)
+	// tableRule is the second line of a table (GitHub Flavored Markdown).
+	tableRule = regexp.MustCompile(`^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$`)
+)
 
 // maxInfo bounds a fence's opening line, in characters: a language, not a novel.
 const maxInfo = 60
@@ -61,16 +74,21 @@ func paragraphs(markdown string) []paragraph {
 	var out []paragraph
 	var lines []string
 	open, mark := "", ""
+	inList, blank := false, true // the line before
 	flush := func(fence string) {
 		if text := strings.Join(lines, "\n"); strings.TrimSpace(text) != "" {
-			out = append(out, paragraph{text, fence})
+			out = append(out, table(text, fence)...)
 		}
 		lines = nil
 	}
 	for line := range strings.SplitSeq(markdown, "\n") {
 		m := fenceMark.FindStringSubmatch(line)
+		if open == "" && strings.TrimSpace(line) != "" {
+			inList = listEntry.MatchString(line) || inList && (!blank || strings.HasPrefix(line, " "))
+		}
+		blank = strings.TrimSpace(line) == ""
 		switch {
-		case open == "" && fenceLine.MatchString(line) && utf8.RuneCountInString(line) <= maxInfo:
+		case open == "" && opensFence(line, inList):
 			flush("")
 			open, mark = line, m[1]
 			lines = append(lines, line)
@@ -91,14 +109,59 @@ func paragraphs(markdown string) []paragraph {
 	return out
 }
 
+func opensFence(line string, inList bool) bool {
+	m := fenceLine.FindStringSubmatch(line)
+	return m != nil && (inList || len(m[1]) <= maxIndent) && utf8.RuneCountInString(line) <= maxInfo
+}
+
+// table is a paragraph, or the text before a table and the table.
+func table(text, fence string) []paragraph {
+	if fence != "" {
+		return []paragraph{{text: text, fence: fence}}
+	}
+	lines := strings.Split(text, "\n")
+	for i := 1; i < len(lines); i++ {
+		if !strings.Contains(lines[i-1], "|") || !strings.Contains(lines[i], "|") || !tableRule.MatchString(lines[i]) {
+			continue
+		}
+		out := []paragraph{{text: strings.Join(lines[i-1:], "\n"), head: lines[i-1] + "\n" + lines[i]}}
+		if i > 1 {
+			out = append([]paragraph{{text: strings.Join(lines[:i-1], "\n")}}, out...)
+		}
+		return out
+	}
+	return []paragraph{{text: text}}
+}
+
+// cutTable cuts a table that is too long for a message, between rows, each part under its head.
+func (p paragraph) cutTable() []string {
+	var out []string
+	part, rows := p.head, 0
+	for row := range strings.SplitSeq(strings.TrimPrefix(p.text, p.head+"\n"), "\n") {
+		if rows > 0 && (rows == maxRows || utf8.RuneCountInString(part)+utf8.RuneCountInString(row) >= maxMarkdown) {
+			out = append(out, part)
+			part, rows = p.head, 0
+		}
+		part, rows = part+"\n"+row, rows+1
+	}
+	return append(out, part)
+}
+
 // cut cuts a paragraph that is too long for a message by itself, at line ends where it can.
 func (p paragraph) cut() []string {
+	if p.head != "" && (utf8.RuneCountInString(p.text) > maxMarkdown || strings.Count(p.text, "\n") > maxRows) {
+		if parts := p.cutTable(); !slices.ContainsFunc(parts, func(s string) bool { return utf8.RuneCountInString(s) > maxMarkdown }) {
+			return parts
+		}
+	}
 	if utf8.RuneCountInString(p.text) <= maxMarkdown && blocksOf(p.text) <= maxBlocks {
 		return []string{p.text}
 	}
 	closing := ""
 	body := p.text
 	if p.fence != "" {
+		p.text, p.fence = dedent(p.text, p.fence)
+		body = p.text
 		closing = fenceMark.FindStringSubmatch(p.fence)[1]
 		body = strings.TrimSuffix(strings.TrimPrefix(p.text, p.fence+"\n"), closing)
 		body = strings.TrimSuffix(body, "\n")
@@ -116,6 +179,23 @@ func (p paragraph) cut() []string {
 		out = append(out, piece)
 	}
 	return out
+}
+
+// dedent takes the indentation of a fence off a code block: what is cut out of a list does not belong to it any more.
+func dedent(text, fence string) (string, string) {
+	bare := strings.TrimLeft(fence, " ")
+	indent := fence[:len(fence)-len(bare)]
+	if indent == "" {
+		return text, fence
+	}
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		for range indent {
+			line = strings.TrimPrefix(line, " ")
+		}
+		lines[i] = line
+	}
+	return strings.Join(lines, "\n"), bare
 }
 
 // head is the beginning of text, at most n runes, at a line's end if there is one in its second half.

@@ -1,6 +1,8 @@
 package bot
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -63,6 +65,56 @@ func TestSplit(t *testing.T) {
 			}
 		}
 	})
+	t.Run("a code block in a list is one, also where it is indented further", func(t *testing.T) {
+		t.Parallel()
+		block := "    ```go\n    x := 1\n\n    y := 2\n    ```"
+		para := strings.Repeat("word ", 1999)
+		got := split("- an entry:\n\n" + block + "\n\n" + para)
+		if len(got) != 2 || !strings.HasSuffix(got[0], block) {
+			t.Errorf("split = %.80q …, want the code block whole in the first of two", got)
+		}
+		long := "1. an entry:\n\n    ```go\n" + strings.Repeat("    line of code\n", 1500) + "    ```\n2. another"
+		for i, m := range split(long)[1:] {
+			if !strings.HasPrefix(m, "```go\nline of code\n") {
+				t.Errorf("message %d = %.40q, want a code block that is not indented", i+1, m)
+			}
+		}
+	})
+	t.Run("text that is indented like code opens no code block", func(t *testing.T) {
+		t.Parallel()
+		in := "text\n\n    ```\n    not a fence\n\n" + strings.Repeat("word ", 1999)
+		if got := split(in); len(got) != 2 || strings.Count(strings.Join(got, ""), "```") != 1 {
+			t.Errorf("split = %.60q, want it cut between paragraphs, and nothing closed", got)
+		}
+	})
+	t.Run("a table is cut between rows, each part under its head", func(t *testing.T) {
+		t.Parallel()
+		head := "| n | what |\n|---|:---:|"
+		rows := func(from, to int) (out string) {
+			for i := from; i < to; i++ {
+				out += fmt.Sprintf("\n| %d | x |", i)
+			}
+			return out
+		}
+		got := split("Results:\n" + head + rows(0, 250) + "\n\nThat is all.")
+		want := []string{"Results:\n\n" + head + rows(0, 99), head + rows(99, 198), head + rows(198, 250) + "\n\nThat is all."}
+		if !slices.Equal(got, want) {
+			t.Errorf("split = %q, want %q", got, want)
+		}
+		wide := "| a | b |\n|---|---|\n" + strings.Repeat("| "+strings.Repeat("é", 3000)+" | b |\n", 7)
+		parts := split(wide)
+		if len(parts) != 3 {
+			t.Errorf("split into %d, want 3", len(parts))
+		}
+		for i, m := range parts {
+			if !strings.HasPrefix(m, "| a | b |\n|---|---|\n| é") || utf8.RuneCountInString(m) > maxMarkdown {
+				t.Errorf("message %d = %.40q", i, m)
+			}
+		}
+		if in := "| a | b |\n|---|---|\n| 1 | 2 |"; split(in)[0] != in {
+			t.Errorf("split = %q, want it as it was", split(in))
+		}
+	})
 	t.Run("many headings are more blocks than a message may have", func(t *testing.T) {
 		t.Parallel()
 		got := split(strings.Repeat("# heading\n", 60))
@@ -77,6 +129,7 @@ func FuzzSplit(f *testing.F) {
 	for _, seed := range []string{
 		"", "text", "```\ncode", "```" + strings.Repeat("x", 20000) + "\nbelow", "```ls``` lists\n\nmore", "~~~\na\n~~~\n\n<!here>",
 		strings.Repeat("é", 25000), strings.Repeat("# h\n", 200), strings.Repeat("<!a", 6000), "````\n```\n````", "> a\n\n- b\n  - c",
+		"a\n|x|\n|-|\n" + strings.Repeat("|e|\n", 300), "|x|\n|-|\n" + strings.Repeat("é", 12000), "- a\n\n      ```\n" + strings.Repeat("      x\n", 3000),
 	} {
 		f.Add(seed)
 	}
