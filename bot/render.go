@@ -161,7 +161,6 @@ func (p paragraph) cut() []string {
 	body := p.text
 	if p.fence != "" {
 		p.text, p.fence = dedent(p.text, p.fence)
-		body = p.text
 		closing = fenceMark.FindStringSubmatch(p.fence)[1]
 		body = strings.TrimSuffix(strings.TrimPrefix(p.text, p.fence+"\n"), closing)
 		body = strings.TrimSuffix(body, "\n")

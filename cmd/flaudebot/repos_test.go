@@ -77,7 +77,7 @@ func TestNamedRepos(t *testing.T) {
 			t.Errorf("answer = %q (exit %s), want the repository of the settings", text, code)
 		}
 	})
-	t.Run("one from elsewhere is refused in a sentence", func(t *testing.T) {
+	t.Run("one from elsewhere is refused in a sentence", func(*testing.T) {
 		root := w.say(member, general, "", mention+"repo:evil/api run: ls")
 		w.until("the sentence", func() bool {
 			for _, m := range w.thread(general, root) {
