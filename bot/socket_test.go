@@ -442,7 +442,7 @@ func burst(t *testing.T, inOne int) (deliveries map[string]any, left int) {
 	w := emptyWorkspace(t, slack.Config{AckTimeout: 10 * time.Second, RetryDelays: []time.Duration{0, time.Second, time.Second}})
 	w.lookEvery = 3 * time.Second // as seldom as it is, seen from a burst
 	counter := leftToSlack{slog.DiscardHandler, new(atomic.Int32)}
-	w.replica(func(cfg *Config) { cfg.Connections, cfg.Log = 2, slog.New(counter) })
+	w.replica(func(cfg *Config) { cfg.Connections, cfg.Log, cfg.Pace = 2, slog.New(counter), 1 })
 	root := w.say(member, general, "", mention+"begin")
 	w.until("a turn", func() bool { return w.sessions.turn(root) != nil })
 	live := session(root)

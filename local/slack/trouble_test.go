@@ -52,6 +52,7 @@ func TestTrouble(t *testing.T) {
 		w.trouble(args{"refuse": "nothing"})
 		w.post(member, general, "", "hello")
 		w.want("event", w.connect().event(), args{"text": "hello"})
+		synctest.Wait() // the ack arrives
 		w.want("what was granted", w.local(admin, "deliveries", nil), args{"connections": 1, "first": 0, "again": 1, "acks": 1})
 		w.want("nonsense", w.local(admin, "trouble", args{"refuse": "softly"}), args{"ok": false, "error": "invalid_arguments"})
 	})
