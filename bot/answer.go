@@ -360,9 +360,9 @@ func (b *Bot) tellElsewhere(ctx context.Context, s sessions.Session, t sessions.
 		return // by somebody who knows
 	}
 	text := sayNowhere(t.Thread.Channel, why)
-	a := answer{text: text}
+	a := plainly(text)
 	if t.Kind == sessions.KindTurn && !s.Ended() {
-		a.blocks = []slack.Block{section(text), slack.NewActionBlock("", button("end", "End session", s.Thread.Key(), "danger"))}
+		a = offering(text, button("end", "End session", s.Thread.Key(), "danger"))
 	}
 	b.stubbornly(ctx, func(ctx context.Context) {
 		err := b.insist(ctx, func() error {

@@ -163,7 +163,7 @@ func wholly(ctx context.Context, do func(context.Context) error) func() error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return do(context.WithValue(ctx, wholeKey{}, true))
+		return do(whole(ctx))
 	}
 }
 

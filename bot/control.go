@@ -136,6 +136,11 @@ type answer struct {
 
 func plainly(text string) answer { return answer{text: text} }
 
+// offering is a text with buttons below it.
+func offering(text string, buttons ...slack.BlockElement) answer {
+	return answer{text: text, blocks: []slack.Block{section(text), slack.NewActionBlock("", buttons...)}}
+}
+
 // act does what a control word asks for in a thread.
 func (b *Bot) act(ctx context.Context, word string, thread sessions.Thread, user string, sure bool) answer {
 	var a answer
@@ -248,7 +253,7 @@ func (b *Bot) status(ctx context.Context, thread sessions.Thread) (answer, error
 	if muted, err := b.sessions.Muted(ctx, thread); err != nil {
 		return answer{}, err
 	} else if muted {
-		lines = append(lines, "Muted: only mentions count. `!unmute` ends that.")
+		lines = append(lines, sayIsMuted)
 	}
 	if st.Running != nil {
 		lines = append(lines, "Running: "+about(*st.Running))

@@ -133,13 +133,23 @@ func turnID(team, channel, ts string) sessions.TurnID {
 	return sessions.TurnID(team + ":" + channel + ":" + ts)
 }
 
-// messageOf is the ts of the message that a turn is named after, "" if it is named after something else.
-func messageOf(id sessions.TurnID) string {
+// nameOf is what a turn is named within its channel: the ts of its message, with what a button made of that behind a dash, or a command's
+// name. "": it is none of those.
+func nameOf(id sessions.TurnID) string {
 	parts := strings.Split(string(id), ":")
-	if len(parts) != 3 || strings.Contains(parts[2], "-") {
+	if len(parts) != 3 {
 		return ""
 	}
 	return parts[2]
+}
+
+// messageOf is the ts of the message that a turn is named after, "" if it is named after something else.
+func messageOf(id sessions.TurnID) string {
+	name := nameOf(id)
+	if strings.Contains(name, "-") {
+		return ""
+	}
+	return name
 }
 
 func (b *Bot) read(team string, e innerEvent) incoming {
@@ -193,9 +203,11 @@ func (b *Bot) message(ctx context.Context, team string, e innerEvent) error {
 	if in.words == "" && len(e.Files) == 0 {
 		return b.sayOnce(ctx, in, "empty", sayEmpty)
 	}
-	var problem nameError
-	if _, _, err := b.repositories(in.words); begins && errors.As(err, &problem) {
-		return b.sayOnce(ctx, in, "repos", string(problem))
+	if begins {
+		var problem nameError
+		if _, _, err := b.repositories(in.words); errors.As(err, &problem) {
+			return b.sayOnce(ctx, in, "repos", string(problem))
+		}
 	}
 	err := b.accept(ctx, in, begins)
 	if err != nil {
@@ -263,6 +275,11 @@ func (b *Bot) statusFor(ctx context.Context, in *incoming) (sessions.Status, err
 func hasTurn(st sessions.Status) bool {
 	is := func(t sessions.Turn) bool { return t.Kind == sessions.KindTurn }
 	return st.Running != nil && is(*st.Running) || slices.ContainsFunc(st.Queued, is)
+}
+
+// waits reports whether a turn is queued, and not at work.
+func waits(st sessions.Status, id sessions.TurnID) bool {
+	return slices.ContainsFunc(st.Queued, func(t sessions.Turn) bool { return t.ID == id })
 }
 
 // ending reports whether the session's end is queued.
@@ -551,7 +568,7 @@ func place(t sessions.Turn, ahead int) answer {
 	if ahead > 1 {
 		return plainly(text)
 	}
-	return answer{text: text, blocks: []slack.Block{section(text), slack.NewActionBlock("", button("now", "Send now", offerOf(t.Thread, t.ID), ""))}}
+	return offering(text, button("now", "Send now", offerOf(t.Thread, t.ID), ""))
 }
 
 func (b *Bot) react(ctx context.Context, t sessions.Turn, name string) {
@@ -728,12 +745,12 @@ func (b *Bot) edited(ctx context.Context, team string, e innerEvent) error {
 // editedLate tells who edited a message that is at work, or was answered, what that means, and offers to run it again.
 func (b *Bot) editedLate(ctx context.Context, in incoming, revision string) error {
 	st, err := b.statusFor(ctx, &in)
-	if err != nil || st.Session == nil || st.Session.Ended() || ending(st) || slices.ContainsFunc(st.Queued, func(t sessions.Turn) bool { return t.ID == in.id() }) {
+	if err != nil || st.Session == nil || st.Session.Ended() || ending(st) || waits(st, in.id()) {
 		return err // over, or a newer edit counts
 	}
-	a := answer{text: sayEditedRunning}
+	a := plainly(sayEditedRunning)
 	if st.Running == nil || st.Running.ID != in.id() {
-		a = answer{text: sayEditedDone, blocks: []slack.Block{section(sayEditedDone), slack.NewActionBlock("", button("retry", "Run it again", offerOf(in.thread, in.id()), "primary"))}}
+		a = offering(sayEditedDone, button("retry", "Run it again", offerOf(in.thread, in.id()), "primary"))
 	}
 	return b.once(ctx, in, "edited:"+string(in.id())+":"+revision, func(ctx context.Context, _ bool) error {
 		return b.postEphemeral(ctx, in.thread.Channel, in.thread.TS, in.event.User, a)

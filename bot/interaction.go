@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"slices"
 	"strings"
 	"time"
 
@@ -142,11 +141,11 @@ func (b *Bot) pressStop(ctx context.Context, thread sessions.Thread, turn sessio
 
 // pressRetry runs the prompt of a turn again, as a turn of its own: one for each message that offers it.
 func (b *Bot) pressRetry(ctx context.Context, p interactionPayload, thread sessions.Thread, turn sessions.TurnID) answer {
-	parts := strings.SplitN(string(turn), ":", 3)
-	if len(parts) != 3 || p.Container.MessageTS == "" {
+	name := nameOf(turn)
+	if name == "" || p.Container.MessageTS == "" {
 		return plainly(sayOldButton)
 	}
-	ts, _, _ := strings.Cut(parts[2], "-retry-")
+	ts, _, _ := strings.Cut(name, "-retry-")
 	if message, _, again := strings.Cut(ts, "-continue-"); again {
 		return b.pressContinue(ctx, p, thread, turnID(thread.Team, thread.Channel, message))
 	}
@@ -174,7 +173,7 @@ func (b *Bot) pressNow(ctx context.Context, thread sessions.Thread, turn session
 	switch {
 	case err != nil:
 		return plainly(sayTrouble)
-	case len(st.Queued) == 0 || !slices.ContainsFunc(st.Queued, func(t sessions.Turn) bool { return t.ID == turn }):
+	case !waits(st, turn):
 		return plainly(sayUnderway)
 	case st.Queued[0].ID != turn:
 		return plainly(sayNotNext)
@@ -190,11 +189,10 @@ func (b *Bot) pressNow(ctx context.Context, thread sessions.Thread, turn session
 // pressContinue has Claude go on after a turn that was stopped, as a turn of its own: one for each message that offers it. It belongs to
 // the message of the turn that was stopped.
 func (b *Bot) pressContinue(ctx context.Context, p interactionPayload, thread sessions.Thread, turn sessions.TurnID) answer {
-	parts := strings.SplitN(string(turn), ":", 3)
-	if len(parts) != 3 || p.Container.MessageTS == "" {
+	ts, _, _ := strings.Cut(nameOf(turn), "-")
+	if ts == "" || p.Container.MessageTS == "" {
 		return plainly(sayOldButton)
 	}
-	ts, _, _ := strings.Cut(parts[2], "-")
 	return b.acceptPressed(ctx, sessions.Turn{
 		ID: turnID(thread.Team, thread.Channel, ts+"-continue-"+p.Container.MessageTS), Kind: sessions.KindTurn, Thread: thread,
 		User: p.User.ID, TS: ts, Text: goOn, At: time.Now().UTC(),
@@ -250,8 +248,7 @@ func (b *Bot) manage(ctx context.Context, p interactionPayload) {
 	if why := b.people.mayUse(limit, p.User.ID, thread.Channel); why != nil {
 		a = plainly(why.sentence)
 	} else if a = b.act(limit, "status", thread, p.User.ID, false); a.text != sayNoSession && a.text != sayTrouble {
-		a.blocks = []slack.Block{section(a.text), slack.NewActionBlock("",
-			button("stop", "Stop the turn", thread.Key(), ""), button("end", "End session", thread.Key(), "danger"))}
+		a = offering(a.text, button("stop", "Stop the turn", thread.Key(), ""), button("end", "End session", thread.Key(), "danger"))
 	}
 	if _, err := b.api.OpenViewContext(ctx, p.TriggerID, modal(a)); err != nil { // in time or never
 		b.log.WarnContext(ctx, "modal not opened", "err", err)

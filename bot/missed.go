@@ -326,7 +326,8 @@ func (b *Bot) ask(ctx context.Context, in incoming) error {
 	if err != nil || known {
 		return err
 	}
-	return b.sayOnce(ctx, in, "late", sayLate, section(sayLate), slack.NewActionBlock("", button("retry", "Do it now", string(in.id()), "primary")))
+	a := offering(sayLate, button("retry", "Do it now", string(in.id()), "primary"))
+	return b.sayOnce(ctx, in, "late", a.text, a.blocks...)
 }
 
 // before is a ts some time before another.

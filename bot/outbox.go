@@ -129,6 +129,9 @@ func (o *outbox) spare(ctx context.Context, method string) (context.Context, boo
 // wholeKey marks a context whose call is waited for once it is on its way.
 type wholeKey struct{}
 
+// whole marks a context so.
+func whole(ctx context.Context) context.Context { return context.WithValue(ctx, wholeKey{}, true) }
+
 // Do implements what slack-go wants of a client. A call that cannot be made before its context ends is answered as Slack would: that it is
 // limited.
 func (o *outbox) Do(r *http.Request) (*http.Response, error) {

@@ -27,6 +27,7 @@ const (
 	sayUnderway       = "Your message does not wait any more."
 	sayNotNext        = "Another message comes before yours by now, so I left what runs alone."
 	sayMuted          = "Muted: replies here are left to you, unless they mention me. `!unmute` ends that."
+	sayIsMuted        = "Muted: only mentions count. `!unmute` ends that."
 	sayUnmuted        = "I am listening again: every reply here is for me, unless it begins with `!aside`."
 	sayTakenBack      = "Taken back: this message will not be run."
 	sayEditedRunning  = "I am at work on this message as it was. To have it as it reads now, press Stop, and then Retry."

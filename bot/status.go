@@ -149,7 +149,7 @@ func (b *Bot) show(ctx context.Context, l *live) {
 // edit edits a live message. An edit that was sent is waited for also when the turn is over: left alone, it could take effect
 // after the one that settles the message.
 func (b *Bot) edit(ctx context.Context, l *live, text string, blocks []slack.Block) error {
-	_, _, _, err := b.api.UpdateMessageContext(context.WithValue(ctx, wholeKey{}, true), l.thread.Channel, l.ts, slack.MsgOptionText(text, false), slack.MsgOptionBlocks(blocks...))
+	_, _, _, err := b.api.UpdateMessageContext(whole(ctx), l.thread.Channel, l.ts, slack.MsgOptionText(text, false), slack.MsgOptionBlocks(blocks...))
 	return err
 }
 

@@ -334,11 +334,7 @@ func TestQueue(t *testing.T) {
 			})
 			put(t, q, "k", "1")
 			put(t, q, "k", "2")
-			for _, want := range []string{"1 0 false", "1 1 true", "2 0 false"} {
-				if got := next(t, order); got != want {
-					t.Errorf("claimed %s, want %s", got, want)
-				}
-			}
+			claimed(t, order, "1 0 false", "1 1 true", "2 0 false")
 		})
 		t.Run("hands out what has an order in that order, and what has none as it came", func(t *testing.T) {
 			q := s.queue(t, queue.Config{Prefix: "order:"})
@@ -371,11 +367,7 @@ func TestQueue(t *testing.T) {
 				}
 				return queue.Done()
 			})
-			for _, want := range []string{"a 1 false", "b 2 false", "c 3 false", "late 25 false", "c 3 false", "next 35 false", "d 4 false", "any  false", "f 6 false"} {
-				if got := next(t, order); got != want {
-					t.Errorf("claimed %s, want %s", got, want)
-				}
-			}
+			claimed(t, order, "a 1 false", "b 2 false", "c 3 false", "late 25 false", "c 3 false", "next 35 false", "d 4 false", "any  false", "f 6 false")
 		})
 		t.Run("puts off who yields to nobody", func(t *testing.T) {
 			q := s.queue(t, queue.Config{Prefix: "nobody:"})
@@ -389,13 +381,19 @@ func TestQueue(t *testing.T) {
 			})
 			put(t, q, "k", "1")
 			put(t, q, "k", "2")
-			for _, want := range []string{"1 false", "1 true", "2 false"} {
-				if got := next(t, order); got != want {
-					t.Errorf("claimed %s, want %s", got, want)
-				}
-			}
+			claimed(t, order, "1 false", "1 true", "2 false")
 		})
 	})
+}
+
+// claimed fails unless a queue hands out just these next.
+func claimed(t *testing.T, order <-chan string, want ...string) {
+	t.Helper()
+	for _, w := range want {
+		if got := next(t, order); got != w {
+			t.Errorf("claimed %s, want %s", got, w)
+		}
+	}
 }
 
 // alternate compares how many of the newcomer's had their turn: which of two equals comes first is open.

@@ -346,14 +346,15 @@ func (s *Server) begin(e *envelope, attempt int) *passing {
 // frame is an attempt to pass an envelope, under an id. It is put together by hand: all of a burst are made at once, before the first ack
 // is heard.
 func (e *envelope) frame(id string, attempt int) []byte {
-	if e.kind != "events_api" {
-		return fmt.Appendf(nil, `{"envelope_id":%q,"type":%q,"payload":%s,"accepts_response_payload":true}`, id, e.kind, e.payload)
+	more := `"accepts_response_payload":true`
+	if e.kind == "events_api" {
+		why := ""
+		if attempt > 0 {
+			why = "timeout"
+		}
+		more = fmt.Sprintf(`"accepts_response_payload":false,"retry_attempt":%d,"retry_reason":%q`, attempt, why)
 	}
-	why := ""
-	if attempt > 0 {
-		why = "timeout"
-	}
-	return fmt.Appendf(nil, `{"envelope_id":%q,"type":%q,"payload":%s,"accepts_response_payload":false,"retry_attempt":%d,"retry_reason":%q}`, id, e.kind, e.payload, attempt, why)
+	return fmt.Appendf(nil, `{"envelope_id":%q,"type":%q,"payload":%s,%s}`, id, e.kind, e.payload, more)
 }
 
 // acked waits for the ack of an envelope, as long as Slack does.
