@@ -53,6 +53,40 @@ func TestIntake(t *testing.T) {
 			t.Error("it became a turn")
 		}
 	})
+	t.Run("what names a repository that may not be had is a prompt like others where a session has begun, or is about to", func(t *testing.T) {
+		w := newWorkspace(t, nil)
+		root := w.say(member, general, "", mention+"begin")
+		live, over := session(root), session(root)
+		over.EndedAt = time.Now()
+		turn := func(kind sessions.Kind) *sessions.Turn { return &sessions.Turn{ID: "before", Kind: kind, TS: root} }
+		for name, c := range map[string]struct {
+			status sessions.Status
+			prompt bool
+		}{
+			"a live session":          {sessions.Status{Session: &live}, true},
+			"its first turn runs":     {sessions.Status{Running: turn(sessions.KindTurn)}, true},
+			"its first turn waits":    {sessions.Status{Queued: []sessions.Turn{*turn(sessions.KindTurn)}}, true},
+			"none yet":                {sessions.Status{}, false},
+			"it has ended":            {sessions.Status{Session: &over}, false},
+			"it is being ended":       {sessions.Status{Session: &live, Running: turn(sessions.KindEnd)}, false},
+			"its end waits":           {sessions.Status{Session: &live, Running: turn(sessions.KindTurn), Queued: []sessions.Turn{*turn(sessions.KindEnd)}}, false},
+			"a run of its own is all": {sessions.Status{Running: turn(sessions.KindOnce)}, false},
+		} {
+			w.sessions.set(func(f *fakeSessions) { f.status = c.status })
+			ts := w.say(member, general, root, mention+"what does branch:v2 change?")
+			if c.prompt {
+				w.until("a turn: "+name, func() bool { return w.sessions.turn(ts) != nil })
+				continue
+			}
+			w.until("a sentence: "+name, func() bool {
+				return has(w.thread(general, root), "Say of which repository", `"turn":"`+string(turnID(team, general, ts)))
+			})
+			w.settled(general)
+			if w.sessions.turn(ts) != nil {
+				t.Errorf("%s: it became a turn", name)
+			}
+		}
+	})
 	t.Run("people talking is no turn", func(t *testing.T) {
 		w := w.in(t)
 		root := w.say(member, general, "", "lunch?")

@@ -204,9 +204,8 @@ func (b *Bot) message(ctx context.Context, team string, e innerEvent) error {
 		return b.sayOnce(ctx, in, "empty", sayEmpty)
 	}
 	if begins {
-		var problem nameError
-		if _, _, err := b.repositories(in.words); errors.As(err, &problem) {
-			return b.sayOnce(ctx, in, "repos", string(problem))
+		if refused, err := b.refuseRepos(ctx, &in); err != nil || refused {
+			return err
 		}
 	}
 	err := b.accept(ctx, in, begins)
@@ -214,6 +213,20 @@ func (b *Bot) message(ctx context.Context, team string, e innerEvent) error {
 		b.tellKept(ctx, in)
 	}
 	return err
+}
+
+// refuseRepos answers a message that would begin a session in repositories which it may not name. In a session that has begun, such words
+// are a prompt like others.
+func (b *Bot) refuseRepos(ctx context.Context, in *incoming) (bool, error) {
+	var problem nameError
+	if _, _, err := b.repositories(in.words); !errors.As(err, &problem) {
+		return false, nil
+	}
+	st, err := b.statusFor(ctx, in)
+	if err != nil || hasSession(st) {
+		return false, err
+	}
+	return true, b.sayOnce(ctx, *in, "repos", string(problem))
 }
 
 // slackbot is Slack's own user, which the API does not call a bot.
@@ -275,6 +288,11 @@ func (b *Bot) statusFor(ctx context.Context, in *incoming) (sessions.Status, err
 func hasTurn(st sessions.Status) bool {
 	is := func(t sessions.Turn) bool { return t.Kind == sessions.KindTurn }
 	return st.Running != nil && is(*st.Running) || slices.ContainsFunc(st.Queued, is)
+}
+
+// hasSession reports whether a message of the thread goes to a session that has begun, or is about to.
+func hasSession(st sessions.Status) bool {
+	return !ending(st) && (hasTurn(st) || st.Session != nil && !st.Session.Ended())
 }
 
 // waits reports whether a turn is queued, and not at work.
