@@ -19,6 +19,9 @@ import (
 // Finish implements [sessions.Front]: the answer is a message of its own, or several, since an edit notifies nobody.
 func (b *Bot) Finish(ctx context.Context, s sessions.Session, t sessions.Turn, liveTS string, o sessions.Outcome, look bool) error {
 	ctx = withUrgency(ctx, urgent)
+	if isPrivate(t) {
+		return b.tellPrivately(ctx, s, t, o)
+	}
 	l := b.mute(t) // the answer does not wait for an edit
 	posted := map[string]string{}
 	if look {
@@ -72,7 +75,8 @@ type part struct {
 	text     string // body as plain text, for notifications and for readers without blocks
 	footer   string // of the last part
 	buttons  []slack.BlockElement
-	file     string // the whole answer, which goes with this part as a file
+	whole    []slack.Block // instead of all that, but for the text
+	file     string        // the whole answer, which goes with this part as a file
 	last     bool
 }
 
@@ -95,6 +99,9 @@ func (b *Bot) isEnding(ctx context.Context, t sessions.Turn, o sessions.Outcome)
 func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isEnding bool, most int) []part {
 	if t.Kind == sessions.KindEnd {
 		return []part{{text: sayGoodbye(s, o)}}
+	}
+	if t.Kind == sessions.KindErrand {
+		return b.errandParts(s, t, o, isEnding)
 	}
 	answer := strings.TrimSpace(strings.ToValidUTF8(o.Answer, "\uFFFD"))
 	bodies := split(answer)
@@ -144,6 +151,9 @@ const partFile = "file"
 
 // blocks of a part: Slack renders Claude's own Markdown.
 func (p part) blocks() []slack.Block {
+	if p.whole != nil {
+		return p.whole
+	}
 	var out []slack.Block
 	if p.markdown != "" {
 		out = append(out, slack.NewMarkdownBlock("", p.markdown))
@@ -295,7 +305,7 @@ func (b *Bot) settle(ctx context.Context, t sessions.Turn, liveTS string, o sess
 		status = slack.AgentSessionStatusClosed
 	}
 	b.native.set(ctx, b, t.Thread, status)
-	if t.Kind != sessions.KindEnd {
+	if t.Kind == sessions.KindTurn || t.Kind == sessions.KindOnce {
 		b.aside(ctx, func(ctx context.Context) {
 			mark := "white_check_mark"
 			if o.Failure != runner.FailNone {
@@ -314,7 +324,11 @@ func (b *Bot) settle(ctx context.Context, t sessions.Turn, liveTS string, o sess
 // settleLive settles the live message: it would say for ever that the turn runs, with a Stop button. Until Slack has taken that the turn is not
 // over, so that whoever takes it over does it again; a Slack that takes it for too long keeps no thread waiting, and it is done beside all else.
 func (b *Bot) settleLive(ctx context.Context, t sessions.Turn, liveTS string, o sessions.Outcome, doubt bool) error {
-	text := fmt.Sprintf("*%s* · %d s", doneSentence(o), seconds(o))
+	what := doneSentence(o)
+	if t.Kind == sessions.KindErrand {
+		what = escape(t.Text) + ": " + lowerFirst(what)
+	}
+	text := fmt.Sprintf("*%s* · %d s", what, seconds(o))
 	block := slack.NewContextBlock("", slack.NewTextBlockObject(slack.MarkdownType, text, false, false))
 	update := func(ctx context.Context) error {
 		_, _, _, err := b.api.UpdateMessageContext(ctx, t.Thread.Channel, liveTS, slack.MsgOptionText(text, false), slack.MsgOptionBlocks(block))

@@ -277,6 +277,9 @@ func about(t sessions.Turn) string {
 	if t.Kind == sessions.KindEnd {
 		return "the session's end"
 	}
+	if t.Kind == sessions.KindErrand {
+		return escape(t.Text) + ", for <@" + t.User + ">"
+	}
 	text, _, _ := strings.Cut(t.Text, "\n")
 	return "“" + escape(clip(unescape(text), 60)) + "” by <@" + t.User + ">"
 }

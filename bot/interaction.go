@@ -39,6 +39,7 @@ type interactionPayload struct {
 	ResponseURL string `json:"response_url"`
 	Actions     []struct {
 		ActionID string `json:"action_id"`
+		ActionTS string `json:"action_ts"`
 		Value    string `json:"value"`
 	} `json:"actions"`
 }
@@ -208,7 +209,7 @@ func (b *Bot) acceptPressed(ctx context.Context, t sessions.Turn, done string) a
 	case res.Status == sessions.AcceptFull:
 		return plainly(sayFull)
 	case res.Status == sessions.AcceptDuplicate:
-		return plainly("That was asked for already.")
+		return plainly(sayAskedAlready)
 	}
 	b.aside(ctx, func(ctx context.Context) { // the mark of the first try goes
 		b.react(ctx, t, "eyes")

@@ -146,7 +146,22 @@ func liveStates() map[string]shown {
 		text, blocks := liveMessage(turn, p, now)
 		out[name] = shown{text, blocks}
 	}
+	for name, p := range map[string]sessions.Progress{
+		"errand, the machine wakes": {Step: sessions.StepWaking, Since: now.Add(-12 * time.Second)},
+		"errand, at work":           {Step: sessions.StepRunning, Since: now.Add(-20 * time.Second), Tool: "git push", On: "flaudebot/fix"},
+	} {
+		text, blocks := liveMessage(errandTurn(runner.Errand{}, "Open a pull request"), p, now)
+		out[name] = shown{text, blocks}
+	}
 	return out
+}
+
+// errandTurn is an errand that the member asks for.
+func errandTurn(e runner.Errand, what string) sessions.Turn {
+	return sessions.Turn{
+		ID: "T:C:errand-1.2", Kind: sessions.KindErrand, User: "U0MEMBER", TS: "errand-1.2", Text: what, Thread: session("1.2").Thread,
+		Errand: &sessions.Errand{Errand: e},
+	}
 }
 
 func outcomes(b *Bot) map[string][]part {
@@ -179,6 +194,16 @@ func outcomes(b *Bot) map[string][]part {
 		sessions.FailStuck, sessions.FailRecord,
 	} {
 		out["failure "+string(f)] = make1("", 1, f, "what it said <!here>\nin two lines")
+	}
+	look := errandTurn(runner.Errand{Kind: runner.ErrandState}, "Look what is not pushed")
+	for _, f := range []sessions.Failure{
+		runner.FailStopped, sessions.FailEnded, runner.FailTimeout, runner.FailHandover, sessions.FailMachine, sessions.FailNotUp, sessions.FailFlyAccess,
+		sessions.FailLost, runner.FailErrand,
+	} {
+		out["errand failure "+string(f)] = b.parts(session("1.2"), look, sessions.Outcome{Outcome: runner.Outcome{ExitCode: 1, Failure: f, Error: "what it said <!here>"}}, false, maxParts)
+	}
+	for name, repos := range map[string][]runner.RepoState{"all is pushed": {{Dir: "repo"}}, "not all is pushed": {{Dir: "repo", Changed: 2}}} {
+		out["errand, "+name] = b.parts(session("1.2"), look, sessions.Outcome{Outcome: runner.Outcome{Repos: repos}}, false, maxParts)
 	}
 	for name, reason := range map[string]sessions.EndReason{"person": sessions.EndByPerson, "ttl": sessions.EndByTTL, "idle": sessions.EndByIdle} {
 		s := session("1.2")

@@ -47,6 +47,9 @@ func (b *Bot) Recall(ctx context.Context, s sessions.Session) (sessions.Recalled
 				out.EndedAt = timeOf(m.Timestamp)
 				continue
 			}
+			if isErrand(sessions.TurnID(tr.turn)) { // no turn of the conversation
+				continue
+			}
 			out.Turns, out.LastID = max(out.Turns+1, tr.turns), sessions.TurnID(tr.turn)
 			out.CostUSD = max(out.CostUSD, tr.cost)
 			if first == "" {

@@ -39,6 +39,10 @@ const (
 	saySlackAway      = "Slack did not let me read that message just now. Please try again in a moment."
 	sayRetryGone      = "The message of that turn is gone, so I cannot run it again. Send it once more."
 	sayLate           = "I was away when you wrote this, and that is a while ago. Shall I still do it?"
+	sayAskedAlready   = "That was asked for already."
+	sayErrandBegins   = "On it."
+	sayErrandDone     = "Done."
+	sayAllPushed      = "Everything in this session's repositories is committed and pushed."
 	sayHelp           = "Mention me in a channel to start a session: `@flaude fix the flaky test`. Each thread is one conversation with its own machine and files. " +
 		"In a direct message no mention is needed, and each message outside of a thread starts a session of its own.\n" +
 		"• Name another repository with `repo:owner/name`, a branch with `branch:name` behind it, and none with `repo:none`, in the message that starts the session.\n" +
@@ -68,6 +72,47 @@ func sayPlace(ahead int) string {
 		return "Got it. One turn of this thread comes before yours."
 	}
 	return fmt.Sprintf("Got it. %d turns of this thread come before yours.", ahead)
+}
+
+// sayErrandPlace tells how many turns somebody has to wait for who pressed a button.
+func sayErrandPlace(ahead int) string {
+	if ahead == 1 {
+		return "I will do that as soon as the turn before it has ended."
+	}
+	return fmt.Sprintf("I will do that as soon as the %d turns before it have ended.", ahead)
+}
+
+// sayErrandFailed says why what a button asked for could not be done, and what to do about it.
+func sayErrandFailed(t sessions.Turn, o sessions.Outcome) string {
+	what, detail := escape(t.Text), quoted(o.Error)
+	switch o.Failure {
+	case runner.FailStopped:
+		return what + ": stopped."
+	case sessions.FailEnded:
+		return what + ": there is no live session here any more, so there was nothing to do that with."
+	case runner.FailTimeout:
+		return what + ": this took too long, so I stopped it. Press the button again." + detail
+	case runner.FailNoPrompt, runner.FailHandover:
+		return what + ": the machine of this session runs an older version of mine that cannot do that. End the session and begin a fresh one when your work is safe." + detail
+	case sessions.FailMachine, runner.FailInterrupted, sessions.FailMemory, sessions.FailForgotten:
+		return what + ": the machine ended before it was through. It may have done part of it: look before you press the button again." + detail
+	case sessions.FailNotUp, sessions.FailCapacity, sessions.FailFly:
+		return what + ": I could not get the machine ready, so nothing was done. Press the button again in a few minutes." + detail
+	case sessions.FailFlyAccess:
+		return what + ": Fly refuses my token, so nothing was done. Whoever runs me must check FLY_API_TOKEN and FLAUDEBOT_FLY_APP." + detail
+	case sessions.FailLost:
+		return what + ": the machine and its files are gone." + detail
+	}
+	return what + ": that did not work." + detail
+}
+
+// quoted is what somebody else said of an error, as a quote below a sentence.
+func quoted(text string) string {
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return ""
+	}
+	return "\n> " + strings.ReplaceAll(escape(text), "\n", "\n> ")
 }
 
 func sayRefusedFiles(names []string, limit int64) string {
@@ -115,8 +160,23 @@ func sayEnding(e sessions.Ending) string {
 	if e.Stopped != nil {
 		s += " The running turn is being stopped."
 	}
-	if n := len(e.Dropped); n > 0 {
-		s += fmt.Sprintf(" Cancelled, and not run: %s.", plural(n, "waiting message"))
+	messages, errands := 0, 0
+	for _, t := range e.Dropped {
+		if t.Kind == sessions.KindErrand {
+			errands++
+		} else {
+			messages++
+		}
+	}
+	var dropped []string
+	if messages > 0 {
+		dropped = append(dropped, plural(messages, "waiting message"))
+	}
+	if errands > 0 {
+		dropped = append(dropped, plural(errands, "waiting request"))
+	}
+	if len(dropped) > 0 {
+		s += fmt.Sprintf(" Cancelled, and not run: %s.", strings.Join(dropped, " and "))
 	}
 	return s
 }
@@ -148,10 +208,7 @@ func sayEndsSoon(at time.Time) string {
 
 // failureSentence says what went wrong with a turn and what to do about it.
 func failureSentence(o sessions.Outcome) string {
-	detail := ""
-	if o.Error != "" {
-		detail = "\n> " + strings.ReplaceAll(escape(strings.TrimSpace(o.Error)), "\n", "\n> ")
-	}
+	detail := quoted(o.Error)
 	switch o.Failure {
 	case runner.FailStopped:
 		return "Stopped. The conversation stays: press Continue, or reply to go on."

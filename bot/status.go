@@ -52,7 +52,7 @@ type live struct {
 
 // Begin implements [sessions.Front].
 func (b *Bot) Begin(ctx context.Context, s sessions.Session, t sessions.Turn, look bool) (string, error) {
-	if t.Kind == sessions.KindEnd {
+	if t.Kind == sessions.KindEnd || isPrivate(t) {
 		return "", nil
 	}
 	if look {
@@ -203,7 +203,11 @@ func (l *live) unanswered() bool {
 
 // liveMessage shows a running turn.
 func liveMessage(t sessions.Turn, p sessions.Progress, now time.Time) (string, []slack.Block) {
-	head := fmt.Sprintf("*%s* · %s", stepSentence(p), elapsed(now.Sub(p.Since)))
+	what := stepSentence(p)
+	if t.Kind == sessions.KindErrand {
+		what = errandHead(t, p)
+	}
+	head := fmt.Sprintf("*%s* · %s", what, elapsed(now.Sub(p.Since)))
 	if p.Model != "" {
 		head += " · " + escape(p.Model)
 	}

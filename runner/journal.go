@@ -21,7 +21,8 @@ import (
 
 // The journal is one file a turn, turns/<turn>.ndjson below the runner's own folder: a line an event, numbered from
 // 1, with Claude Code's own line beside it; a line of Claude Code that is no event is kept without a number. turns/<turn>.json is the outcome, written in one go: a turn with a
-// journal and without an outcome that is not running was interrupted. turns/<turn>.acked says that the bot has it.
+// journal and without an outcome that is not running was interrupted. turns/<turn>.acked says that the bot has it. turns/<turn>.payload, written
+// before the outcome, is what an errand brings, until the bot has it.
 
 // What the journals take of the volume is bounded; the conversation's transcript has the whole.
 const (
@@ -56,6 +57,8 @@ type rawLine struct {
 type record struct {
 	Outcome Outcome `json:"outcome"`
 	Answer  string  `json:"answer"`
+
+	payload []byte // in a file of its own; nil when it is only there
 }
 
 // turnFile is where a turn's things are. Ids are Slack's, but a name never leaves the folder whatever they hold.
@@ -174,6 +177,11 @@ func (c Config) finish(turn string, r record) error {
 	raw, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("encode the outcome: %w", err)
+	}
+	if len(r.payload) > 0 {
+		if err := c.save(c.turnFile(turn, ".payload"), r.payload); err != nil {
+			return fmt.Errorf("keep the payload: %w", err)
+		}
 	}
 	return c.save(c.turnFile(turn, ".json"), raw)
 }

@@ -20,6 +20,7 @@ type turn struct {
 	secrets Secrets
 	journal *journal
 	puts    string        // where its files were put
+	payload []byte        // what an errand brings
 	done    chan struct{} // closed when the outcome is on disk
 
 	stopNow chan struct{}
@@ -74,7 +75,9 @@ func (t *turn) run() record {
 	for i, r := range out.Repos {
 		out.Repos[i].Branch = hide.Replace(r.Branch)
 	}
-	return record{Outcome: out, Answer: answer}
+	payload := hide.Replace(string(t.payload))
+	out.PayloadBytes = int64(len(payload))
+	return record{Outcome: out, Answer: answer, payload: []byte(payload)}
 }
 
 // work does the turn's steps.
@@ -89,6 +92,9 @@ func (t *turn) work() (Outcome, string) {
 		case <-ctx.Done():
 		}
 	}()
+	if t.Errand != nil {
+		return t.errand(ctx)
+	}
 	if err := t.cfg.cloneAll(ctx, t); err != nil {
 		if t.stopped() {
 			return t.cut(Outcome{}), ""

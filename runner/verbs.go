@@ -116,6 +116,10 @@ func (t Turn) check(puts string) (string, error) {
 		return "", errors.New("a turn needs an id")
 	case !sessionID.MatchString(t.SessionID):
 		return "", fmt.Errorf("%q is no session id: want a UUID", t.SessionID)
+	case t.Errand != nil:
+		if err := t.Errand.check(); err != nil {
+			return "", refused{err, FailErrand}
+		}
 	case isBlank(prompt):
 		return "", refuse(FailNoPrompt, "the prompt is blank")
 	}
@@ -211,6 +215,13 @@ func (s *server) result(_ context.Context, r ResultRequest) ResultReply {
 		return ResultReply{Status: status}
 	}
 	reply := ResultReply{Status: status, Outcome: &rec.Outcome}
+	if r.Payload {
+		var err error
+		if reply.Data, err = s.cfg.payload(rec, r.Offset, (MaxBody-jsonSize(reply)-100)/4*3); err != nil {
+			s.log.Error("payload cannot be read", "turn", r.Turn, "err", err)
+		}
+		return reply
+	}
 	from := min(max(r.Offset, 0), int64(len(rec.Answer)))
 	reply.Text = piece(rec.Answer[from:], MaxBody-jsonSize(reply)-100)
 	return reply
@@ -245,6 +256,7 @@ func (s *server) ack(_ context.Context, r AckRequest) AckReply {
 		s.cfg.prune()
 	}
 	_ = os.RemoveAll(s.cfg.turnFile(r.Turn, ".put"))
+	_ = os.Remove(s.cfg.turnFile(r.Turn, ".payload"))
 	s.goSoon()
 	if status != StatusDone && status != StatusInterrupted {
 		return AckReply{Status: StatusUnknown}

@@ -9,7 +9,7 @@ import "time"
 //	put     PutRequest     → PutReply      one chunk of a prompt or an attachment
 //	take    TakeRequest    → TakeReply     hand a turn over; idempotent by turn id
 //	events  EventsRequest  → EventsReply   what happened after event N; waits for news
-//	result  ResultRequest  → ResultReply   the outcome, and the answer in pieces
+//	result  ResultRequest  → ResultReply   the outcome, and the answer or the payload in pieces
 //	ack     AckRequest     → AckReply      the outcome is in the thread: the runner may exit
 //	stop    StopRequest    → StopReply     interrupt the running turn
 //	sleep   SleepRequest   → SleepReply    exit now if no turn is running
@@ -51,7 +51,23 @@ type Turn struct {
 	Settings    Settings `json:"settings,omitzero"`
 	// Fresh goes on with an empty conversation when the transcript cannot be resumed.
 	Fresh bool `json:"fresh,omitempty"`
+	// Errand has the runner do something of its own instead of running Claude Code: there is no prompt then.
+	Errand *Errand `json:"errand,omitempty"`
 }
+
+// Errand is an operation of the runner's own in the place of a prompt: Claude Code is not started, the conversation is not touched,
+// and no credential of Claude's is needed.
+type Errand struct {
+	Kind ErrandKind `json:"kind"`
+}
+
+// ErrandKind says what an errand is.
+type ErrandKind string
+
+const (
+	// ErrandState measures what the repositories hold that their remotes do not: Outcome.Repos.
+	ErrandState ErrandKind = "state"
+)
 
 // File is an attachment that was put for a turn. It appears in the workspace under
 // attachments/<Name>, and the prompt names it.
@@ -175,18 +191,20 @@ type Todo struct {
 	State string `json:"state"`
 }
 
-// ResultRequest asks for a turn's outcome and for the answer from byte Offset on.
+// ResultRequest asks for a turn's outcome and for the answer from byte Offset on, or else for its payload from there on.
 type ResultRequest struct {
-	Turn   string `json:"turn"`
-	Offset int64  `json:"offset"`
+	Turn    string `json:"turn"`
+	Offset  int64  `json:"offset"`
+	Payload bool   `json:"payload,omitempty"`
 }
 
 // ResultReply holds them. Text is cut at a rune's end so that the reply fits into MaxBody; the answer
-// is complete when Offset + len(Text) = Outcome.AnswerBytes.
+// is complete when Offset + len(Text) = Outcome.AnswerBytes, the payload when Offset + len(Data) = Outcome.PayloadBytes.
 type ResultReply struct {
 	Status  Status   `json:"status"` // done, running, interrupted, unknown
 	Outcome *Outcome `json:"outcome,omitempty"`
 	Text    string   `json:"text,omitempty"`
+	Data    []byte   `json:"data,omitempty"` // base64 on the wire
 }
 
 // Failure says why a turn did not end well.
@@ -210,21 +228,24 @@ const (
 	FailFile        Failure = "file"        // an attachment did not arrive, or cannot be placed
 	FailRepos       Failure = "repos"       // an address or a folder among the repositories makes no sense
 	FailHandover    Failure = "handover"    // the turn could not be handed to the runner
+	FailErrand      Failure = "errand"      // an errand could not be done; Error says why
 )
 
 // Outcome is how a turn ended. The answer's text travels apart, see ResultReply.
 type Outcome struct {
-	Turn        string      `json:"turn"`
-	ExitCode    int         `json:"exit_code"`
-	Failure     Failure     `json:"failure,omitempty"`
-	Error       string      `json:"error,omitempty"` // for people; no secret; at most 2,000 bytes
-	AnswerBytes int64       `json:"answer_bytes"`
-	StartedAt   time.Time   `json:"started_at"`
-	EndedAt     time.Time   `json:"ended_at"`
-	CostUSD     float64     `json:"cost_usd"`
-	Model       string      `json:"model,omitempty"`
-	Resumed     bool        `json:"resumed"`        // the conversation was resumed, rather than begun
-	Repos       []RepoState `json:"repos,omitzero"` // nil: the turn did not come as far as Claude Code
+	Turn        string  `json:"turn"`
+	ExitCode    int     `json:"exit_code"`
+	Failure     Failure `json:"failure,omitempty"`
+	Error       string  `json:"error,omitempty"` // for people; no secret; at most 2,000 bytes
+	AnswerBytes int64   `json:"answer_bytes"`
+	// PayloadBytes is the size of what an errand brings beside its answer, at most 8 MiB. It is kept until it is acknowledged.
+	PayloadBytes int64       `json:"payload_bytes,omitempty"`
+	StartedAt    time.Time   `json:"started_at"`
+	EndedAt      time.Time   `json:"ended_at"`
+	CostUSD      float64     `json:"cost_usd"`
+	Model        string      `json:"model,omitempty"`
+	Resumed      bool        `json:"resumed"`        // the conversation was resumed, rather than begun
+	Repos        []RepoState `json:"repos,omitzero"` // nil: the turn did not come as far as Claude Code
 	// Files names what is in the workspace after the turn, at most 200 paths in order, .git left out.
 	Files []string `json:"files,omitempty"`
 }

@@ -17,7 +17,8 @@ import (
 type Run struct {
 	Turn   TurnID
 	Prompt func(ctx context.Context, first bool) (Prompt, error)
-	Fence  int64 // of the claim; the runner refuses an older one
+	Errand *runner.Errand // instead of a prompt
+	Fence  int64          // of the claim; the runner refuses an older one
 	// Started says that an earlier owner saw the turn start: it is followed, never handed over again.
 	Started bool
 	// Offered says that an earlier owner may have handed the turn over: it may have done part of the work.
@@ -327,6 +328,9 @@ func (a *attempt) quieten(ctx context.Context) error {
 
 // hand puts what the turn needs and takes it.
 func (a *attempt) hand(ctx context.Context) (runner.TakeReply, error) {
+	if a.r.Errand != nil {
+		return a.take(ctx, a.errand())
+	}
 	prompt, err := a.prompt(ctx)
 	if err != nil {
 		return runner.TakeReply{}, err
@@ -411,7 +415,7 @@ func (a *attempt) follow(ctx context.Context) (Outcome, error) {
 		case runner.StatusRunning:
 		case runner.StatusDone:
 			if reply.Outcome != nil {
-				return Outcome{Outcome: *reply.Outcome, Answer: reply.Text}, nil
+				return a.withPayload(ctx, Outcome{Outcome: *reply.Outcome, Answer: reply.Text})
 			}
 			if len(reply.Events) == 0 {
 				return a.result(ctx)
@@ -477,7 +481,7 @@ func (a *attempt) result(ctx context.Context) (Outcome, error) {
 		}
 	}
 	out.Answer = string(answer)
-	return out, nil
+	return a.withPayload(ctx, out)
 }
 
 // interrupted is the outcome of a turn whose machine died under it. The exit event tells more, also of a

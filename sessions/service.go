@@ -54,6 +54,9 @@ func NewService(cfg ServiceConfig) (*Service, error) {
 // Accept stores a turn: behind those of its thread that are at work or were said before it. After it returned without an error the turn cannot be lost; offering the same
 // turn again answers AcceptDuplicate.
 func (sv *Service) Accept(ctx context.Context, t Turn) (Accepted, error) {
+	if t.Kind == KindErrand && t.Errand == nil {
+		return Accepted{}, fmt.Errorf("store turn %s: it is an errand that says nothing", t.ID)
+	}
 	job, err := jobOf(t)
 	if err != nil {
 		return Accepted{}, err
@@ -163,16 +166,16 @@ func (sv *Service) End(ctx context.Context, thread Thread, by, said string) (End
 		ending.Stopped = st.Running
 	}
 	for _, j := range closed.Dropped {
-		if t, err := turnOf(j); err == nil && t.Kind == KindTurn {
+		if t, err := turnOf(j); err == nil && (t.Kind == KindTurn || t.Kind == KindErrand) {
 			ending.Dropped = append(ending.Dropped, t)
 		}
 	}
 	return ending, nil
 }
 
-// hasTurns reports whether something is queued or running that is no end.
+// hasTurns reports whether something is queued or running that may begin a session.
 func (st Status) hasTurns() bool {
-	return (st.Running != nil && st.Running.Kind != KindEnd) || slices.ContainsFunc(st.Queued, func(t Turn) bool { return t.Kind != KindEnd })
+	return (st.Running != nil && st.Running.isWork()) || slices.ContainsFunc(st.Queued, Turn.isWork)
 }
 
 // endOf is the job that ends a session: one for each session, however often it is asked for.

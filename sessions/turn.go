@@ -11,7 +11,7 @@ import (
 )
 
 // TurnID names a turn by its Slack message: "team:channel:message_ts". A turn that comes from a slash
-// command has "team:channel:cmd-<trigger id>".
+// command has "team:channel:cmd-<trigger id>", an errand "team:channel:errand-<what is unique of the click>".
 type TurnID string
 
 // Kind is what a job in a thread's queue asks for.
@@ -21,6 +21,9 @@ const (
 	KindTurn Kind = "turn" // run a prompt in the thread's session, which is made if there is none
 	KindOnce Kind = "once" // run a prompt on a machine of its own that is destroyed afterwards
 	KindEnd  Kind = "end"  // destroy the thread's session
+	// KindErrand has the runner of the thread's session do something of its own: it is no turn of the conversation, begins no session
+	// and keeps none from its end.
+	KindErrand Kind = "errand"
 )
 
 // Turn is one prompt, as it was accepted and is kept in the queue. It holds no secret.
@@ -46,7 +49,22 @@ type Turn struct {
 	// After belongs to an end by time: the session's last turn when its time was seen to be over. A turn that
 	// has come since keeps the session.
 	After TurnID `json:"after,omitempty"`
+	// Errand belongs to KindErrand; Text then says in words what it is.
+	Errand *Errand `json:"errand,omitempty"`
 }
+
+// Errand is what the runner is to do, and how that is told.
+type Errand struct {
+	runner.Errand
+
+	// Private has only the person who asked be told what came of it.
+	Private bool `json:"private,omitempty"`
+	// View is the modal that waits for it, if one does.
+	View string `json:"view,omitempty"`
+}
+
+// isWork reports whether the turn is one of a conversation.
+func (t Turn) isWork() bool { return t.Kind == KindTurn || t.Kind == KindOnce }
 
 // since is when the turn was asked for: the ts of its message, or when the button was pressed that runs that again.
 func (t Turn) since() string {
@@ -147,8 +165,9 @@ const (
 type Outcome struct {
 	runner.Outcome
 
-	Answer string // Markdown, as Claude wrote it
-	Number int    // the turn's number in its session, from 1
+	Answer  string // Markdown, as Claude wrote it
+	Payload []byte // what an errand brings
+	Number  int    // the turn's number in its session, from 1; of an errand: how many turns there were
 	// Destroyed is set when the machine was taken down with the turn (KindOnce, KindEnd).
 	Destroyed bool
 	// Before is set when the runner had the turn before it was handed over: what became of that may stand in the thread.
@@ -250,7 +269,7 @@ func (st Status) BegunAfter(said string) bool {
 	if st.Running != nil {
 		turns = append([]Turn{*st.Running}, turns...)
 	}
-	i := slices.IndexFunc(turns, func(t Turn) bool { return t.Kind != KindEnd })
+	i := slices.IndexFunc(turns, Turn.isWork)
 	return i >= 0 && turns[i].since() > said
 }
 

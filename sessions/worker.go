@@ -127,6 +127,8 @@ func (w *work) do(ctx context.Context) error {
 		return w.end(ctx)
 	case KindOnce:
 		return w.once(ctx)
+	case KindErrand:
+		return w.errand(ctx)
 	default:
 		return w.inSession(ctx)
 	}
@@ -321,7 +323,7 @@ func (w *work) bring(ctx context.Context, s *Session) error {
 	if err := w.save(ctx, *s); err != nil {
 		return err
 	}
-	if out.Answer == "" {
+	if out.Answer == "" && out.PayloadBytes == 0 {
 		w.note.Outcome = &out.Outcome
 	}
 	if w.stage != StagePosting {
@@ -361,9 +363,14 @@ func (w *work) attempt(ctx context.Context, s *Session) (Outcome, error) {
 	if w.claim.Takes > maxTakes && !w.started() {
 		return w.outcome(FailRepeated), nil
 	}
+	var errand *runner.Errand
+	if w.turn.Kind == KindErrand {
+		errand = &w.turn.Errand.Errand
+	}
 	return w.sv.cfg.Machines.RunTurn(ctx, s, Run{
-		Turn:  w.turn.ID,
-		Fence: w.claim.Fence,
+		Turn:   w.turn.ID,
+		Errand: errand,
+		Fence:  w.claim.Fence,
 		Prompt: func(ctx context.Context, first bool) (Prompt, error) {
 			return w.sv.cfg.Front.Prompt(ctx, w.turn, first)
 		},
@@ -387,6 +394,9 @@ func (w *work) started() bool {
 
 // count adds the turn to the session once, and returns its number.
 func (w *work) count(s *Session, out Outcome) int {
+	if w.turn.Kind == KindErrand {
+		return w.looked(s, out)
+	}
 	if s.LastID == w.turn.ID {
 		return s.Turns
 	}

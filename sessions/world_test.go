@@ -361,6 +361,7 @@ type fakeTurn struct {
 	done    bool
 	outcome runner.Outcome
 	answer  string
+	payload string
 }
 
 // answers steers a verb.
@@ -496,7 +497,11 @@ func (f *fakeRunner) reply(where string, boot int, request any) (any, error) {
 		t, status := d.status(r.Turn, boot)
 		reply := runner.ResultReply{Status: status}
 		if status == runner.StatusDone {
-			reply.Outcome, reply.Text = &t.outcome, t.answer[r.Offset:]
+			reply.Outcome, reply.Text = &t.outcome, t.answer[min(r.Offset, int64(len(t.answer))):]
+			if r.Payload { // in pieces of five bytes
+				rest := t.payload[r.Offset:]
+				reply.Text, reply.Data = "", []byte(rest[:min(len(rest), 5)])
+			}
 		}
 		return reply, nil
 	case runner.StopRequest:
@@ -553,6 +558,10 @@ func (f *fakeRunner) take(d *disk, boot int, r runner.TakeRequest) runner.TakeRe
 	f.runs[r.Turn.ID]++
 	t := &fakeTurn{boot: boot, answer: "answer to " + r.Turn.Prompt}
 	t.outcome = runner.Outcome{Turn: r.Turn.ID, StartedAt: time.Now().UTC(), CostUSD: 0.5, Repos: []runner.RepoState{}, Files: []string{"a.txt"}}
+	if e := r.Turn.Errand; e != nil {
+		t.answer, t.payload = "did "+string(e.Kind), "what it brings"
+		t.outcome.CostUSD, t.outcome.PayloadBytes, t.outcome.Repos = 0, int64(len(t.payload)), []runner.RepoState{{Dir: "seen"}}
+	}
 	d.turns[r.Turn.ID] = t
 	if !strings.HasPrefix(r.Turn.Prompt, "hold") {
 		f.finish(t, 0, runner.FailNone)

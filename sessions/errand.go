@@ -1,0 +1,76 @@
+package sessions
+
+import (
+	"context"
+	"fmt"
+
+	"flaudebot/runner"
+)
+
+// errand has the runner of the thread's session do something of its own. Where no session is live, or where nothing was ever made for
+// it, there is nothing to do it with.
+func (w *work) errand(ctx context.Context) error {
+	s, err := w.sv.current(ctx, w.turn.Thread)
+	if err != nil {
+		return w.withoutSession(ctx, err)
+	}
+	if s != nil && s.Rebuilt {
+		if err := w.recall(ctx, s); err != nil {
+			return err
+		}
+	}
+	if s == nil || s.Ended() || !s.onFly() {
+		if s == nil {
+			s = &Session{Thread: w.turn.Thread}
+		}
+		if w.stage == StagePosted {
+			return nil
+		}
+		out := w.outcome(FailEnded)
+		out.Number = s.Turns
+		return w.finish(ctx, s, out)
+	}
+	if err := w.run(ctx, s); err != nil {
+		return err
+	}
+	return w.settle(ctx, *s)
+}
+
+// looked takes what an errand saw of the repositories into the session. It is no turn: neither the count nor the time of the last one
+// changes.
+func (w *work) looked(s *Session, out Outcome) int {
+	if out.Repos != nil && s.Begun() {
+		s.State, s.Unsure = out.Repos, false
+	}
+	return s.Turns
+}
+
+// errand is the request that hands an errand over: Claude's credential stays here.
+func (a *attempt) errand() runner.TakeRequest {
+	secrets := a.m.cfg.Secrets
+	secrets.AnthropicAPIKey, secrets.ClaudeOAuthToken, secrets.AnthropicBaseURL = "", "", ""
+	repos := a.s.Repos
+	if repos == nil {
+		repos = a.m.defaultRepos()
+	}
+	return runner.TakeRequest{Fence: a.r.Fence, Secrets: secrets, Turn: runner.Turn{
+		ID: string(a.r.Turn), SessionID: a.s.SessionID, Repos: repos, Settings: a.m.cfg.Settings, Errand: a.r.Errand,
+	}}
+}
+
+// withPayload reads what an errand brought.
+func (a *attempt) withPayload(ctx context.Context, out Outcome) (Outcome, error) {
+	for int64(len(out.Payload)) < out.PayloadBytes {
+		reply, err := call[runner.ResultReply](ctx, a, "result", runner.ResultRequest{
+			Turn: string(a.r.Turn), Offset: int64(len(out.Payload)), Payload: true,
+		})
+		if err != nil {
+			return Outcome{}, err
+		}
+		if reply.Status != runner.StatusDone || len(reply.Data) == 0 {
+			return Outcome{}, fmt.Errorf("read the payload: %w: it answers %s, and %d of %d bytes came", errRunner, reply.Status, len(out.Payload), out.PayloadBytes)
+		}
+		out.Payload = append(out.Payload, reply.Data...)
+	}
+	return out, nil
+}
