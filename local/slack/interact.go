@@ -99,12 +99,12 @@ func (s *Server) ask(e *envelope, what string) (fields, error) {
 	if p == nil {
 		return nil, refuse("dispatch_failed", what+" failed: the app is not connected")
 	}
-	ack, ok := s.acked(p, s.cfg.AskTimeout)
+	got, ok := s.acked(p, s.cfg.AskTimeout)
 	if !ok {
 		return nil, refuse("operation_timeout", what+" failed: the app did not respond")
 	}
 	var body fields
-	_ = json.Unmarshal(ack, &body) // an empty ack has none
+	_ = json.Unmarshal(got.Payload, &body) // an empty ack has none
 	return body, nil
 }
 

@@ -28,9 +28,17 @@ type conn struct {
 	out      chan frameTo
 	refresh  chan struct{}
 	life     time.Duration
-	draining bool                            // guarded by Server.mu; it was asked to go
-	ghost    bool                            // guarded by Server.mu; nothing passes over it any more
-	acks     map[string]chan json.RawMessage // guarded by Server.mu; :: envelope id → who waits
+	draining bool                // guarded by Server.mu; it was asked to go
+	ghost    bool                // guarded by Server.mu; nothing passes over it any more
+	acks     map[string]chan ack // guarded by Server.mu; :: envelope id → who waits
+}
+
+// ack is what the app answers an envelope with.
+type ack struct {
+	ID      string          `json:"envelope_id"`
+	Payload json.RawMessage `json:"payload"`
+
+	at time.Time // when it was read
 }
 
 // frameTo is a frame on its way to the app.
@@ -50,7 +58,7 @@ type envelope struct {
 type passing struct {
 	id   string
 	conn *conn
-	ack  chan json.RawMessage
+	ack  chan ack
 	sent time.Time
 }
 
@@ -97,7 +105,7 @@ func (s *Server) link(w http.ResponseWriter, r *http.Request) {
 	defer func() { _ = ws.CloseNow() }()
 	ws.SetReadLimit(1 << 20)
 	c := &conn{
-		ws: ws, tcp: under.conn, out: make(chan frameTo, maxQueue), refresh: make(chan struct{}, 1), life: s.cfg.RefreshAfter, acks: map[string]chan json.RawMessage{},
+		ws: ws, tcp: under.conn, out: make(chan frameTo, maxQueue), refresh: make(chan struct{}, 1), life: s.cfg.RefreshAfter, acks: map[string]chan ack{},
 	}
 	if r.URL.Query().Get("debug_reconnects") == "true" {
 		c.life = debugLife
@@ -170,8 +178,8 @@ func (s *Server) drop(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conns = slices.DeleteFunc(s.conns, func(o *conn) bool { return o == c })
-	for _, ack := range c.acks {
-		close(ack)
+	for _, waits := range c.acks {
+		close(waits)
 	}
 	c.acks = nil
 }
@@ -274,19 +282,16 @@ func (s *Server) hear(ctx context.Context, c *conn) {
 		if err != nil {
 			return
 		}
-		var ack struct {
-			ID      string          `json:"envelope_id"`
-			Payload json.RawMessage `json:"payload"`
-		}
-		if json.Unmarshal(raw, &ack) != nil {
+		got := ack{at: time.Now()}
+		if json.Unmarshal(raw, &got) != nil {
 			s.log.Warn("an ack was no JSON")
 			continue
 		}
-		if len(raw) >= maxAck && len(ack.Payload) > 0 {
+		if len(raw) >= maxAck && len(got.Payload) > 0 {
 			s.log.Warn("the payload of an ack is ignored: it is too long", "bytes", len(raw), "most", maxAck-1)
-			ack.Payload = nil
+			got.Payload = nil
 		}
-		if !s.heard(c, ack.ID, ack.Payload) {
+		if !s.heard(c, got) {
 			_ = c.ws.CloseNow()
 			return
 		}
@@ -294,12 +299,12 @@ func (s *Server) hear(ctx context.Context, c *conn) {
 }
 
 // heard counts an ack; false: the connection is to break at it.
-func (s *Server) heard(c *conn, id string, payload json.RawMessage) bool {
+func (s *Server) heard(c *conn, got ack) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ch := c.acks[id]
+	ch := c.acks[got.ID]
 	if ch == nil && len(s.passed.stray) < maxStray {
-		s.passed.stray = append(s.passed.stray, id)
+		s.passed.stray = append(s.passed.stray, got.ID)
 	}
 	if ch == nil || c.ghost {
 		return true
@@ -307,8 +312,8 @@ func (s *Server) heard(c *conn, id string, payload json.RawMessage) bool {
 	if s.takeCut("ack") {
 		return false
 	}
-	delete(c.acks, id)
-	ch <- payload
+	delete(c.acks, got.ID)
+	ch <- got
 	close(ch)
 	return true
 }
@@ -323,7 +328,7 @@ func (s *Server) begin(e *envelope, attempt int) *passing {
 		return nil
 	}
 	s.next++
-	p := &passing{id: newUUID(), conn: free[s.next%len(free)], ack: make(chan json.RawMessage, 1), sent: time.Now()}
+	p := &passing{id: newUUID(), conn: free[s.next%len(free)], ack: make(chan ack, 1), sent: time.Now()}
 	p.conn.acks[p.id] = p.ack
 	cut := ""
 	if e.kind == "events_api" {
@@ -358,18 +363,18 @@ func (e *envelope) frame(id string, attempt int) []byte {
 }
 
 // acked waits for the ack of an envelope, as long as Slack does.
-func (s *Server) acked(p *passing, limit time.Duration) (payload json.RawMessage, ok bool) {
+func (s *Server) acked(p *passing, limit time.Duration) (got ack, ok bool) {
 	timeout := time.NewTimer(limit)
 	defer timeout.Stop()
 	select {
-	case payload, ok = <-p.ack:
+	case got, ok = <-p.ack:
 	case <-timeout.C:
 	case <-s.done:
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(p.conn.acks, p.id) // an ack that comes later counts for nothing
-	return payload, ok
+	return got, ok
 }
 
 // deliver sees an event through: it is sent until it is acked, at once and then after each of the delays. One that meets
@@ -393,8 +398,8 @@ func (s *Server) deliver(e *envelope, p *passing, w *waiter) {
 		if p == nil {
 			break
 		}
-		_, ok := s.acked(p, s.cfg.AckTimeout)
-		s.count(attempt, time.Since(p.sent), ok)
+		got, ok := s.acked(p, s.cfg.AckTimeout)
+		s.count(attempt, got.at.Sub(p.sent), ok)
 		if ok {
 			return
 		}
