@@ -86,12 +86,23 @@ type Repo struct {
 
 // Settings are what a turn is run with.
 type Settings struct {
-	Model          string `json:"model,omitempty"`           // empty: Claude Code's default
+	Model          string   `json:"model,omitempty"`           // empty: Claude Code's default
+	Fallback       string   `json:"fallback,omitempty"`        // models to go on with when Model is overloaded, separated by commas
+	Effort         string   `json:"effort,omitempty"`          // one of [Efforts]; empty: the model's default
+	PermissionMode string   `json:"permission_mode,omitempty"` // one of [PermissionModes]; empty: bypassPermissions, or dontAsk with AllowedTools
+	AllowedTools   []string `json:"allowed_tools,omitempty"`   // tools, or rules such as Bash(git log *); empty: as the mode says
+	// Trust has what the first repository brings obeyed: its settings, hooks, skills, agents and .mcp.json. Claude Code works in its folder then.
+	Trust        bool              `json:"trust,omitempty"`
+	MCP          string            `json:"mcp,omitempty"`          // JSON as --mcp-config takes it; ${NAME} stands for a variable of Env or Secrets.Env
+	Instructions string            `json:"instructions,omitempty"` // added to the system prompt
+	Env          map[string]string `json:"env,omitempty"`          // for Claude Code and its commands
+	// SetUp is a shell command that is run once in the workspace, after the clone. A changed one is run again.
+	SetUp          string `json:"set_up,omitempty"`
 	TimeoutSeconds int    `json:"timeout_seconds,omitempty"` // 0 = no limit
 	LingerSeconds  int    `json:"linger_seconds,omitempty"`  // wait this long for a further turn; 0 = exit after the ack
 }
 
-// Secrets go with a take and stay in the runner's memory: never on disk, never in an environment that
+// Secrets go with a take and stay in the runner's memory: never on disk, and, Env apart, never in an environment that
 // Claude Code or its commands can read.
 type Secrets struct {
 	AnthropicAPIKey  string `json:"anthropic_api_key,omitempty"`
@@ -99,6 +110,10 @@ type Secrets struct {
 	AnthropicBaseURL string `json:"anthropic_base_url,omitempty"` // the gateway's upstream; empty: https://api.anthropic.com
 	GitUsername      string `json:"git_username,omitempty"`
 	GitToken         string `json:"git_token,omitempty"`
+	// GitOrigins are scheme and host of the places that may be sent the Git token, where a repository of the session is there; nil: all of those.
+	GitOrigins []string `json:"git_origins,omitempty"`
+	// Env are variables for Claude Code and its commands, who are meant to use them. They are removed from all that is told of the turn.
+	Env map[string]string `json:"env,omitempty"`
 }
 
 // PutRequest carries one chunk of a file that a turn will need. Chunks of a file are sent in order;
@@ -168,6 +183,7 @@ type Phase string
 
 const (
 	PhaseCloning  Phase = "cloning"
+	PhaseSetUp    Phase = "setup"    // the set-up command runs
 	PhaseStarting Phase = "starting" // Claude Code's process is starting
 	PhaseRunning  Phase = "running"
 	PhaseStopping Phase = "stopping"
@@ -219,6 +235,8 @@ const (
 	FailStopped     Failure = "stopped"     // a person stopped it
 	FailTimeout     Failure = "timeout"     // the turn's time limit
 	FailClone       Failure = "clone"       // a repository could not be cloned
+	FailSetUp       Failure = "setup"       // the set-up command failed
+	FailSettings    Failure = "settings"    // the channel's settings cannot be used
 	FailTranscript  Failure = "transcript"  // the conversation cannot be resumed
 	FailDisk        Failure = "disk"        // the volume is full
 	FailStart       Failure = "start"       // Claude Code could not be started
@@ -248,6 +266,14 @@ type Outcome struct {
 	Repos        []RepoState `json:"repos,omitzero"` // nil: the turn did not come as far as Claude Code
 	// Files names what is in the workspace after the turn, at most 200 paths in order, .git left out.
 	Files []string `json:"files,omitempty"`
+	// Denied are tools that Claude wanted to use and was not allowed, at most 20.
+	Denied []Denied `json:"denied,omitempty"`
+}
+
+// Denied is a use of a tool that the permission mode did not allow.
+type Denied struct {
+	Tool string `json:"tool"`
+	On   string `json:"on,omitempty"` // what it was to be used on: a file, a command
 }
 
 // RepoState is what a repository in the workspace holds that its remote does not.

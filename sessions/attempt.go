@@ -700,6 +700,8 @@ func (p *Progress) apply(e runner.Event) {
 		switch e.Phase {
 		case runner.PhaseCloning:
 			p.Step = StepCloning
+		case runner.PhaseSetUp:
+			p.Step = StepSetUp
 		case runner.PhaseStopping:
 			p.Step = StepStopping
 		case runner.PhaseStarting, runner.PhaseRunning:

@@ -119,6 +119,17 @@ func (m *Machines) Begin(spec Spec, now time.Time) Session {
 	}
 }
 
+// defaults are the settings of a channel that sets nothing.
+func (m *Machines) defaults() Settings {
+	seconds := func(n int) *time.Duration { return new(time.Duration(n) * time.Second) }
+	c := m.cfg
+	return Settings{
+		Repos: m.defaultRepos(), Model: c.Settings.Model, Fallback: c.Settings.Fallback, Effort: c.Settings.Effort, PermissionMode: c.Settings.PermissionMode,
+		Guest: c.Guest, Region: c.Region, VolumeGB: c.VolumeGB, TTL: new(c.TTL),
+		Linger: seconds(c.Settings.LingerSeconds), Timeout: seconds(c.Settings.TimeoutSeconds),
+	}
+}
+
 // defaultRepos are the repositories of the settings, never nil.
 func (m *Machines) defaultRepos() []runner.Repo { return append([]runner.Repo{}, m.cfg.Repos...) }
 

@@ -22,6 +22,7 @@ type ServiceConfig struct {
 	Queue    *queue.Queue
 	Machines *Machines // nil: it is only looked at, with List and End
 	Front    Front
+	Keys     *Keyring      // for the secrets of channels; nil: there can be none
 	IdleTTL  time.Duration // a session without a turn for so long is ended; 0: never
 	// WatchEvery is the time between two looks whether Redis still holds what it held; 0: 5 s.
 	WatchEvery time.Duration

@@ -23,6 +23,7 @@ var saveScript string
 //	fb:{sessions}:live         zset    thread → unix time of its last turn, in seconds; sessions that have something on Fly
 //	fb:{sessions}:marks        hash    team:channel → ts since when, and of the newest message that was taken in
 //	fb:{sessions}:once:<key>   string  something that is done or said once; expires
+//	fb:{sessions}:settings:<team>:<channel>  hash  version; json: what its admins have set; secrets: json, name → sealed value
 //	fb:{sessions}:memory       hash    epoch: random, and gone with everything else when Redis has lost its data
 //	fb:{sessions}:lost         string  ts since when is read again what was said, after Redis has lost its data; expires
 //
@@ -34,10 +35,14 @@ type store struct {
 	save   *redis.Script
 	mark   *redis.Script
 	pulse  *redis.Script
+	change *redis.Script
 }
 
 func newStore(rdb redis.UniversalClient, prefix string) *store {
-	return &store{rdb: rdb, prefix: prefix + "{sessions}:", save: redis.NewScript(saveScript), mark: redis.NewScript(markScript), pulse: redis.NewScript(pulseScript)}
+	return &store{
+		rdb: rdb, prefix: prefix + "{sessions}:", save: redis.NewScript(saveScript), mark: redis.NewScript(markScript),
+		pulse: redis.NewScript(pulseScript), change: redis.NewScript(settingsScript),
+	}
 }
 
 func (st *store) session(thread Thread) string { return st.prefix + "s:" + thread.Key() }

@@ -41,6 +41,8 @@ type Turn struct {
 	// Again is set when the message may have been accepted before, by a Redis that has forgotten it: what stands in the thread
 	// is looked at before anything is posted.
 	Again bool `json:"again,omitempty"`
+	// Overrides are what the message says otherwise than its channel's settings. What these do not allow, when the turn begins, does not count.
+	Overrides Overrides `json:"overrides,omitzero"`
 	// AtSlack is set when the text is too long for the queue: the front reads it again when it is needed.
 	AtSlack bool `json:"at_slack,omitempty"`
 	// Session and Reason belong to KindEnd: which session is to go, and why.
@@ -121,6 +123,7 @@ const (
 	StepWaking   Step = "waking"   // the machine boots
 	StepWaiting  Step = "waiting"  // something outside is in the way; Progress.Note says what
 	StepCloning  Step = "cloning"
+	StepSetUp    Step = "setup"   // the set-up command runs
 	StepRunning  Step = "running" // Claude Code works
 	StepStopping Step = "stopping"
 	StepPosting  Step = "posting" // the answer is on its way

@@ -23,6 +23,7 @@ import (
 	localclaude "flaudebot/local/claude"
 	localfly "flaudebot/local/fly"
 	localslack "flaudebot/local/slack"
+	"flaudebot/sessions"
 )
 
 // worldFlags say where the local world is and what answers in it.
@@ -292,7 +293,7 @@ func (w *world) repo() string { return filepath.Join(w.dir, "repo") }
 // sharedFolders are those that machines clone from: their /tmp is their own, and these may be in the host's.
 func (w *world) sharedFolders() []string {
 	out := []string{w.repo()}
-	repos, err := parseRepos(environ("FLAUDEBOT_REPOS"))
+	repos, err := sessions.ParseRepos(environ("FLAUDEBOT_REPOS"))
 	if err != nil {
 		return out // said with the settings
 	}

@@ -29,7 +29,7 @@ func runOnce(ctx context.Context, c cli) error {
 		return err
 	}
 	if *repo != "" {
-		if cfg.repos, err = parseRepos(*repo); err != nil {
+		if cfg.repos, err = sessions.ParseRepos(*repo); err != nil {
 			return fmt.Errorf("--repo: %w", err)
 		}
 	}

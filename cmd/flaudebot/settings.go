@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -16,8 +15,8 @@ import (
 	"github.com/kelseyhightower/envconfig"
 
 	"flaudebot/bot"
-	"flaudebot/fly"
 	"flaudebot/runner"
+	"flaudebot/sessions"
 )
 
 // settings is the environment as it was found, with defaults in place. Everything is text here, so that
@@ -62,6 +61,8 @@ type settings struct {
 	GitUsername      string `envconfig:"GITHUB_USERNAME" default:"x-access-token" desc:"user name for Git over HTTPS"`
 	GitToken         string `envconfig:"GITHUB_TOKEN" secret:"yes" desc:"token for Git over HTTPS"`
 
+	SecretsKey string `envconfig:"FLAUDEBOT_SECRETS_KEY" secret:"yes" desc:"key for the secrets that admins set for a channel: 32 random bytes in base64, as openssl rand -base64 32 makes them; NEW,OLD to change it; empty: no secrets can be set"`
+
 	Prefix    string `envconfig:"FLAUDEBOT_PREFIX" default:"fb:" desc:"what every Redis key begins with"`
 	LogLevel  string `envconfig:"FLAUDEBOT_LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
 	LogFormat string `envconfig:"FLAUDEBOT_LOG_FORMAT" default:"text" desc:"text or json"`
@@ -72,7 +73,7 @@ type config struct {
 	settings
 
 	redis           redisConfig
-	guest           fly.Guest
+	guest           sessions.Guest
 	volumeGB        int
 	ttl, idleTTL    time.Duration
 	linger, lease   time.Duration
@@ -86,6 +87,7 @@ type config struct {
 	namedRepos      []string
 	allowedUsers    []string
 	allowedChannels []string
+	keys            *sessions.Keyring // nil: none
 }
 
 // loadConfig reads the environment. parts names what the command needs of it: slack, redis, fly, claude.
@@ -212,6 +214,7 @@ func (v *validator) rest(c *config) {
 	c.lease = v.duration("FLAUDEBOT_LEASE", c.Lease, time.Second, 10*time.Minute)
 	c.turnTimeout = v.duration("FLAUDEBOT_TURN_TIMEOUT", c.TurnTimeout, 0, 0)
 	c.patience = v.duration("FLAUDEBOT_PATIENCE", c.Patience, time.Second, 24*time.Hour)
+	c.keys = v.keys("FLAUDEBOT_SECRETS_KEY", c.SecretsKey)
 	c.askAfter = v.duration("FLAUDEBOT_ASK_AFTER", c.AskAfter, time.Second, 0)
 	c.slackPace = float64(v.number("FLAUDEBOT_SLACK_PACE_PERCENT", c.SlackPace, 10, 10000)) / 100
 	c.maxParallel = v.number("FLAUDEBOT_MAX_PARALLEL", c.MaxParallel, 1, 10000)
@@ -315,66 +318,29 @@ func (v *validator) places(name, value string) []string {
 	return out
 }
 
-func (v *validator) guest(name, value string) fly.Guest {
-	size, memory, ok := strings.Cut(value, ":")
-	kind, cpus, okCPU := strings.Cut(strings.TrimSuffix(size, "x"), "-")
-	n, errCPU := strconv.Atoi(cpus)
-	mb, errMem := strconv.Atoi(memory)
-	step, low, high := 256, 256, 2048
-	if kind == "performance" {
-		step, low, high = 1024, 2048, 8192
+func (v *validator) guest(name, value string) sessions.Guest {
+	g, err := sessions.ParseGuest(value)
+	if err != nil {
+		v.add("%s=%s: %s", name, value, err)
 	}
-	switch {
-	case !ok || !okCPU || errCPU != nil || errMem != nil || !oneOf(kind, "shared", "performance") || n < 1 || n > 16:
-		v.add("%s=%s: want a size such as shared-2x:2048 or performance-2x:4096", name, value)
-	case mb < low*n || mb > high*n || mb%step != 0:
-		v.add("%s=%s: %s-%dx has %d to %d MB in steps of %d", name, value, kind, n, low*n, high*n, step)
-	}
-	return fly.Guest{CPUKind: kind, CPUs: n, MemoryMB: mb}
+	return g
 }
 
 func (v *validator) repos(name, value string) []runner.Repo {
-	out, err := parseRepos(value)
+	out, err := sessions.ParseRepos(value)
 	if err != nil {
 		v.add("%s: %s", name, err)
 	}
 	return out
 }
 
-// parseRepos reads url[#branch][=dir],…
-func parseRepos(value string) ([]runner.Repo, error) {
-	var out []runner.Repo
-	for item := range strings.SplitSeq(value, ",") {
-		item = strings.TrimSpace(item)
-		if item == "" {
-			continue
-		}
-		var r runner.Repo
-		rest, dir, hasDir := cutLast(item, "=")
-		r.URL, r.Branch, _ = strings.Cut(rest, "#")
-		r.Dir = dir
-		if hasDir && (dir == "" || strings.HasPrefix(dir, "/") || strings.Contains(dir, "..")) {
-			return nil, errors.New("a folder must be a plain name below the workspace")
-		}
-		// A token goes as a user name as well.
-		if u, err := url.Parse(r.URL); err == nil && u.User != nil && (u.Scheme == "https" || u.Scheme == "http") {
-			return nil, errors.New("leave user and token out of the address and set GITHUB_USERNAME and GITHUB_TOKEN")
-		}
-		if r.URL == "" || strings.ContainsAny(r.URL, " \t") || strings.HasPrefix(r.URL, "-") {
-			return nil, errors.New("want url[#branch][=dir], separated by commas")
-		}
-		out = append(out, r)
+// keys reads the keys for secrets.
+func (v *validator) keys(name, value string) *sessions.Keyring {
+	k, err := sessions.ParseKeys(value)
+	if err != nil {
+		v.add("%s: %s", name, err)
 	}
-	return out, runner.CheckRepos(out)
-}
-
-// cutLast cuts a folder off; an = inside of a query or a path with a later slash is part of the address.
-func cutLast(s, sep string) (before, after string, found bool) {
-	i := strings.LastIndex(s, sep)
-	if i < 0 || strings.Contains(s[i:], "/") && strings.Contains(s[i:], "://") {
-		return s, "", false
-	}
-	return s[:i], s[i+1:], true
+	return k
 }
 
 func flyName(s string) bool {

@@ -11,6 +11,7 @@ import (
 
 	"flaudebot/fly"
 	"flaudebot/runner"
+	"flaudebot/sessions"
 )
 
 // goodSettings pass every check.
@@ -69,6 +70,7 @@ func TestSettings(t *testing.T) {
 		{"a lease too short to keep", func(s *settings) { s.Lease = "10ms" }, "FLAUDEBOT_LEASE=10ms: want at least 1s"},
 		{"a user's name instead of an id", func(s *settings) { s.AllowedUsers = "ada" }, "FLAUDEBOT_ALLOWED_USERS: ada is no Slack id"},
 		{"two Claude credentials", func(s *settings) { s.ClaudeOAuthToken = "oauth-secret" }, "leave one out"},
+		{"words instead of a key for secrets", func(s *settings) { s.SecretsKey = "correct-horse" }, "FLAUDEBOT_SECRETS_KEY: key 1: want 32 random bytes in base64"},
 		{"no Claude credential", func(s *settings) { s.AnthropicAPIKey = "" }, "set CLAUDE_CODE_OAUTH_TOKEN"},
 		{"a token inside of a repository's address", func(s *settings) { s.Repos = "https://u:secret@github.com/a/b" }, "set GITHUB_USERNAME and GITHUB_TOKEN"},
 		{"a token as the user of a repository's address", func(s *settings) { s.Repos = "https://secret@github.com/a/b" }, "set GITHUB_USERNAME and GITHUB_TOKEN"},
@@ -143,7 +145,7 @@ func TestSettings(t *testing.T) {
 
 func TestParseRepos(t *testing.T) {
 	t.Parallel()
-	got, err := parseRepos("https://github.com/a/b, https://github.com/a/c#main=web ,git@github.com:a/d.git=d,/srv/repo")
+	got, err := sessions.ParseRepos("https://github.com/a/b, https://github.com/a/c#main=web ,git@github.com:a/d.git=d,/srv/repo")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,6 +156,6 @@ func TestParseRepos(t *testing.T) {
 		{URL: "/srv/repo"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("parseRepos (-want +got):\n%s", diff)
+		t.Errorf("ParseRepos (-want +got):\n%s", diff)
 	}
 }
