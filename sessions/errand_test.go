@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"flaudebot/runner"
 )
 
@@ -52,7 +54,7 @@ func TestErrand(t *testing.T) {
 			t.Errorf("on record is %+v, want one turn, and what the errand saw", s)
 		}
 		take := b.runner.taken()[1]
-		if want := (runner.Secrets{GitUsername: "u", GitToken: "git-secret"}); take.Secrets != want || take.Turn.Prompt != "" {
+		if want := (runner.Secrets{GitUsername: "u", GitToken: "git-secret"}); !cmp.Equal(take.Secrets, want) || take.Turn.Prompt != "" {
 			t.Errorf("it was handed over with %+v", take)
 		}
 		b.until("the machine asleep", func() bool { return b.machinesIn(testApp)[0].State == "stopped" })
