@@ -27,7 +27,7 @@ type Config struct {
 	Connections        int      // sockets of this replica; 0: 2
 	AllowedUsers       []string // ids of people and user groups; empty: full members of the workspace
 	AllowedChannels    []string // ids; empty: wherever the bot is
-	AttachmentLimit    int64    // bytes; 0: 2 MiB
+	AttachmentLimit    int64    // bytes; 0: 5 MiB
 	// NamedRepos are the places below which people may name repositories in a message, as [NamedPlace] returns them; none: nowhere.
 	NamedRepos []string
 	// AskAfter is the age from which a message that was missed is asked about instead of run; 0: 15 minutes.
@@ -85,7 +85,7 @@ func New(ctx context.Context, cfg Config) (*Bot, error) {
 		cfg.Connections = 2
 	}
 	if cfg.AttachmentLimit == 0 {
-		cfg.AttachmentLimit = 2 << 20
+		cfg.AttachmentLimit = 5 << 20
 	}
 	if cfg.AskAfter == 0 {
 		cfg.AskAfter = 15 * time.Minute

@@ -2,6 +2,7 @@ package runner
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,6 +45,7 @@ type fake struct {
 	resume     bool
 	transcript string
 	prompt     string
+	blocks     []fakeBlock // of a prompt that is more than a text
 	in         *bufio.Reader
 }
 
@@ -86,7 +88,7 @@ func (f *fake) hear() string {
 		var m struct {
 			Type    string `json:"type"`
 			Message struct {
-				Content string `json:"content"`
+				Content json.RawMessage `json:"content"`
 			} `json:"message"`
 			Request struct {
 				Subtype string `json:"subtype"`
@@ -95,13 +97,37 @@ func (f *fake) hear() string {
 		_ = json.Unmarshal([]byte(line), &m)
 		switch {
 		case m.Type == "user":
-			return m.Message.Content
+			return f.said(m.Message.Content)
 		case m.Request.Subtype == "interrupt":
 			return "interrupt"
 		case err != nil:
 			return ""
 		}
 	}
+}
+
+// said is the last text of what a person said; pictures and texts before it are kept.
+func (f *fake) said(content json.RawMessage) string {
+	var text string
+	if json.Unmarshal(content, &text) == nil {
+		return text
+	}
+	_ = json.Unmarshal(content, &f.blocks)
+	if len(f.blocks) == 0 {
+		return ""
+	}
+	return f.blocks[len(f.blocks)-1].Text
+}
+
+// fakeBlock is a part of what a person said.
+type fakeBlock struct {
+	Type   string `json:"type"`
+	Text   string `json:"text"`
+	Source struct {
+		Type  string `json:"type"`
+		Media string `json:"media_type"`
+		Data  []byte `json:"data"`
+	} `json:"source"`
 }
 
 func (f *fake) say(v any) {
@@ -255,6 +281,19 @@ func scenes() map[string]func(f *fake, rest string) int {
 		"clean up": func(f *fake, _ string) int {
 			_ = os.Remove("filling")
 			return f.answers("cleaned")
+		},
+		// look at the pictures: tells what came before the prompt
+		"look at the pictures": func(f *fake, _ string) int {
+			var out []string
+			for _, b := range f.blocks {
+				switch b.Type {
+				case "image":
+					out = append(out, fmt.Sprintf("%s %s %x", b.Source.Type, b.Source.Media, sha256.Sum256(b.Source.Data)))
+				default:
+					out = append(out, b.Text)
+				}
+			}
+			return f.answers(strings.Join(append(out, f.prompt), "\n"))
 		},
 		"look at": func(f *fake, rest string) int { return f.answers(look(rest)) },
 		// work: until it is interrupted

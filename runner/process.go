@@ -75,7 +75,7 @@ func (p *claudeProcess) run() {
 // prompt gives it the turn's prompt.
 func (p *claudeProcess) prompt() {
 	defer close(p.prompted)
-	p.send(map[string]any{"type": "user", "message": map[string]any{"role": "user", "content": notACommand(p.turn.prompt)}})
+	p.send(map[string]any{"type": "user", "message": map[string]any{"role": "user", "content": p.turn.content()}})
 }
 
 // notACommand keeps a prompt that begins with / from being one of Claude Code's own commands.

@@ -22,6 +22,9 @@ type turn struct {
 	puts    string        // where its files were put
 	payload []byte        // what an errand brings
 	done    chan struct{} // closed when the outcome is on disk
+	// pictures are attachments that Claude is shown; unshown tells which are not, and why.
+	pictures []picture
+	unshown  []string
 
 	stopNow chan struct{}
 	once    sync.Once
@@ -156,6 +159,7 @@ func (t *turn) placeFiles() error {
 				return fmt.Errorf("place attachment %s: %w", f.Name, err)
 			}
 		}
+		t.show(f.Name, raw)
 		_ = os.Remove(putPath(t.puts, "file/"+f.Name)) // room for the next
 	}
 	return nil

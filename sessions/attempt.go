@@ -743,7 +743,7 @@ func (a *attempt) putFiles(ctx context.Context, files []PromptFile) ([]runner.Fi
 		if err != nil {
 			return nil, fmt.Errorf("%w %s: %w", errAttachment, f.Name, err)
 		}
-		put, err := a.put(ctx, "file/"+f.Name, body)
+		put, err := a.put(ctx, "file/"+f.Name, &told{Reader: body, attempt: a, file: f})
 		if closeErr := body.Close(); err == nil {
 			err = closeErr
 		}
@@ -753,6 +753,28 @@ func (a *attempt) putFiles(ctx context.Context, files []PromptFile) ([]runner.Fi
 		out = append(out, runner.File{Name: f.Name, Size: put.size, SHA256: put.sum})
 	}
 	return out, nil
+}
+
+// told reads an attachment and tells how far it has come: one of a few megabytes takes minutes.
+type told struct {
+	io.Reader
+
+	attempt *attempt
+	file    PromptFile
+	read    int64 // bytes
+}
+
+// slowFile is the size above which it is told, in bytes.
+const slowFile = 10 * chunk
+
+func (r *told) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	r.read += int64(n)
+	if r.file.Size > slowFile {
+		note := fmt.Sprintf("bringing %s into the workspace, %d %%", r.file.Name, min(100*r.read/r.file.Size, 100))
+		r.attempt.report(func(p *Progress) { p.Note = note })
+	}
+	return n, err
 }
 
 type putFile struct {

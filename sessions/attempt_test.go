@@ -168,13 +168,16 @@ func TestTurnIsBegun(t *testing.T) {
 		long := strings.Repeat("x", runner.MaxBody)
 		r := sc.run(long)
 		r.Prompt = func(context.Context, bool) (Prompt, error) {
-			body := io.NopCloser(strings.NewReader(strings.Repeat("y", 2*chunk+1)))
-			return Prompt{Text: long, Files: []PromptFile{{Name: "big.txt", Open: func(context.Context) (io.ReadCloser, error) { return body, nil }}}}, nil
+			body := io.NopCloser(strings.NewReader(strings.Repeat("y", 12*chunk)))
+			return Prompt{Text: long, Files: []PromptFile{{Name: "big.txt", Size: 12 * chunk, Open: func(context.Context) (io.ReadCloser, error) { return body, nil }}}}, nil
 		}
 		sc.unsettled(r)
 		take := sc.runner.taken()[0].Turn
-		if got["pieces"] != 5 || !take.PromptPut || take.Prompt != "" || len(take.Files) != 1 || take.Files[0].Size != 2*chunk+1 {
-			t.Errorf("%d pieces and %+v, want three of the file, two of the prompt", got["pieces"], take)
+		if got["pieces"] != 14 || !take.PromptPut || take.Prompt != "" || len(take.Files) != 1 || take.Files[0].Size != 12*chunk {
+			t.Errorf("%d pieces and %+v, want twelve of the file, two of the prompt", got["pieces"], take)
+		}
+		if !sc.told("bringing big.txt into the workspace, 50 %") {
+			t.Errorf("told %v, want how far the file has come", sc.notes)
 		}
 	})
 	t.Run("while Slack is in the way of the prompt it is made again, and the wait is told", func(t *testing.T) {

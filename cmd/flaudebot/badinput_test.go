@@ -79,13 +79,13 @@ func TestBadInput(t *testing.T) {
 		w.goesOn(t, general, root, "")
 	})
 	t.Run("an attachment over the limit is refused by name, and the prompt runs", func(t *testing.T) {
-		root := w.attach(t, general, "film.mp4", make([]byte, 2<<20+1), mention+"say: seen")
+		root := w.attach(t, general, "film.mp4", make([]byte, 5<<20+1), mention+"say: seen")
 		if text, code := w.answer(general, root, root); code != "0" || !strings.Contains(text, "seen") {
 			t.Errorf("answer = %.500q (exit %s), want the prompt answered", text, code)
 		}
 		w.until("a private sentence", func() bool {
 			seen := w.local(member, "seen", map[string]any{"channel": general, "thread_ts": root})
-			return strings.Contains(toJSON(t, seen["ephemeral"]), "I can take attachments up to 2048 KB that are kept at Slack, so these stay behind: film.mp4.")
+			return strings.Contains(toJSON(t, seen["ephemeral"]), "I can take attachments up to 5120 KB that are kept at Slack, so these stay behind: film.mp4.")
 		})
 		w.goesOn(t, general, root, "")
 	})
@@ -126,25 +126,39 @@ func (w *slackWorld) goesOn(t *testing.T, channel, root, before string) {
 // attach posts a message with a file, as Slack's clients do, and returns its ts.
 func (w *slackWorld) attach(t *testing.T, channel, name string, data []byte, text string) string {
 	t.Helper()
-	begin := w.api(member, "files.getUploadURLExternal", url.Values{"filename": {name}, "length": {strconv.Itoa(len(data))}})
-	to, _ := begin["upload_url"].(string)
-	id, _ := begin["file_id"].(string)
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, to, bytes.NewReader(data))
-	if err != nil {
-		t.Fatal(err)
+	return w.attachAll(t, channel, text, []upload{{name, data}})
+}
+
+// upload is a file that goes with a message.
+type upload struct {
+	name string
+	data []byte
+}
+
+// attachAll posts a message with files and returns its ts.
+func (w *slackWorld) attachAll(t *testing.T, channel, text string, files []upload) string {
+	t.Helper()
+	var list []map[string]string
+	for _, f := range files {
+		begin := w.api(member, "files.getUploadURLExternal", url.Values{"filename": {f.name}, "length": {strconv.Itoa(len(f.data))}})
+		to, _ := begin["upload_url"].(string)
+		id, _ := begin["file_id"].(string)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, to, bytes.NewReader(f.data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		list = append(list, map[string]string{"id": id, "title": f.name})
 	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = res.Body.Close()
-	w.api(member, "files.completeUploadExternal", url.Values{
-		"files": {`[{"id":"` + id + `","title":"` + name + `"}]`}, "channel_id": {channel}, "initial_comment": {text},
-	})
+	w.api(member, "files.completeUploadExternal", url.Values{"files": {toJSON(t, list)}, "channel_id": {channel}, "initial_comment": {text}})
 	ts := ""
-	w.until("the message with "+name, func() bool {
+	w.until("the message with "+files[0].name, func() bool {
 		for _, m := range items(w.api(admin, "conversations.history", url.Values{"channel": {channel}})["messages"]) {
-			if strings.Contains(toJSON(t, m["files"]), `"`+id+`"`) {
+			if strings.Contains(toJSON(t, m["files"]), `"`+list[0]["id"]+`"`) {
 				ts, _ = m["ts"].(string)
 			}
 		}

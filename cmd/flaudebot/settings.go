@@ -52,7 +52,7 @@ type settings struct {
 
 	AllowedUsers    string `envconfig:"FLAUDEBOT_ALLOWED_USERS" desc:"Slack ids of people (U…) and user groups (S…) who may use the bot; empty: full members of the workspace"`
 	AllowedChannels string `envconfig:"FLAUDEBOT_ALLOWED_CHANNELS" desc:"Slack ids of channels where it answers; empty: wherever it is"`
-	AttachmentKB    string `envconfig:"FLAUDEBOT_ATTACHMENT_LIMIT_KB" default:"2048" desc:"largest attachment that is taken, in KB"`
+	AttachmentKB    string `envconfig:"FLAUDEBOT_ATTACHMENT_LIMIT_KB" default:"5120" desc:"largest attachment that is taken, in KB; a machine gets about 30 KB a second, since Fly allows it one call a second"`
 
 	ClaudeOAuthToken string `envconfig:"CLAUDE_CODE_OAUTH_TOKEN" secret:"yes" desc:"Claude credential of a subscription (claude setup-token); this or ANTHROPIC_API_KEY"`
 	AnthropicAPIKey  string `envconfig:"ANTHROPIC_API_KEY" secret:"yes" desc:"Claude credential of the API; this or CLAUDE_CODE_OAUTH_TOKEN"`

@@ -25,6 +25,7 @@ type block struct {
 	ToolUseID string          `json:"tool_use_id,omitempty"`
 	Content   json.RawMessage `json:"content,omitempty"`
 	IsError   bool            `json:"is_error,omitempty"`
+	Source    *source         `json:"source,omitempty"` // of an image
 }
 
 func (m message) blocks() []block {
@@ -43,7 +44,8 @@ type talk struct {
 	before  []string // what people said before
 	results []result // of the tools used in this turn
 	tools   []string
-	cwd     string // "": not known
+	images  []Image // shown with what the person said last
+	cwd     string  // "": not known
 }
 
 type result struct {
@@ -91,7 +93,7 @@ func read(req request) talk {
 			if t.prompt != "" {
 				t.before = append(t.before, t.prompt)
 			}
-			t.prompt, t.results = said, nil
+			t.prompt, t.results, t.images = said, nil, shown(m.Content)
 		}
 	}
 	return t
@@ -141,6 +143,7 @@ func phrases() []phrase {
 			n, _ := strconv.Atoi(m[1])
 			return step{text: strings.Repeat("x", min(n, 8<<20))}
 		}),
+		p(`what do you see\??`, sees),
 		p(`garble`, func(t talk, _ []string) step { return t.bash(`printf 'a\377\376b\n'`, 0) }),
 		p(`crash`, func(t talk, _ []string) step { return t.bash("kill -9 $PPID", 0) }),
 	}

@@ -48,9 +48,10 @@ type Server struct {
 type Seen struct {
 	At       time.Time `json:"at"`
 	Model    string    `json:"model"`
-	Prompt   string    `json:"prompt"`   // of the turn
-	Step     int       `json:"step"`     // tool results since
-	Messages int       `json:"messages"` // in the conversation
+	Prompt   string    `json:"prompt"`           // of the turn
+	Step     int       `json:"step"`             // tool results since
+	Messages int       `json:"messages"`         // in the conversation
+	Images   []Image   `json:"images,omitempty"` // in the conversation
 	Status   int       `json:"status"`
 }
 
@@ -149,9 +150,15 @@ func (s *Server) messages(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, "messages: `tool_use` ids were found without `tool_result` blocks immediately after: "+id)
 		return
 	}
+	seenImages, why := images(req.Messages)
+	if why != "" {
+		s.note(Seen{Model: req.Model, Messages: len(req.Messages), Status: http.StatusBadRequest})
+		refuse(w, http.StatusBadRequest, why)
+		return
+	}
 	talk := read(req)
 	step := talk.next()
-	seen := Seen{Model: req.Model, Prompt: talk.prompt, Step: len(talk.results), Messages: len(req.Messages), Status: 200}
+	seen := Seen{Model: req.Model, Prompt: talk.prompt, Step: len(talk.results), Messages: len(req.Messages), Images: seenImages, Status: 200}
 	if step.refuse != "" {
 		seen.Status = http.StatusBadRequest
 		s.note(seen)
