@@ -32,6 +32,8 @@ type Config struct {
 	NamedRepos []string
 	// AskAfter is the age from which a message that was missed is asked about instead of run; 0: 15 minutes.
 	AskAfter time.Duration
+	// PlainCommits has commits say nothing of who asked for them, and where.
+	PlainCommits bool
 	// Pace is how often Slack's methods are called, in times of what Slack documents; 0: 1. Replicas that share a limit go slower by themselves.
 	Pace float64
 	// Silence is how long a socket may bring nothing, not even a ping, before it is replaced; 0: 30 s. Slack pings more often.

@@ -48,7 +48,7 @@ func (b *Bot) Prompt(ctx context.Context, t sessions.Turn, first bool) (sessions
 		parts = append(parts, note)
 	}
 	parts = append(parts, b.readable(ctx, words))
-	return sessions.Prompt{Text: strings.TrimSpace(strings.Join(parts, "\n\n")), Files: files, Repos: repos}, nil
+	return sessions.Prompt{Text: strings.TrimSpace(strings.Join(parts, "\n\n")), Files: files, Repos: repos, Trailers: b.trailers(ctx, t.Thread, t.User)}, nil
 }
 
 // messageAt reads a turn's message again.

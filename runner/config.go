@@ -29,6 +29,8 @@ type Config struct {
 	Unacked time.Duration
 	Grace   Grace
 
+	gitName, gitEmail string // of the turn
+
 	adopts bool // what the turn's processes leave behind becomes this process's own, see adopt
 }
 
@@ -131,6 +133,9 @@ func (c Config) makeDirs() error {
 			}
 		}
 	}
+	if err := c.makeHooks(); err != nil {
+		return err
+	}
 	return c.makeGitSettings()
 }
 
@@ -159,7 +164,7 @@ func (c Config) makeGitSettings() error {
 // handed over yet.
 func (c Config) tidy() {
 	for _, pattern := range []string{
-		filepath.Join(c.own(), "*.new"), filepath.Join(c.own(), "turns", "*.new"),
+		filepath.Join(c.own(), "*.new"), filepath.Join(c.gitDir(), "*.new"), filepath.Join(c.hooks(), "*.new"), filepath.Join(c.own(), "turns", "*.new"),
 		filepath.Join(c.own(), "cloning-*"), filepath.Join(c.workspace(), ".cloning-*"),
 	} {
 		names, _ := filepath.Glob(pattern)

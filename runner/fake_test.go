@@ -273,6 +273,14 @@ func scenes() map[string]func(f *fake, rest string) int {
 			_, _ = io.Copy(io.Discard, f.in)
 			return 0
 		},
+		// sh: SCRIPT in the workspace, as Claude's commands are run; answers with what it says
+		"sh": func(f *fake, rest string) int {
+			out, err := exec.Command("sh", "-c", rest).CombinedOutput()
+			if err != nil {
+				out = append(out, "\n"+err.Error()...)
+			}
+			return f.answers(string(out))
+		},
 		"fill": func(f *fake, _ string) int { f.fill(); return f.answers("filled") },
 		"fill and say much": func(f *fake, _ string) int {
 			f.fill()

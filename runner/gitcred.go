@@ -2,6 +2,7 @@ package runner
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -14,7 +15,7 @@ import (
 	"strings"
 )
 
-// gitEnv has Git ask the runner for credentials, and nobody else.
+// gitEnv has Git ask the runner for credentials, and nobody else; commits are the turn's author's, and signed by our hooks.
 func (c Config) gitEnv() []string {
 	self, err := os.Executable()
 	if err != nil {
@@ -23,8 +24,9 @@ func (c Config) gitEnv() []string {
 	settings := [][2]string{
 		{"credential.helper", ""}, // drops inherited ones
 		{"credential.helper", "!'" + strings.ReplaceAll(self, "'", `'\''`) + "' runner git-credential"},
-		{"user.name", "Claude"},
-		{"user.email", "noreply@anthropic.com"},
+		{"user.name", cmp.Or(c.gitName, "Claude")},
+		{"user.email", cmp.Or(c.gitEmail, "noreply@anthropic.com")},
+		{"core.hooksPath", c.hooks()},
 	}
 	env := []string{"GIT_CONFIG_COUNT=" + strconv.Itoa(len(settings)), "FLAUDEBOT_RUN_DIR=" + c.RunDir}
 	for i, s := range settings {

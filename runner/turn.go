@@ -32,6 +32,7 @@ type turn struct {
 }
 
 func newTurn(cfg Config, t Turn, prompt string, sec Secrets, j *journal, puts string) *turn {
+	cfg.gitName, cfg.gitEmail = t.Settings.GitName, t.Settings.GitEmail
 	return &turn{
 		Turn: t, cfg: cfg, prompt: prompt, secrets: sec, journal: j, puts: puts,
 		done: make(chan struct{}), stopNow: make(chan struct{}),
@@ -106,6 +107,13 @@ func (t *turn) work() (Outcome, string) {
 	}
 	if err := t.placeFiles(); err != nil {
 		failure := FailFile
+		if isFull(err) {
+			failure = FailDisk
+		}
+		return Outcome{ExitCode: 1, Failure: failure, Error: err.Error()}, ""
+	}
+	if err := t.cfg.sign(t.Turn); err != nil {
+		failure := FailStart
 		if isFull(err) {
 			failure = FailDisk
 		}

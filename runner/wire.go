@@ -51,6 +51,8 @@ type Turn struct {
 	Settings    Settings `json:"settings,omitzero"`
 	// Fresh goes on with an empty conversation when the transcript cannot be resumed.
 	Fresh bool `json:"fresh,omitempty"`
+	// Trailers are lines that the commits of the turn carry, as "Requested-by: Mia": what is no such line is left out.
+	Trailers []string `json:"trailers,omitempty"`
 	// Errand has the runner do something of its own instead of running Claude Code: there is no prompt then.
 	Errand *Errand `json:"errand,omitempty"`
 }
@@ -100,6 +102,8 @@ type Settings struct {
 	SetUp          string `json:"set_up,omitempty"`
 	TimeoutSeconds int    `json:"timeout_seconds,omitempty"` // 0 = no limit
 	LingerSeconds  int    `json:"linger_seconds,omitempty"`  // wait this long for a further turn; 0 = exit after the ack
+	GitName        string `json:"git_name,omitempty"`        // author of commits; empty: Claude
+	GitEmail       string `json:"git_email,omitempty"`       // empty: noreply@anthropic.com
 }
 
 // Secrets go with a take and stay in the runner's memory: never on disk, and, Env apart, never in an environment that

@@ -17,8 +17,8 @@ import (
 type Run struct {
 	Turn   TurnID
 	Prompt func(ctx context.Context, first bool) (Prompt, error)
-	Errand *runner.Errand // instead of a prompt
-	Fence  int64          // of the claim; the runner refuses an older one
+	Errand *Errand // instead of a prompt
+	Fence  int64   // of the claim; the runner refuses an older one
 	// Started says that an earlier owner saw the turn start: it is followed, never handed over again.
 	Started bool
 	// Offered says that an earlier owner may have handed the turn over: it may have done part of the work.
@@ -349,7 +349,7 @@ func (a *attempt) hand(ctx context.Context) (runner.TakeReply, error) {
 	}
 	turn := runner.Turn{
 		ID: string(a.r.Turn), SessionID: a.s.SessionID, Prompt: prompt.Text,
-		Repos: a.s.Repos, Settings: a.m.cfg.Settings,
+		Repos: a.s.Repos, Settings: a.m.cfg.Settings, Trailers: prompt.Trailers,
 	}
 	if turn.Files, err = a.putFiles(ctx, prompt.Files); err != nil {
 		return runner.TakeReply{}, err

@@ -54,7 +54,8 @@ func (a *attempt) errand() runner.TakeRequest {
 		repos = a.m.defaultRepos()
 	}
 	return runner.TakeRequest{Fence: a.r.Fence, Secrets: secrets, Turn: runner.Turn{
-		ID: string(a.r.Turn), SessionID: a.s.SessionID, Repos: repos, Settings: a.m.cfg.Settings, Errand: a.r.Errand,
+		ID: string(a.r.Turn), SessionID: a.s.SessionID, Repos: repos, Settings: a.m.cfg.Settings,
+		Errand: &a.r.Errand.Errand, Trailers: a.r.Errand.Trailers,
 	}}
 }
 

@@ -63,6 +63,8 @@ type Errand struct {
 	Private bool `json:"private,omitempty"`
 	// View is the modal that waits for it, if one does.
 	View string `json:"view,omitempty"`
+	// Trailers are lines that a commit of the errand carries.
+	Trailers []string `json:"trailers,omitempty"`
 }
 
 // isWork reports whether the turn is one of a conversation.
@@ -93,6 +95,8 @@ type Prompt struct {
 	Files []PromptFile
 	// Repos replaces the repositories of the settings for a new session; nil keeps them.
 	Repos []runner.Repo
+	// Trailers are lines that commits of the turn carry: who asked, and where.
+	Trailers []string
 }
 
 // PromptFile is an attachment that Open reads. Name is safe: letters, digits, dot, dash, underscore.

@@ -363,13 +363,9 @@ func (w *work) attempt(ctx context.Context, s *Session) (Outcome, error) {
 	if w.claim.Takes > maxTakes && !w.started() {
 		return w.outcome(FailRepeated), nil
 	}
-	var errand *runner.Errand
-	if w.turn.Kind == KindErrand {
-		errand = &w.turn.Errand.Errand
-	}
 	return w.sv.cfg.Machines.RunTurn(ctx, s, Run{
 		Turn:   w.turn.ID,
-		Errand: errand,
+		Errand: w.turn.Errand,
 		Fence:  w.claim.Fence,
 		Prompt: func(ctx context.Context, first bool) (Prompt, error) {
 			return w.sv.cfg.Front.Prompt(ctx, w.turn, first)

@@ -102,6 +102,7 @@ func openMachines(cfg config, log *slog.Logger) (*sessions.Machines, error) {
 		},
 		Settings: runner.Settings{
 			Model: cfg.Model, TimeoutSeconds: int(cfg.turnTimeout / time.Second), LingerSeconds: int(cfg.linger / time.Second),
+			GitName: cfg.gitAuthor.Name, GitEmail: cfg.gitAuthor.Address,
 		},
 		Log: log,
 	})
@@ -111,6 +112,7 @@ func openBot(ctx context.Context, cfg config, log *slog.Logger) (*bot.Bot, error
 	return bot.New(ctx, bot.Config{
 		AppToken: cfg.SlackAppToken, BotToken: cfg.SlackBotToken, APIURL: cfg.SlackAPIURL,
 		AllowedUsers: cfg.allowedUsers, AllowedChannels: cfg.allowedChannels, AttachmentLimit: cfg.attachmentBytes, AskAfter: cfg.askAfter, Pace: cfg.slackPace, NamedRepos: cfg.namedRepos,
-		HTTP: &http.Client{Timeout: 30 * time.Second}, Log: log, Version: buildVersion(),
+		PlainCommits: !cfg.trailers,
+		HTTP:         &http.Client{Timeout: 30 * time.Second}, Log: log, Version: buildVersion(),
 	})
 }

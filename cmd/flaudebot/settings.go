@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net/mail"
 	"net/url"
 	"os"
 	"reflect"
@@ -60,6 +61,8 @@ type settings struct {
 	Model            string `envconfig:"FLAUDEBOT_MODEL" desc:"Claude model; empty: Claude Code's default"`
 	GitUsername      string `envconfig:"GITHUB_USERNAME" default:"x-access-token" desc:"user name for Git over HTTPS"`
 	GitToken         string `envconfig:"GITHUB_TOKEN" secret:"yes" desc:"token for Git over HTTPS"`
+	GitAuthor        string `envconfig:"FLAUDEBOT_GIT_AUTHOR" default:"Claude <noreply@anthropic.com>" desc:"author of the commits that are made in sessions: Name <address>"`
+	CommitTrailers   string `envconfig:"FLAUDEBOT_COMMIT_TRAILERS" default:"true" desc:"whether commits say who asked for them and in which thread (Requested-by, Slack-thread): true or false"`
 
 	SecretsKey string `envconfig:"FLAUDEBOT_SECRETS_KEY" secret:"yes" desc:"key for the secrets that admins set for a channel: 32 random bytes in base64, as openssl rand -base64 32 makes them; NEW,OLD to change it; empty: no secrets can be set"`
 
@@ -85,6 +88,8 @@ type config struct {
 	attachmentBytes int64
 	repos           []runner.Repo
 	namedRepos      []string
+	gitAuthor       mail.Address
+	trailers        bool
 	allowedUsers    []string
 	allowedChannels []string
 	keys            *sessions.Keyring // nil: none
@@ -208,6 +213,10 @@ func (v *validator) claude(c *config) {
 func (v *validator) rest(c *config) {
 	v.secrets(c.settings)
 	c.namedRepos = v.places("FLAUDEBOT_NAMED_REPOS", c.NamedRepos)
+	c.gitAuthor = v.author("FLAUDEBOT_GIT_AUTHOR", c.GitAuthor)
+	if c.trailers = c.CommitTrailers == "true"; !oneOf(c.CommitTrailers, "true", "false") {
+		v.add("FLAUDEBOT_COMMIT_TRAILERS=%s: want true or false", c.CommitTrailers)
+	}
 	c.ttl = v.duration("FLAUDEBOT_TTL", c.TTL, 0, 0)
 	c.idleTTL = v.duration("FLAUDEBOT_IDLE_TTL", c.IdleTTL, 0, 0)
 	c.linger = v.duration("FLAUDEBOT_LINGER", c.Linger, 0, time.Hour)
@@ -316,6 +325,16 @@ func (v *validator) places(name, value string) []string {
 		out = append(out, place)
 	}
 	return out
+}
+
+// author reads who commits are by.
+func (v *validator) author(name, value string) mail.Address {
+	a, err := mail.ParseAddress(value)
+	if err != nil || a.Name == "" || strings.ContainsAny(a.Name+a.Address, "<>\n") {
+		v.add("%s=%s: want a name and an address, as Claude <noreply@anthropic.com>", name, value)
+		return mail.Address{}
+	}
+	return *a
 }
 
 func (v *validator) guest(name, value string) sessions.Guest {

@@ -77,6 +77,8 @@ func TestSettings(t *testing.T) {
 		{"a repository outside of the workspace", func(s *settings) { s.Repos = "https://github.com/a/b=../x" }, "a plain name below the workspace"},
 		{"two repositories in one folder", func(s *settings) { s.Repos = "https://github.com/a/site,https://github.com/b/site" }, "two repositories would be in site"},
 		{"a repository in the attachments' folder", func(s *settings) { s.Repos = "https://github.com/a/attachments" }, "is no name for a repository's folder"},
+		{"an author without an address", func(s *settings) { s.GitAuthor = "Claude" }, "FLAUDEBOT_GIT_AUTHOR=Claude: want a name and an address"},
+		{"trailers that may be", func(s *settings) { s.CommitTrailers = "maybe" }, "FLAUDEBOT_COMMIT_TRAILERS=maybe: want true or false"},
 		{"a Fly token with a line break", func(s *settings) { s.FlyToken = "fly\nsecret" }, "FLY_API_TOKEN: holds a space or a line break"},
 		{"a Claude key with a space", func(s *settings) { s.AnthropicAPIKey = "sk-ant secret" }, "ANTHROPIC_API_KEY: holds a space or a line break"},
 		{"a Git token with a line break", func(s *settings) { s.GitToken = "ghp-secret\n" }, "GITHUB_TOKEN: holds a space or a line break"},
