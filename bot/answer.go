@@ -118,7 +118,7 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isE
 		}
 	}
 	for i := range out {
-		out[i].text = escape(out[i].markdown)
+		out[i].text = plainText(out[i].markdown)
 	}
 	switch {
 	case isEnding:
@@ -181,25 +181,34 @@ func (p part) fallback() string {
 	return text + "\n" + p.footer
 }
 
-// postPart posts one part. What Slack refuses for its form is posted as plain text, and at last as a file.
+// postPart posts one part. What Slack refuses for its form is posted as plain text, then as a file; where Slack takes no files either, as
+// much of it as anything takes.
 func (b *Bot) postPart(ctx context.Context, s sessions.Session, t sessions.Turn, o sessions.Outcome, name string, p part) error {
 	meta := answerMetadata(s, t, o, name, p.last)
-	text := slack.MsgOptionText(p.fallback(), false)
-	_, err := b.post(ctx, t.Thread, meta, text, slack.MsgOptionBlocks(p.blocks()...))
-	if !isCode(err, "invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long") {
+	form := func(form ...slack.MsgOption) error {
+		_, err := b.post(ctx, t.Thread, append(form, meta)...)
+		if isRefused(err) {
+			b.log.WarnContext(ctx, "Slack refuses the form of an answer", "turn", t.ID, "part", name, "err", err)
+		}
 		return err
 	}
-	b.log.WarnContext(ctx, "Slack refuses the form of an answer", "turn", t.ID, "part", name, "err", err)
-	if _, err = b.post(ctx, t.Thread, meta, text); !isCode(err, "msg_too_long", "no_text") {
+	err := inForm(p.fallback(), p.blocks(), form)
+	if !isRefused(err) {
 		return err
 	}
-	if err := b.uploadAnswer(ctx, t, answerFile(o), p.markdown); err != nil {
-		return err
+	short := part{text: "The answer is in the file " + answerFile(o) + ".", footer: p.footer}
+	if err := b.uploadAnswer(ctx, t, answerFile(o), cmp.Or(p.markdown, p.text)); err != nil {
+		if isGone(err) || isPassing(err) || ctx.Err() != nil {
+			return fmt.Errorf("upload the answer of %s: %w", t.ID, err)
+		}
+		b.log.WarnContext(ctx, "answer not uploaded", "turn", t.ID, "part", name, "err", err)
+		short.text = clip(p.text, maxPlain)
 	}
-	p.text = "The answer is in the file."
-	_, err = b.post(ctx, t.Thread, meta, slack.MsgOptionText(p.fallback(), false))
-	return err
+	return form(slack.MsgOptionText(short.fallback(), false))
 }
+
+// maxPlain is a length of text that Slack takes wherever it takes text.
+const maxPlain = 3000
 
 // errThreadGone says that the root of the thread was deleted: Slack posts replies beside it.
 var errThreadGone = errors.New("the thread's first message is gone")
@@ -331,7 +340,10 @@ func (b *Bot) settleLive(ctx context.Context, t sessions.Turn, liveTS string, o 
 	text := fmt.Sprintf("*%s* · %d s", what, seconds(o))
 	block := slack.NewContextBlock("", slack.NewTextBlockObject(slack.MarkdownType, text, false, false))
 	update := func(ctx context.Context) error {
-		_, _, _, err := b.api.UpdateMessageContext(ctx, t.Thread.Channel, liveTS, slack.MsgOptionText(text, false), slack.MsgOptionBlocks(block))
+		err := inForm(text, []slack.Block{block}, func(form ...slack.MsgOption) error {
+			_, _, _, err := b.api.UpdateMessageContext(ctx, t.Thread.Channel, liveTS, form...)
+			return err
+		})
 		if isCode(err, "message_not_found") { // somebody deleted it
 			err = nil
 		}
@@ -380,12 +392,10 @@ func (b *Bot) tellElsewhere(ctx context.Context, s sessions.Session, t sessions.
 	}
 	b.stubbornly(ctx, func(ctx context.Context) {
 		err := b.insist(ctx, func() error {
-			opts := []slack.MsgOption{slack.MsgOptionText(a.text, false), metadata(s.SessionID, t.ID, partNote)}
-			if len(a.blocks) > 0 {
-				opts = append(opts, slack.MsgOptionBlocks(a.blocks...))
-			}
-			_, _, err := b.api.PostMessageContext(ctx, t.User, opts...)
-			return err
+			return inForm(a.text, a.blocks, func(form ...slack.MsgOption) error {
+				_, _, err := b.api.PostMessageContext(ctx, t.User, append(form, metadata(s.SessionID, t.ID, partNote))...)
+				return err
+			})
 		})
 		if err != nil {
 			b.log.WarnContext(ctx, "nobody told that an answer has nowhere to go", "turn", t.ID, "err", err)

@@ -28,6 +28,24 @@ func isCode(err error, codes ...string) bool {
 	return ok && slices.Contains(codes, e.Err)
 }
 
+// isRefused tells answers by which Slack refuses a message for its form: the same one would be refused again.
+func isRefused(err error) bool {
+	return isCode(err,
+		"invalid_blocks", "invalid_blocks_format", "invalid_attachments", "msg_blocks_too_long", "msg_too_long", "msg_too_large",
+		"attachment_payload_limit_exceeded", "too_many_attachments", "block_mismatch", "invalid_arguments", "no_text",
+	)
+}
+
+// inForm posts or edits a message with its blocks, and with its text alone when Slack refuses that.
+func inForm(text string, blocks []slack.Block, do func(form ...slack.MsgOption) error) error {
+	if len(blocks) > 0 {
+		if err := do(slack.MsgOptionText(text, false), slack.MsgOptionBlocks(blocks...)); !isRefused(err) {
+			return err
+		}
+	}
+	return do(slack.MsgOptionText(text, false))
+}
+
 // asksToWait tells how long Slack wants to be left alone, if it does. Beside an HTTP status of 200 it does not say how long: 0.
 func asksToWait(err error) (time.Duration, bool) {
 	if limited, ok := errors.AsType[*slack.RateLimitedError](err); ok {

@@ -630,15 +630,13 @@ func (b *Bot) whisperIn(ctx context.Context, channel, thread, user string, a ans
 }
 
 func (b *Bot) postEphemeral(ctx context.Context, channel, thread, user string, a answer) error {
-	opts := []slack.MsgOption{slack.MsgOptionText(a.text, false)}
-	if len(a.blocks) > 0 {
-		opts = append(opts, slack.MsgOptionBlocks(a.blocks...))
-	}
-	if thread != "" {
-		opts = append(opts, slack.MsgOptionTS(thread))
-	}
-	_, err := b.api.PostEphemeralContext(ctx, channel, user, opts...)
-	return err
+	return inForm(a.text, a.blocks, func(form ...slack.MsgOption) error {
+		if thread != "" {
+			form = append(form, slack.MsgOptionTS(thread))
+		}
+		_, err := b.api.PostEphemeralContext(ctx, channel, user, form...)
+		return err
+	})
 }
 
 // sayTime bounds what is said before an event is acked: Slack waits 3 s for the ack.
@@ -719,12 +717,10 @@ func (b *Bot) note(ctx context.Context, thread sessions.Thread, session string, 
 			return err
 		}
 	}
-	opts := []slack.MsgOption{slack.MsgOptionText(sentence, false), metadata(session, asked, partNote)}
-	if len(blocks) > 0 {
-		opts = append(opts, slack.MsgOptionBlocks(blocks...))
-	}
-	_, err := b.post(ctx, thread, opts...)
-	return err
+	return inForm(sentence, blocks, func(form ...slack.MsgOption) error {
+		_, err := b.post(ctx, thread, append(form, metadata(session, asked, partNote))...)
+		return err
+	})
 }
 
 // edited changes the turn of a message that was edited while it waits. An edit that overtook its message is taken in for it.

@@ -260,6 +260,9 @@ func (b *Bot) manage(ctx context.Context, p interactionPayload) {
 func (b *Bot) showInModal(ctx context.Context, view string, a answer) {
 	err := b.insist(ctx, func() error {
 		_, err := b.api.UpdateViewContext(ctx, modal(a), "", "", view)
+		if isRefused(err) {
+			_, err = b.api.UpdateViewContext(ctx, modal(plainly(a.text)), "", "", view)
+		}
 		return err
 	})
 	if err != nil {

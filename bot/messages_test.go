@@ -57,12 +57,12 @@ func TestMessages(t *testing.T) {
 			}
 		}
 	}
-	golden(t, got)
+	goldenFile(t, filepath.Join("testdata", "messages.json"), got)
 }
 
-func golden(t *testing.T, got map[string][]shown) {
+// goldenFile compares messages with those of a file.
+func goldenFile(t *testing.T, file string, got any) {
 	t.Helper()
-	file := filepath.Join("testdata", "messages.json")
 	raw, err := json.Marshal(got)
 	if err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@ package bot
 
 import (
 	"regexp"
-	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -12,193 +11,177 @@ const (
 	maxMarkdown = 10000 // characters
 	maxBlocks   = 40    // that Slack makes of it
 	maxRows     = 99    // of a table, beside its head: Slack takes 100
+	// maxAnswer is how much of an answer is looked at, in bytes: more than the messages that it may take can hold.
+	maxAnswer = 4 * maxPartsNoFile * maxMarkdown
 )
 
-// live forms of Slack's text: mentions, broadcasts, channels, dates, and links under another name.
-var liveForm = regexp.MustCompile(`<([!@#]|[a-zA-Z][a-zA-Z0-9+.-]*:[^<>\s]*\|)`)
+// liveForm are Slack's own forms: mentions, broadcasts, channels, dates, and links under another name.
+var liveForm = regexp.MustCompile(`<(![a-zA-Z]+|@[A-Za-z0-9]|#[A-Z0-9]|[a-zA-Z][a-zA-Z0-9+.-]*:[^<>\s]*\|)`)
+
+// declaration is what begins like a broadcast and is HTML or XML.
+var declaration = regexp.MustCompile(`^<!(?i:doctype|element|attlist|entity|notation)$`)
+
+// override turns the direction of text around, by which code can look like what it is not.
+var override = strings.NewReplacer("\u202d", "", "\u202e", "")
 
 // disarm lets nothing that Claude writes ping or forge: a zero-width space after < breaks Slack's own forms, in code
 // and outside of it, and leaves all else as it was written.
 func disarm(markdown string) string {
-	return liveForm.ReplaceAllString(markdown, "<\u200b$1")
+	return liveForm.ReplaceAllStringFunc(override.Replace(markdown), func(m string) string {
+		if declaration.MatchString(m) {
+			return m
+		}
+		return "<\u200b" + m[1:]
+	})
 }
 
-// split cuts Markdown into messages, between paragraphs where it can. A code block that must be cut is closed and
-// opened again, and a table has its head again. An empty text has no messages.
+// split makes the messages of an answer, cut between blocks where it can. A code block that must be cut is closed and opened again in its
+// language, a table has its head again, a list is cut between its entries. An empty text has no messages.
 func split(markdown string) []string {
-	markdown = disarm(markdown)
-	if strings.TrimSpace(markdown) == "" {
-		return nil
+	if len(markdown) > maxAnswer {
+		markdown = strings.ToValidUTF8(markdown[:maxAnswer], "")
 	}
-	var out []string
 	p := packer{}
-	for _, para := range paragraphs(markdown) {
-		for i, piece := range para.cut() {
-			if !p.fits(piece) || i > 0 { // the parts of one are not shown one below the other
-				out = append(out, p.take())
+	for _, u := range shape(markdown, false) {
+		for i, piece := range u.cut(maxMarkdown) {
+			piece = disarm(piece)
+			if !p.fits(piece) || i > 0 && len(u.inner) == 0 { // the parts of one are not shown one below the other
+				p.flush()
 			}
 			p.add(piece)
 		}
 	}
-	return append(out, p.take())
+	p.flush()
+	return p.out
 }
 
-// paragraph is text without a blank line, a whole code block, or a whole table.
-type paragraph struct {
-	text  string
-	fence string // the opening line of a code block; "": none
-	head  string // the first two lines of a table; "": none
+// fits reports whether a text can be posted in one message, by Slack's limits and a smaller one.
+func fits(text string, limit int) bool {
+	return sizeOf(text) <= limit && blocksOf(text) <= maxBlocks
 }
 
-// fenceLine opens a code block; after backticks the rest of the line holds none (CommonMark). It may be indented by three spaces, and in a list by
-// as much as its entry.
-var fenceLine = regexp.MustCompile("^( *)(```+[^`]*|~~~+.*)$")
-
-// fenceMark is what such a line begins with, and what closes the block.
-var fenceMark = regexp.MustCompile("^ *(```+|~~~+)")
-
-// maxIndent is how far a fence may be indented outside of lists: above it is text of a code block of the other kind.
-const maxIndent = 3
-
-var (
-	listEntry = regexp.MustCompile(`^\s*([-*+]|\d{1,9}[.)])\s`)
-	// tableRule is the second line of a table (GitHub Flavored Markdown).
-	tableRule = regexp.MustCompile(`^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$`)
-)
-
-// maxInfo bounds a fence's opening line, in characters: a language, not a novel.
-const maxInfo = 60
-
-// paragraphs cuts at blank lines outside of code blocks.
-func paragraphs(markdown string) []paragraph {
-	var out []paragraph
-	var lines []string
-	open, mark := "", ""
-	inList, blank := false, true // the line before
-	flush := func(fence string) {
-		if text := strings.Join(lines, "\n"); strings.TrimSpace(text) != "" {
-			out = append(out, table(text, fence)...)
-		}
-		lines = nil
+// cut cuts a block into parts of at most so many characters.
+func (u unit) cut(limit int) []string {
+	if fits(u.text, limit) && (u.kind != kindTable || len(u.lines) <= maxRows) {
+		return []string{u.text}
 	}
-	for line := range strings.SplitSeq(markdown, "\n") {
-		m := fenceMark.FindStringSubmatch(line)
-		if open == "" && strings.TrimSpace(line) != "" {
-			inList = listEntry.MatchString(line) || inList && (!blank || strings.HasPrefix(line, " "))
-		}
-		blank = strings.TrimSpace(line) == ""
-		switch {
-		case open == "" && opensFence(line, inList):
-			flush("")
-			open, mark = line, m[1]
-			lines = append(lines, line)
-		case open != "" && m != nil && strings.HasPrefix(m[1], mark) && strings.TrimSpace(line) == m[1]:
-			lines = append(lines, line)
-			flush(open)
-			open = ""
-		case open == "" && strings.TrimSpace(line) == "":
-			flush("")
-		default:
-			lines = append(lines, line)
-		}
-	}
-	if open != "" { // Claude was cut short
-		lines = append(lines, mark)
-	}
-	flush(open)
-	return out
-}
-
-func opensFence(line string, inList bool) bool {
-	m := fenceLine.FindStringSubmatch(line)
-	return m != nil && (inList || len(m[1]) <= maxIndent) && utf8.RuneCountInString(line) <= maxInfo
-}
-
-// table is a paragraph, or the text before a table and the table.
-func table(text, fence string) []paragraph {
-	if fence != "" {
-		return []paragraph{{text: text, fence: fence}}
-	}
-	lines := strings.Split(text, "\n")
-	for i := 1; i < len(lines); i++ {
-		if !strings.Contains(lines[i-1], "|") || !strings.Contains(lines[i], "|") || !tableRule.MatchString(lines[i]) {
-			continue
-		}
-		out := []paragraph{{text: strings.Join(lines[i-1:], "\n"), head: lines[i-1] + "\n" + lines[i]}}
-		if i > 1 {
-			out = append([]paragraph{{text: strings.Join(lines[:i-1], "\n")}}, out...)
-		}
-		return out
-	}
-	return []paragraph{{text: text}}
-}
-
-// cutTable cuts a table that is too long for a message, between rows, each part under its head.
-func (p paragraph) cutTable() []string {
-	var out []string
-	part, rows := p.head, 0
-	for row := range strings.SplitSeq(strings.TrimPrefix(p.text, p.head+"\n"), "\n") {
-		if rows > 0 && (rows == maxRows || utf8.RuneCountInString(part)+utf8.RuneCountInString(row) >= maxMarkdown) {
-			out = append(out, part)
-			part, rows = p.head, 0
-		}
-		part, rows = part+"\n"+row, rows+1
-	}
-	return append(out, part)
-}
-
-// cut cuts a paragraph that is too long for a message by itself, at line ends where it can.
-func (p paragraph) cut() []string {
-	if p.head != "" && (utf8.RuneCountInString(p.text) > maxMarkdown || strings.Count(p.text, "\n") > maxRows) {
-		if parts := p.cutTable(); !slices.ContainsFunc(parts, func(s string) bool { return utf8.RuneCountInString(s) > maxMarkdown }) {
+	switch u.kind {
+	case kindCode:
+		if parts := u.cutLines(limit, 1<<20); parts != nil {
 			return parts
 		}
-	}
-	if utf8.RuneCountInString(p.text) <= maxMarkdown && blocksOf(p.text) <= maxBlocks {
-		return []string{p.text}
-	}
-	closing := ""
-	body := p.text
-	if p.fence != "" {
-		p.text, p.fence = dedent(p.text, p.fence)
-		closing = fenceMark.FindStringSubmatch(p.fence)[1]
-		body = strings.TrimSuffix(strings.TrimPrefix(p.text, p.fence+"\n"), closing)
-		body = strings.TrimSuffix(body, "\n")
-	}
-	var out []string
-	for body != "" {
-		piece := head(body, maxMarkdown-utf8.RuneCountInString(p.fence)-len(closing)-2)
-		if p.fence == "" {
-			piece = headBlocks(piece)
+	case kindTable:
+		if parts := u.cutLines(limit, maxRows); parts != nil {
+			return parts
 		}
-		body = strings.TrimPrefix(body[len(piece):], "\n")
-		if p.fence != "" {
-			piece = p.fence + "\n" + piece + "\n" + closing
+	case kindList:
+		return u.cutInner("\n", limit, func(s string) string { return s })
+	case kindItem:
+		if len(u.inner) > 0 {
+			return u.cutInner("\n\n", limit, func(s string) string { return s })
 		}
-		out = append(out, piece)
+	case kindQuote:
+		if len(u.inner) > 0 && limit > 200 {
+			return u.cutInner("\n\n", limit, quoted)
+		}
+	case kindText, kindHeading:
 	}
+	return cutText(u.text, limit)
+}
+
+// cutLines cuts a code block between lines, or a table between rows, each part under its head. nil: a row is too long for that.
+func (u unit) cutLines(limit, most int) []string {
+	var out, part []string
+	room := limit - sizeOf(u.wrap(nil)) - 1
+	left := room
+	for _, line := range u.lines {
+		size := sizeOf(line) + 1
+		if len(part) > 0 && (size > left || len(part) == most) {
+			out, part, left = append(out, u.wrap(part)), nil, room
+		}
+		if size > room && u.kind == kindTable {
+			return nil
+		}
+		for _, piece := range cutText(line, room-1) {
+			if len(part) > 0 && sizeOf(piece)+1 > left {
+				out, part, left = append(out, u.wrap(part)), nil, room
+			}
+			part = append(part, piece)
+			left -= sizeOf(piece) + 1
+		}
+		if line == "" {
+			part, left = append(part, line), left-1
+		}
+	}
+	return append(out, u.wrap(part))
+}
+
+// sizeOf is how many characters a text may have when it is posted: each < may get one more, see [disarm].
+func sizeOf(text string) int { return utf8.RuneCountInString(text) + strings.Count(text, "<") }
+
+// cutInner cuts between the blocks that are in this one, and cuts those as well where it must.
+func (u unit) cutInner(apart string, limit int, dress func(string) string) []string {
+	var out, part []string
+	size, blocks := 0, 0
+	flush := func() {
+		if len(part) > 0 {
+			out = append(out, dress(strings.Join(part, apart)))
+		}
+		part, size, blocks = nil, 0, 0
+	}
+	for _, in := range u.inner {
+		dressed := dress(in.text)
+		more, starts := sizeOf(dressed)+2*len(apart), blocksOf(dressed)
+		if size+more > limit || blocks+starts > maxBlocks {
+			flush()
+		}
+		if apart == "\n" { // entries of a list are in one block
+			starts--
+		}
+		if fits(dressed, limit) {
+			part, size, blocks = append(part, in.text), size+more, blocks+starts
+			continue
+		}
+		for smaller := limit - 2; ; smaller /= 2 { // what a quote is dressed in makes it longer
+			pieces := in.cut(smaller)
+			if all(pieces, func(p string) bool { return fits(dress(p), limit) }) || smaller < 100 {
+				for _, p := range pieces {
+					out = append(out, dress(p))
+				}
+				break
+			}
+		}
+	}
+	flush()
 	return out
 }
 
-// dedent takes the indentation of a fence off a code block: what is cut out of a list does not belong to it any more.
-func dedent(text, fence string) (string, string) {
-	bare := strings.TrimLeft(fence, " ")
-	indent := fence[:len(fence)-len(bare)]
-	if indent == "" {
-		return text, fence
-	}
-	lines := strings.Split(text, "\n")
-	for i, line := range lines {
-		for range indent {
-			line = strings.TrimPrefix(line, " ")
+func all(list []string, ok func(string) bool) bool {
+	for _, s := range list {
+		if !ok(s) {
+			return false
 		}
-		lines[i] = line
 	}
-	return strings.Join(lines, "\n"), bare
+	return true
+}
+
+// cutText cuts text, at line ends where it can.
+func cutText(text string, limit int) []string {
+	var out []string
+	for text != "" {
+		piece := head(text, limit-strings.Count(head(text, limit), "<"))
+		for blocksOf(piece) > maxBlocks {
+			piece = head(piece, utf8.RuneCountInString(piece)/2)
+		}
+		out = append(out, piece)
+		text = strings.TrimPrefix(text[len(piece):], "\n")
+	}
+	return out
 }
 
 // head is the beginning of text, at most n runes, at a line's end if there is one in its second half.
 func head(text string, n int) string {
+	n = max(n, 1)
 	if utf8.RuneCountInString(text) <= n {
 		return text
 	}
@@ -213,39 +196,50 @@ func head(text string, n int) string {
 	return text[:end]
 }
 
-// headBlocks is the beginning of text that Slack makes no more blocks of than a message may have.
-func headBlocks(text string) string {
-	starts := blockStarts.FindAllStringIndex(text, -1)
-	if len(starts) < maxBlocks {
-		return text
+// fenced is a code block, which is one block whatever is in it.
+var fenced = regexp.MustCompile("(?ms)^[> ]*(?:[-*+•]|\\d+[.)])? *```.*?^[> ]*```+$")
+
+// blocksOf estimates how many blocks Slack makes of a text: one after each blank line, and one of each code block.
+func blocksOf(text string) int {
+	n, blank := 0, true
+	for line := range strings.SplitSeq(fenced.ReplaceAllString(text, "```"), "\n") {
+		words := strings.Trim(line, "> ")
+		if words == "" {
+			blank = true
+			continue
+		}
+		if blank || strings.HasPrefix(words, "```") {
+			n++
+		}
+		blank = false
 	}
-	return strings.TrimSuffix(text[:starts[maxBlocks-1][0]], "\n")
+	return max(n, 1)
 }
 
-// packer fills one message.
+// packer fills messages.
 type packer struct {
-	parts  []string
+	out    []string
+	now    strings.Builder
 	size   int
 	blocks int
 }
 
-// blockStarts are lines that Slack makes blocks of their own of.
-var blockStarts = regexp.MustCompile(`(?m)^#{1,6} `)
-
-func blocksOf(piece string) int { return 1 + len(blockStarts.FindAllStringIndex(piece, -1)) }
-
 func (p *packer) fits(piece string) bool {
-	return len(p.parts) == 0 || (p.size+utf8.RuneCountInString(piece)+2 <= maxMarkdown && p.blocks+blocksOf(piece) <= maxBlocks)
+	return p.size == 0 || p.size+utf8.RuneCountInString(piece)+2 <= maxMarkdown && p.blocks+blocksOf(piece) <= maxBlocks
 }
 
 func (p *packer) add(piece string) {
-	p.parts = append(p.parts, piece)
+	if p.size > 0 {
+		p.now.WriteString("\n\n")
+	}
+	p.now.WriteString(piece)
 	p.size += utf8.RuneCountInString(piece) + 2
 	p.blocks += blocksOf(piece)
 }
 
-func (p *packer) take() string {
-	out := strings.Join(p.parts, "\n\n")
-	*p = packer{}
-	return out
+func (p *packer) flush() {
+	if p.size > 0 {
+		p.out = append(p.out, p.now.String())
+	}
+	*p = packer{out: p.out}
 }

@@ -2,10 +2,16 @@ package bot
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/yuin/goldmark/ast"
+	"github.com/yuin/goldmark/text"
 )
 
 func TestDisarm(t *testing.T) {
@@ -20,6 +26,8 @@ func TestDisarm(t *testing.T) {
 		"a quote stays":               {"> quoted", "> quoted"},
 		"a link in Markdown stays":    {"[docs](https://example.com/?a=1&b=2)", "[docs](https://example.com/?a=1&b=2)"},
 		"a broadcast in code as well": {"`<!channel>`", "`<\u200b!channel>`"},
+		"a declaration stays":         {"<!DOCTYPE html> <!-- x --> <![CDATA[y]]>", "<!DOCTYPE html> <!-- x --> <![CDATA[y]]>"},
+		"text that runs backwards":    {"a\u202egnp.exe", "agnp.exe"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -70,21 +78,25 @@ func TestSplit(t *testing.T) {
 		block := "    ```go\n    x := 1\n\n    y := 2\n    ```"
 		para := strings.Repeat("word ", 1999)
 		got := split("- an entry:\n\n" + block + "\n\n" + para)
-		if len(got) != 2 || !strings.HasSuffix(got[0], block) {
+		if want := "- an entry:\n  ```go\n  x := 1\n\n  y := 2\n  ```"; len(got) != 2 || got[0] != want {
 			t.Errorf("split = %.80q …, want the code block whole in the first of two", got)
 		}
 		long := "1. an entry:\n\n    ```go\n" + strings.Repeat("    line of code\n", 1500) + "    ```\n2. another"
-		for i, m := range split(long)[1:] {
+		parts := split(long)
+		for i, m := range parts[1:] {
 			if !strings.HasPrefix(m, "```go\nline of code\n") {
 				t.Errorf("message %d = %.40q, want a code block that is not indented", i+1, m)
 			}
 		}
+		if last := parts[len(parts)-1]; !strings.HasSuffix(last, "\n```\n\n2. another") {
+			t.Errorf("the last message ends with %q, want the next entry there", last[len(last)-40:])
+		}
 	})
-	t.Run("text that is indented like code opens no code block", func(t *testing.T) {
+	t.Run("a fence in indented code opens no code block", func(t *testing.T) {
 		t.Parallel()
 		in := "text\n\n    ```\n    not a fence\n\n" + strings.Repeat("word ", 1999)
-		if got := split(in); len(got) != 2 || strings.Count(strings.Join(got, ""), "```") != 1 {
-			t.Errorf("split = %.60q, want it cut between paragraphs, and nothing closed", got)
+		if got := split(in); len(got) != 2 || got[0] != "text\n\n````\n```\nnot a fence\n````" {
+			t.Errorf("split = %.60q, want the code as it is, in the first of two", got)
 		}
 	})
 	t.Run("a table is cut between rows, each part under its head", func(t *testing.T) {
@@ -130,8 +142,21 @@ func FuzzSplit(f *testing.F) {
 		"", "text", "```\ncode", "```" + strings.Repeat("x", 20000) + "\nbelow", "```ls``` lists\n\nmore", "~~~\na\n~~~\n\n<!here>",
 		strings.Repeat("é", 25000), strings.Repeat("# h\n", 200), strings.Repeat("<!a", 6000), "````\n```\n````", "> a\n\n- b\n  - c",
 		"a\n|x|\n|-|\n" + strings.Repeat("|e|\n", 300), "|x|\n|-|\n" + strings.Repeat("é", 12000), "- a\n\n      ```\n" + strings.Repeat("      x\n", 3000),
+		strings.Repeat(">", 5000) + "e", strings.Repeat("- ", 3000) + "e", strings.Repeat("[", 5000), strings.Repeat("*e ", 5000), "> " + strings.Repeat("- e\n> ", 4000),
+		"$$\nx\n$$ $e_1$ \\(x\\)", "<b>e</b><T><!-- x -->&lt;!here&gt;", "[e](<!here>) ![x](y \"z\") [e]\n\n[e]: <!x>", "1. e\n" + strings.Repeat("   ```\n   <!x\n   ```\n", 800),
 	} {
 		f.Add(seed)
+	}
+	files, err := filepath.Glob("testdata/markdown/*.md")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(source))
 	}
 	f.Fuzz(func(t *testing.T, in string) {
 		in = strings.ToValidUTF8(in, "")
@@ -140,13 +165,46 @@ func FuzzSplit(f *testing.F) {
 			if n := utf8.RuneCountInString(m); n > maxMarkdown+200 || n == 0 {
 				t.Fatalf("message %d has %d characters", i, n)
 			}
-			if liveForm.MatchString(m) {
+			if n := blocksOf(m); n > maxBlocks {
+				t.Fatalf("message %d makes %d blocks", i, n)
+			}
+			if slackForm.MatchString(m) {
 				t.Fatalf("message %d can ping: %q", i, m)
 			}
+			if plain := plainText(m); strings.Contains(plain, "<") || (plain == "") != (strings.Trim(m, " \n") == "") && letters(plain) < letters(said(m)) {
+				t.Fatalf("message %d as plain text: %q", i, plain)
+			}
 		}
-		letters := func(s string) int { return strings.Count(s, "e") + strings.Count(s, "x") + strings.Count(s, "é") }
-		if have, want := letters(strings.Join(got, "")), letters(in); have < want {
-			t.Fatalf("%d letters of %d are left", have, want)
+		if have, want := letters(strings.Join(got, "")), letters(said(in)); have < want {
+			t.Fatalf("%d letters of %d are left of %q: %q", have, want, in, got)
 		}
 	})
+}
+
+// slackForm is what Slack would act on, told in other words than where it is disarmed.
+var slackForm = regexp.MustCompile(`(?i)<(!(here|channel|everyone|group|subteam|date)|@[UWB][A-Z0-9]|#[CDG][A-Z0-9]|(https?|mailto|slack):[^<>\s]*\|)`)
+
+func letters(s string) int {
+	return strings.Count(s, "e") + strings.Count(s, "x") + strings.Count(s, "é")
+}
+
+// said are the words of Markdown: its text and its code, without targets of links and without HTML.
+func said(markdown string) string {
+	src := []byte(markdown)
+	var b strings.Builder
+	_ = ast.Walk(newParser(true).Parse(text.NewReader(src)), func(n ast.Node, entering bool) (ast.WalkStatus, error) {
+		if !entering {
+			return ast.WalkContinue, nil
+		}
+		switch n := n.(type) {
+		case *ast.Text:
+			b.Write(n.Segment.Value(src))
+		case *ast.AutoLink:
+			b.Write(n.Label(src))
+		case *ast.CodeBlock, *ast.FencedCodeBlock, *formula:
+			b.Write(n.Lines().Value(src))
+		}
+		return ast.WalkContinue, nil
+	})
+	return entity.ReplaceAllString(b.String(), "")
 }

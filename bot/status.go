@@ -68,7 +68,11 @@ func (b *Bot) Begin(ctx context.Context, s sessions.Session, t sessions.Turn, lo
 		}
 	}
 	text, blocks := liveMessage(t, sessions.Progress{Step: sessions.StepClaimed, Since: time.Now()}, time.Now())
-	ts, err := b.post(ctx, t.Thread, metadata(s.SessionID, t.ID, partLive), slack.MsgOptionText(text, false), slack.MsgOptionBlocks(blocks...))
+	var ts string
+	err := inForm(text, blocks, func(form ...slack.MsgOption) (err error) {
+		ts, err = b.post(ctx, t.Thread, append(form, metadata(s.SessionID, t.ID, partLive))...)
+		return err
+	})
 	if isGone(err) {
 		return "", nil
 	}
@@ -149,8 +153,10 @@ func (b *Bot) show(ctx context.Context, l *live) {
 // edit edits a live message. An edit that was sent is waited for also when the turn is over: left alone, it could take effect
 // after the one that settles the message.
 func (b *Bot) edit(ctx context.Context, l *live, text string, blocks []slack.Block) error {
-	_, _, _, err := b.api.UpdateMessageContext(whole(ctx), l.thread.Channel, l.ts, slack.MsgOptionText(text, false), slack.MsgOptionBlocks(blocks...))
-	return err
+	return inForm(text, blocks, func(form ...slack.MsgOption) error {
+		_, _, _, err := b.api.UpdateMessageContext(whole(ctx), l.thread.Channel, l.ts, form...)
+		return err
+	})
 }
 
 // message is what the live message is to show now.

@@ -409,12 +409,16 @@ func (c *checker) longest(text string, high int, where string) {
 // newBlock begins a heading, a fence or a paragraph after a blank line.
 var newBlock = regexp.MustCompile("(?m)^(#{1,6} |```|~~~)|\n\n+")
 
+// beforeBlock is a blank line that does not count, since what it separates does.
+var beforeBlock = regexp.MustCompile("\n\n+(#{1,6} |```|~~~)")
+
 // fenced is a code block, which is one block whatever is in it.
 var fenced = regexp.MustCompile("(?s)```.*?```")
 
 // expands estimates how many blocks Slack makes of markdown.
 func expands(text string) int {
-	return 1 + len(newBlock.FindAllStringIndex(fenced.ReplaceAllString(strings.TrimSpace(text), "```"), -1))
+	text = beforeBlock.ReplaceAllString(fenced.ReplaceAllString(strings.TrimSpace(text), "```"), "\n$1")
+	return 1 + len(newBlock.FindAllStringIndex(text, -1))
 }
 
 var eventType = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
