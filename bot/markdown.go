@@ -217,12 +217,12 @@ func (u unit) wrap(lines []string) string {
 func (s *shaper) quote(inner []unit, depth int) unit {
 	u := unit{kind: kindQuote, inner: inner, text: join(inner)}
 	if depth < maxNesting {
-		u.text = quoted(u.text)
+		u.text = inQuote(u.text)
 	}
 	return u
 }
 
-func quoted(text string) string {
+func inQuote(text string) string {
 	return "> " + strings.ReplaceAll(text, "\n", "\n> ")
 }
 

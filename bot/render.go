@@ -82,7 +82,7 @@ func (u unit) cut(limit int) []string {
 		}
 	case kindQuote:
 		if len(u.inner) > 0 && limit > 200 {
-			return u.cutInner("\n\n", limit, quoted)
+			return u.cutInner("\n\n", limit, inQuote)
 		}
 	case kindText, kindHeading:
 	}
