@@ -120,6 +120,9 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isE
 	for i := range out {
 		out[i].text = plainText(out[i].markdown)
 	}
+	if len(o.Denied) > 0 {
+		out = append(out, part{text: sayDenied(o.Denied)})
+	}
 	switch {
 	case isEnding:
 		out = append(out, part{text: sayStoppedForGood})

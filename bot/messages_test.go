@@ -134,6 +134,7 @@ func liveStates() map[string]shown {
 		"the machine wakes":            {Step: sessions.StepWaking, Since: now.Add(-12 * time.Second)},
 		"waiting":                      {Step: sessions.StepWaiting, Since: now.Add(-70 * time.Second), Note: "Fly has no room in <fra>; trying again"},
 		"cloning":                      {Step: sessions.StepCloning, Since: now},
+		"setting up":                   {Step: sessions.StepSetUp, Since: now.Add(-20 * time.Second)},
 		"working":                      {Step: sessions.StepRunning, Since: now.Add(-59 * time.Second), Model: "claude-opus"},
 		"working with a tool":          {Step: sessions.StepRunning, Since: now.Add(-2 * time.Minute), Tool: "Bash", On: "echo `id` <!here> && sleep 1"},
 		"working and talking":          {Step: sessions.StepRunning, Since: now.Add(-2 * time.Hour), Said: "I ask <@U0ADMIN> & <!channel>"},
@@ -183,10 +184,15 @@ func outcomes(b *Bot) map[string][]part {
 		"stopped for good": b.parts(session("1.2"), turn, sessions.Outcome{
 			Outcome: runner.Outcome{ExitCode: 130, Failure: runner.FailStopped, StartedAt: at, EndedAt: at.Add(time.Second)}, Number: 3,
 		}, true, maxParts),
+		"with something that was not allowed": b.parts(session("1.2"), turn, sessions.Outcome{Answer: "I could not do all of it.", Outcome: runner.Outcome{
+			StartedAt: at, EndedAt: at.Add(time.Second), Denied: []runner.Denied{
+				{Tool: "Bash", On: "rm -rf `pwd` <!here>"}, {Tool: "Write", On: "a.txt"}, {Tool: "mcp__docs__search"}, {Tool: "Edit"}, {Tool: "Edit"}, {Tool: "Edit"},
+			},
+		}, Number: 3}, false, maxParts),
 		"half done": make1("I began", 137, runner.FailKilled, "signal: killed"),
 	}
 	for _, f := range []sessions.Failure{
-		runner.FailClaude, runner.FailStopped, runner.FailTimeout, runner.FailCredentials, runner.FailLimit, runner.FailAPI, runner.FailClone,
+		runner.FailClaude, runner.FailStopped, runner.FailTimeout, runner.FailCredentials, runner.FailLimit, runner.FailAPI, runner.FailClone, runner.FailSetUp, runner.FailSettings,
 		runner.FailTranscript, runner.FailDisk, runner.FailStart, runner.FailKilled, runner.FailInterrupted, sessions.FailMachine, sessions.FailNotUp, sessions.FailMemory,
 		sessions.FailCapacity, sessions.FailFly, sessions.FailFlyAccess, sessions.FailLost, sessions.FailForgotten, runner.FailNoPrompt,
 		runner.FailFile, runner.FailRepos, runner.FailHandover,

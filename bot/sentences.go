@@ -222,6 +222,10 @@ func failureSentence(o sessions.Outcome) string {
 		return "Claude's API does not answer just now. Press Retry in a few minutes." + detail
 	case runner.FailClone:
 		return "I could not clone a repository, so nothing was run. Check its address and my access to it, then press Retry." + detail
+	case runner.FailSetUp:
+		return "The set-up command of this channel failed, so Claude was not started. Mend it in the channel's settings, then press Retry." + detail
+	case runner.FailSettings:
+		return "The settings of this channel cannot be used as they are, so nothing was run. An admin can mend them; then press Retry." + detail
 	case runner.FailTranscript:
 		return "The conversation so far cannot be resumed. End the session and mention me to begin a fresh one." + detail
 	case runner.FailDisk:
@@ -271,6 +275,23 @@ func failureSentence(o sessions.Outcome) string {
 	return fmt.Sprintf("Claude ended with an error (exit %d). The conversation stays: press Retry, or reply to go on.", o.ExitCode) + detail
 }
 
+// sayDenied names what Claude was not allowed to do: there is nobody in a turn who could be asked.
+func sayDenied(denied []runner.Denied) string {
+	const most = 5
+	var parts []string
+	for _, d := range denied[:min(len(denied), most)] {
+		what := escape(d.Tool)
+		if d.On != "" {
+			what += " `" + escape(strings.ReplaceAll(clip(d.On, 100), "`", "'")) + "`"
+		}
+		parts = append(parts, what)
+	}
+	if more := len(denied) - most; more > 0 {
+		parts = append(parts, fmt.Sprintf("and %d more", more))
+	}
+	return "The settings of this channel did not allow Claude: " + strings.Join(parts, ", ") + ". An admin of the channel can allow more."
+}
+
 // goOn is what Claude is told when somebody presses Continue.
 const goOn = "Go on from where you were stopped."
 
@@ -306,6 +327,8 @@ func stepSentence(p sessions.Progress) string {
 		return "Waiting"
 	case sessions.StepCloning:
 		return "Cloning"
+	case sessions.StepSetUp:
+		return "Setting up"
 	case sessions.StepRunning:
 		return "Working"
 	case sessions.StepStopping:

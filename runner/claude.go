@@ -2,12 +2,14 @@ package runner
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -27,6 +29,7 @@ func (t *turn) claude() (Outcome, string) {
 	p.run()
 	flush(transcript)
 	out, answer := p.outcome(resume)
+	out.Denied = p.stream.denied
 	if out.Failure == FailNone && (size(transcript) <= before || t.cfg.torn(transcript)) {
 		out.Failure, out.ExitCode = FailDisk, 1
 		out.Error = "the conversation could not be kept: the volume may be full"
@@ -70,12 +73,15 @@ var notAlnum = regexp.MustCompile(`[^A-Za-z0-9]`)
 // transcript is where Claude Code keeps the conversation, and whether there is one. An empty file, left by a
 // full disk, would be "not found" to --resume and "in use" to --session-id: it is removed.
 func (t *turn) transcript() (path string, resume bool) {
-	dir := t.cfg.workspace()
+	dir := t.workdir()
 	if real, err := filepath.EvalSymlinks(dir); err == nil {
 		dir = real
 	}
 	path = filepath.Join(t.cfg.claudeDir(), "projects", notAlnum.ReplaceAllString(dir, "-"), t.SessionID+".jsonl")
 	info, err := os.Lstat(path)
+	if err != nil && t.fetchTranscript(path) {
+		info, err = os.Lstat(path)
+	}
 	switch {
 	case err != nil:
 		return path, false
@@ -89,26 +95,101 @@ func (t *turn) transcript() (path string, resume bool) {
 	return path, true
 }
 
-// command is the command line and the environment. What a repository brings (settings, hooks, MCP servers) is not
-// obeyed: it could send the credential elsewhere. Its CLAUDE.md is read.
-func (t *turn) command(gate *gateway, resume bool) *exec.Cmd {
-	args := []string{
-		"-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose", "--dangerously-skip-permissions",
-		"--setting-sources", "user", "--strict-mcp-config",
+// workdir is the folder that Claude Code works in: the workspace, or the first repository when what that brings is trusted. Claude Code takes
+// hooks and the like from nowhere else.
+func (t *turn) workdir() string {
+	if t.Settings.Trust && len(t.Repos) > 0 {
+		dir := filepath.Join(t.cfg.workspace(), t.Repos[0].Folder())
+		if info, err := os.Lstat(dir); err == nil && info.IsDir() {
+			return dir
+		}
 	}
+	return t.cfg.workspace()
+}
+
+// fetchTranscript brings the conversation along from another folder that Claude Code has worked in, where it looks for it alone; false: there
+// is none. It is Claude's user who moves it, and a crash leaves it in one place or the other.
+func (t *turn) fetchTranscript(path string) bool {
+	found, _ := filepath.Glob(filepath.Join(t.cfg.claudeDir(), "projects", "*", t.SessionID+".jsonl"))
+	if len(found) == 0 {
+		return false
+	}
+	slices.SortFunc(found, func(a, b string) int { return cmp.Compare(size(b), size(a)) })
+	const move = `mkdir -p "$3"; if [ -d "$1/$2" ]; then mv "$1/$2" "$3/"; fi; mv "$1/$2.jsonl" "$3/"`
+	_, err := t.cfg.output(context.Background(), 20*time.Second, t.cfg.claudeDir(), "sh", "-c", move, "sh", filepath.Dir(found[0]), t.SessionID, filepath.Dir(path))
+	if err != nil {
+		t.cfg.Log.Error("conversation not brought along", "from", found[0], "err", err)
+	}
+	return err == nil
+}
+
+// flags are those of the settings.
+func (t *turn) flags() []string {
+	s := t.Settings
+	var args []string
+	if mode := s.Mode(); mode == ModeBypass {
+		args = append(args, "--dangerously-skip-permissions")
+	} else {
+		args = append(args, "--permission-mode", mode)
+	}
+	if s.Trust {
+		args = append(args, "--setting-sources", "user,project")
+	} else {
+		args = append(args, "--setting-sources", "user", "--strict-mcp-config")
+	}
+	if s.MCP != "" {
+		args = append(args, "--mcp-config="+s.MCP)
+	}
+	for _, rule := range s.AllowedTools {
+		args = append(args, "--allowedTools="+rule)
+	}
+	if s.Model != "" {
+		args = append(args, "--model", s.Model)
+	}
+	if s.Fallback != "" {
+		args = append(args, "--fallback-model", s.Fallback)
+	}
+	if s.Effort != "" {
+		args = append(args, "--effort", s.Effort)
+	}
+	if text := t.systemPrompt(); text != "" {
+		args = append(args, "--append-system-prompt", text)
+	}
+	return args
+}
+
+// systemPrompt is what is added to Claude Code's own.
+func (t *turn) systemPrompt() string {
+	var parts []string
+	if !isBlank(t.Settings.Instructions) {
+		parts = append(parts, "# Standing instructions\n\nThe admins of the Slack channel that you work for have set these:\n\n"+t.Settings.Instructions)
+	}
+	if dir := t.workdir(); dir != t.cfg.workspace() {
+		parts = append(parts, "Messages name files, such as attachments/report.pdf, as they are below "+t.cfg.workspace()+"; other repositories are there as well.")
+	}
+	return strings.Join(parts, "\n\n")
+}
+
+// command is the command line and the environment. What a repository brings (settings, hooks, MCP servers) is not
+// obeyed unless it is trusted: it could send what is said elsewhere. Its CLAUDE.md is read.
+func (t *turn) command(gate *gateway, resume bool) *exec.Cmd {
+	args := append([]string{"-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"}, t.flags()...)
 	if resume {
 		args = append(args, "--resume", t.SessionID)
 	} else {
 		args = append(args, "--session-id", t.SessionID)
 	}
-	if t.Settings.Model != "" {
-		args = append(args, "--model", t.Settings.Model)
-	}
 	for _, r := range t.Repos {
-		args = append(args, "--add-dir", filepath.Join(t.cfg.workspace(), r.Folder()))
+		if dir := filepath.Join(t.cfg.workspace(), r.Folder()); dir != t.workdir() {
+			args = append(args, "--add-dir", dir)
+		}
+	}
+	if t.workdir() != t.cfg.workspace() {
+		args = append(args, "--add-dir", t.cfg.attachments())
 	}
 	cmd := t.cfg.asClaude(exec.Command(t.cfg.Claude, args...)) //nolint:gosec // the session image's program
-	cmd.Dir = t.cfg.workspace()
+	cmd.Dir = t.workdir()
+	cmd.Env = append(cmd.Env, t.commandEnv()...)
 	cmd.Env = append(cmd.Env, gate.env(t.secrets)...)
 	cmd.Env = append(cmd.Env,
 		"CLAUDE_CONFIG_DIR="+t.cfg.claudeDir(), "CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD=1",

@@ -27,7 +27,9 @@ type Config struct {
 	Unwatched time.Duration
 	// Unacked bounds how long an outcome that nobody acknowledges keeps it; 0: 10 minutes.
 	Unacked time.Duration
-	Grace   Grace
+	// SetUp bounds a channel's set-up command; 0: 15 minutes.
+	SetUp time.Duration
+	Grace Grace
 
 	gitName, gitEmail string // of the turn
 

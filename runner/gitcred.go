@@ -47,6 +47,16 @@ func gitOrigins(repos []Repo) []string {
 	return out
 }
 
+// mayHave are those of the origins that may be sent the Git token.
+func (s Secrets) mayHave(origins []string) []string {
+	if s.GitOrigins == nil {
+		return origins
+	}
+	return slices.DeleteFunc(origins, func(o string) bool {
+		return !slices.ContainsFunc(s.GitOrigins, func(may string) bool { return strings.EqualFold(may, o) })
+	})
+}
+
 type gitQuestion struct {
 	Protocol string `json:"protocol"`
 	Host     string `json:"host"`

@@ -17,7 +17,7 @@ const minSecret = 8
 // must come before anything that cuts the text, else a part of a secret stays.
 func redactor(s Secrets) *strings.Replacer {
 	var forms []string
-	for _, v := range []string{s.AnthropicAPIKey, s.ClaudeOAuthToken, s.GitToken} {
+	for _, v := range s.values() {
 		if len(v) >= minSecret {
 			forms = append(forms, v, inJSON(v, true), inJSON(v, false), url.QueryEscape(v), url.PathEscape(v))
 			forms = append(forms, strings.TrimRight(base64.StdEncoding.EncodeToString([]byte(v)), "="))
@@ -33,6 +33,30 @@ func redactor(s Secrets) *strings.Replacer {
 		pairs = append(pairs, f, "[redacted]")
 	}
 	return strings.NewReplacer(pairs...)
+}
+
+// values are all that must not be told. A secret of several lines is printed line by line, and one with spaces around it without them.
+func (s Secrets) values() []string {
+	out := []string{s.AnthropicAPIKey, s.ClaudeOAuthToken, s.GitToken}
+	for _, v := range s.Env {
+		out = append(out, v, strings.TrimSpace(v))
+		if lines := strings.Split(strings.TrimSpace(v), "\n"); len(lines) > 1 {
+			for _, line := range lines {
+				out = append(out, strings.TrimSpace(line))
+			}
+		}
+	}
+	return out
+}
+
+// check refuses secrets that cannot be in an environment.
+func (s Secrets) check() error {
+	for name, value := range s.Env {
+		if err := checkVariable(name, value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // inJSON is how a JSON string holds the text; html: with <, > and & escaped as well.

@@ -30,8 +30,8 @@ func PermissionModes() []string {
 // Efforts lists the efforts that Claude Code takes, the least first.
 func Efforts() []string { return []string{"low", "medium", "high", "xhigh", "max"} }
 
-// mode is the permission mode that the turn runs in. Naming the tools that are allowed says that others are not.
-func (s Settings) mode() string {
+// Mode is the permission mode that the turn runs in. Naming the tools that are allowed says that others are not.
+func (s Settings) Mode() string {
 	switch {
 	case s.PermissionMode != "":
 		return s.PermissionMode
@@ -144,7 +144,7 @@ func (s Settings) check() error {
 	if s.Effort != "" && !slices.Contains(Efforts(), s.Effort) {
 		return fmt.Errorf("%q is no effort: want one of %s", s.Effort, strings.Join(Efforts(), ", "))
 	}
-	if !slices.Contains(PermissionModes(), s.mode()) {
+	if !slices.Contains(PermissionModes(), s.Mode()) {
 		return fmt.Errorf("%q is no permission mode: want one of %s", s.PermissionMode, strings.Join(PermissionModes(), ", "))
 	}
 	for _, rule := range s.AllowedTools {

@@ -26,6 +26,7 @@ type stream struct {
 	todos     []Todo
 	taskIDs   []string // of the todos, where they came from TaskCreate
 	pending   map[string]string
+	denied    []Denied
 }
 
 // wireEvent are the fields that we read of a line.
@@ -44,6 +45,14 @@ type wireEvent struct {
 	Status    *int            `json:"error_status"`
 	Message   json.RawMessage `json:"message"`
 	ToolUse   json.RawMessage `json:"tool_use_result"`
+	Denials   []struct {
+		Tool  string          `json:"tool_name"`
+		Input json.RawMessage `json:"tool_input"`
+	} `json:"permission_denials"`
+	Servers []struct {
+		Name   string `json:"name"`
+		Status string `json:"status"`
+	} `json:"mcp_servers"`
 }
 
 type wireMessage struct {
@@ -83,6 +92,7 @@ func (s *stream) line(raw []byte) []Event {
 		// Background work may bring a further one; the first is the turn's.
 		if !s.sawResult {
 			s.sawResult, s.isError, s.subtype, s.answer, s.errors = true, e.IsError, e.Subtype, e.Result, e.Errors
+			s.refused(e)
 		}
 		s.cost = max(s.cost, e.Cost)
 	}
@@ -93,7 +103,13 @@ func (s *stream) system(e wireEvent) []Event {
 	switch e.Subtype {
 	case "init":
 		s.sawInit, s.model, s.session = true, e.Model, e.SessionID
-		return []Event{{Kind: KindInit, Model: e.Model}, {Kind: KindPhase, Phase: PhaseRunning}}
+		out := []Event{{Kind: KindInit, Model: e.Model}, {Kind: KindPhase, Phase: PhaseRunning}}
+		for _, m := range e.Servers {
+			if m.Status == "failed" {
+				out = append(out, Event{Kind: KindNote, Text: fmt.Sprintf("the MCP server %s did not start", s.hidden(m.Name))})
+			}
+		}
+		return out
 	case "api_retry":
 		why := "the API does not answer"
 		if e.Status != nil {
@@ -102,6 +118,16 @@ func (s *stream) system(e wireEvent) []Event {
 		return []Event{{Kind: KindRetry, Text: fmt.Sprintf("%s: attempt %d", why, e.Attempt)}}
 	}
 	return nil
+}
+
+// maxDenied is how many refused uses of tools are told of.
+const maxDenied = 20
+
+// refused notes the uses of tools that were not allowed.
+func (s *stream) refused(e wireEvent) {
+	for _, d := range e.Denials[:min(len(e.Denials), maxDenied)] {
+		s.denied = append(s.denied, Denied{Tool: clip(s.hidden(d.Tool), 100), On: s.target(wireBlock{Input: d.Input})})
+	}
 }
 
 func (s *stream) assistant(e wireEvent) []Event {

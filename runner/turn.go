@@ -105,6 +105,9 @@ func (t *turn) work() (Outcome, string) {
 		}
 		return Outcome{ExitCode: 1, Failure: FailClone, Error: err.Error()}, ""
 	}
+	if err := t.setUp(ctx); err != nil {
+		return t.notSetUp(err), ""
+	}
 	if err := t.placeFiles(); err != nil {
 		failure := FailFile
 		if isFull(err) {
@@ -126,6 +129,20 @@ func (t *turn) work() (Outcome, string) {
 	out.Repos = t.cfg.repoStates(t.Repos)
 	out.Files = listFiles(t.cfg.workspace())
 	return out, answer
+}
+
+// notSetUp is the outcome of a turn whose set-up command did not come to a good end.
+func (t *turn) notSetUp(err error) Outcome {
+	var failed setUpError
+	switch {
+	case t.stopped():
+		return t.cut(Outcome{})
+	case errors.As(err, &failed):
+		return Outcome{ExitCode: failed.code, Failure: FailSetUp, Error: err.Error()}
+	case isFull(err):
+		return Outcome{ExitCode: 1, Failure: FailDisk, Error: err.Error()}
+	}
+	return Outcome{ExitCode: 1, Failure: FailSetUp, Error: err.Error()}
 }
 
 // cut is the outcome of a turn that was stopped.

@@ -57,6 +57,9 @@ func (s *server) take(_ context.Context, r TakeRequest) TakeReply {
 	if err != nil {
 		return refuseTake(err)
 	}
+	if err := r.Secrets.check(); err != nil {
+		return refuseTake(refused{err, FailSettings})
+	}
 	j, err := newJournal(s.cfg, r.Turn.ID)
 	if err != nil {
 		return refuseTake(err)
@@ -87,7 +90,7 @@ func (s *server) occupied() Status {
 func (s *server) begin(t *turn) {
 	s.mu.Lock()
 	s.running, s.settled = t, time.Time{}
-	s.secrets, s.origins = t.secrets, gitOrigins(t.Repos)
+	s.secrets, s.origins = t.secrets, t.secrets.mayHave(gitOrigins(t.Repos))
 	s.lingers = time.Duration(t.Settings.LingerSeconds) * time.Second
 	s.mu.Unlock()
 	s.stirUp()
@@ -133,6 +136,9 @@ func (t Turn) check(puts string) (string, error) {
 	}
 	if err := CheckRepos(t.Repos); err != nil {
 		return "", refused{err, FailRepos}
+	}
+	if err := t.Settings.check(); err != nil {
+		return "", refused{err, FailSettings}
 	}
 	return prompt, nil
 }

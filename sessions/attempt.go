@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"sync"
 	"time"
 
@@ -17,8 +18,9 @@ import (
 type Run struct {
 	Turn   TurnID
 	Prompt func(ctx context.Context, first bool) (Prompt, error)
-	Errand *Errand // instead of a prompt
-	Fence  int64   // of the claim; the runner refuses an older one
+	Errand *Errand    // instead of a prompt
+	With   *Effective // what the turn runs with; nil: the defaults
+	Fence  int64      // of the claim; the runner refuses an older one
 	// Started says that an earlier owner saw the turn start: it is followed, never handed over again.
 	Started bool
 	// Offered says that an earlier owner may have handed the turn over: it may have done part of the work.
@@ -92,6 +94,7 @@ type attempt struct {
 	m     *Machines
 	s     *Session
 	r     Run
+	with  Effective
 	began time.Time
 	lease sync.WaitGroup // the goroutine that refreshes the machine lease
 	drop  context.CancelFunc
@@ -103,6 +106,7 @@ type attempt struct {
 
 	stuck    string // the state that the machine was last seen to stay in
 	replaced bool   // a machine that was stuck has been replaced
+	resized  bool   // the machine's size was changed, or cannot be
 
 	accepted bool // the runner has the turn, or an earlier owner saw that it did
 	asked    bool // the runner may have the turn: it was offered and has not refused it
@@ -120,7 +124,7 @@ func newAttempt(m *Machines, s *Session, r Run) *attempt {
 	if r.Save == nil {
 		r.Save = func(context.Context, Session) error { return nil }
 	}
-	return &attempt{m: m, s: s, r: r, began: now, prog: Progress{Step: StepClaimed, Since: now}, accepted: r.Started}
+	return &attempt{m: m, s: s, r: r, with: m.orDefaults(r.With), began: now, prog: Progress{Step: StepClaimed, Since: now}, accepted: r.Started}
 }
 
 // close ends the lease's refresher; the lease itself is released by Settle or runs out.
@@ -335,8 +339,9 @@ func (a *attempt) hand(ctx context.Context) (runner.TakeReply, error) {
 	if err != nil {
 		return runner.TakeReply{}, err
 	}
-	if !a.s.Handed || (!a.s.Begun() && prompt.Repos != nil) {
-		a.s.Handed = true
+	inUse := a.with.inUse()
+	if !a.s.Handed || (!a.s.Begun() && prompt.Repos != nil) || !reflect.DeepEqual(a.s.InUse, inUse) {
+		a.s.Handed, a.s.InUse = true, inUse
 		if !a.s.Begun() && prompt.Repos != nil {
 			a.s.Repos = prompt.Repos
 		}
@@ -345,16 +350,16 @@ func (a *attempt) hand(ctx context.Context) (runner.TakeReply, error) {
 		}
 	}
 	if a.s.Repos == nil {
-		a.s.Repos = a.m.defaultRepos() // saved with the turn's end, if it came as far as Claude Code
+		a.s.Repos = a.with.repos() // saved with the turn's end, if it came as far as Claude Code
 	}
 	turn := runner.Turn{
 		ID: string(a.r.Turn), SessionID: a.s.SessionID, Prompt: prompt.Text,
-		Repos: a.s.Repos, Settings: a.m.cfg.Settings, Trailers: prompt.Trailers,
+		Repos: a.s.Repos, Settings: a.with.forRunner(), Trailers: prompt.Trailers,
 	}
 	if turn.Files, err = a.putFiles(ctx, prompt.Files); err != nil {
 		return runner.TakeReply{}, err
 	}
-	request := runner.TakeRequest{Fence: a.r.Fence, Turn: turn, Secrets: a.m.cfg.Secrets}
+	request := runner.TakeRequest{Fence: a.r.Fence, Turn: turn, Secrets: a.secrets()}
 	if !fits(request) {
 		if _, err := a.put(ctx, "prompt", stringReader(prompt.Text)); err != nil {
 			return runner.TakeReply{}, err
@@ -363,6 +368,13 @@ func (a *attempt) hand(ctx context.Context) (runner.TakeReply, error) {
 		request.Turn = turn
 	}
 	return a.take(ctx, request)
+}
+
+// secrets are those of the bot, and the channel's.
+func (a *attempt) secrets() runner.Secrets {
+	s := a.m.cfg.Secrets
+	s.Env = a.with.secrets
+	return s
 }
 
 // prompt has the front make what Claude is given, again and again while Slack is in the way.

@@ -30,6 +30,9 @@ func (w *work) errand(ctx context.Context) error {
 		out.Number = s.Turns
 		return w.finish(ctx, s, out)
 	}
+	if err := w.loadSettings(ctx); err != nil {
+		return err
+	}
 	if err := w.run(ctx, s); err != nil {
 		return err
 	}
@@ -47,14 +50,14 @@ func (w *work) looked(s *Session, out Outcome) int {
 
 // errand is the request that hands an errand over: Claude's credential stays here.
 func (a *attempt) errand() runner.TakeRequest {
-	secrets := a.m.cfg.Secrets
+	secrets := a.secrets() // the channel's have to be hidden in what it brings
 	secrets.AnthropicAPIKey, secrets.ClaudeOAuthToken, secrets.AnthropicBaseURL = "", "", ""
 	repos := a.s.Repos
 	if repos == nil {
-		repos = a.m.defaultRepos()
+		repos = a.with.repos()
 	}
 	return runner.TakeRequest{Fence: a.r.Fence, Secrets: secrets, Turn: runner.Turn{
-		ID: string(a.r.Turn), SessionID: a.s.SessionID, Repos: repos, Settings: a.m.cfg.Settings,
+		ID: string(a.r.Turn), SessionID: a.s.SessionID, Repos: repos, Settings: a.with.forRunner(),
 		Errand: &a.r.Errand.Errand, Trailers: a.r.Errand.Trailers,
 	}}
 }

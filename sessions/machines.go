@@ -1,6 +1,7 @@
 package sessions
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -98,6 +99,7 @@ type Spec struct {
 	Repos    []runner.Repo
 	VolumeGB int
 	TTL      time.Duration
+	With     *Effective // what its turns run with; nil: the defaults
 }
 
 // Save stores a session's record. It is called as soon as an id exists, before anything is done with it.
@@ -112,11 +114,22 @@ func (m *Machines) EnsureApp(ctx context.Context) error {
 
 // Begin names a new session. Nothing exists on Fly yet.
 func (m *Machines) Begin(spec Spec, now time.Time) Session {
+	with := m.orDefaults(spec.With)
 	return Session{
-		SessionID: uuid.NewString(), AppName: m.cfg.App, Region: m.cfg.Region,
-		CreatedAt: now.UTC().Truncate(time.Second), TTLSeconds: int64(orDefault(spec.TTL, m.cfg.TTL) / time.Second),
-		Thread: spec.Thread, Owner: spec.Owner, Repos: spec.Repos, LastTurn: now.UTC(), VolumeGB: max(spec.VolumeGB, 0),
+		SessionID: uuid.NewString(), AppName: m.cfg.App, Region: with.Region, Guest: with.Guest,
+		CreatedAt: now.UTC().Truncate(time.Second), TTLSeconds: int64(orDefault(spec.TTL, *with.TTL) / time.Second),
+		Thread: spec.Thread, Owner: spec.Owner, Repos: spec.Repos, LastTurn: now.UTC(), VolumeGB: cmp.Or(max(spec.VolumeGB, 0), with.VolumeGB),
 	}
+}
+
+// orDefaults is what a turn runs with; nil: the defaults.
+func (m *Machines) orDefaults(with *Effective) Effective {
+	var e Effective
+	if with != nil {
+		e = *with
+	}
+	e.Settings = e.over(m.defaults())
+	return e
 }
 
 // defaults are the settings of a channel that sets nothing.
@@ -137,8 +150,15 @@ func (m *Machines) defaultRepos() []runner.Repo { return append([]runner.Repo{},
 // called again after a crash at any point. On a failure that leaves no machine, the volume of a session
 // without a conversation is removed: the next try may find room on another host.
 func (m *Machines) Create(ctx context.Context, s *Session, save Save) error {
+	return m.create(ctx, s, save, m.orDefaults(nil))
+}
+
+func (m *Machines) create(ctx context.Context, s *Session, save Save, with Effective) error {
 	if !s.onFly() { // nothing binds it to where it was named: the settings may have been mended
-		s.AppName, s.Region = m.cfg.App, m.cfg.Region
+		s.AppName, s.Region = m.cfg.App, with.Region
+	}
+	if s.MachineID == "" {
+		s.Guest = with.Guest
 	}
 	if s.VolumeID == "" && !s.Ephemeral {
 		if err := m.createVolume(ctx, s, save); err != nil {
@@ -169,7 +189,7 @@ func (m *Machines) createVolume(ctx context.Context, s *Session, save Save) erro
 		s.VolumeID, s.Region = found[0].ID, found[0].Region
 		return save(ctx, *s)
 	}
-	guest := m.cfg.Guest
+	guest := m.guest(*s)
 	vol, err := m.cfg.Fly.CreateVolume(ctx, s.AppName, fly.CreateVolume{
 		Name: volumeName(s.SessionID), Region: s.Region, SizeGB: m.volumeGB(*s), Compute: &guest,
 	})
@@ -187,6 +207,9 @@ func (m *Machines) volumeGB(s Session) int {
 	}
 	return m.cfg.VolumeGB
 }
+
+// guest is the size of a session's machine: its own, or else that of the configuration.
+func (m *Machines) guest(s Session) fly.Guest { return cmp.Or(s.Guest, m.cfg.Guest) }
 
 // volumesOf lists the volumes that have the session's name, which is its alone, and are in no machine.
 func (m *Machines) volumesOf(ctx context.Context, s Session) ([]fly.Volume, error) {
@@ -274,9 +297,9 @@ func (s Session) owns(mach fly.Machine) bool {
 	return s.VolumeID != "" && slices.ContainsFunc(mach.Config.Mounts, func(at fly.Mount) bool { return at.Volume == s.VolumeID })
 }
 
-// machineConfig is the same for every turn: it holds no prompt and no secret, and is never updated for one.
+// machineConfig is the same for every turn: it holds no prompt and no secret, and is never updated for one. Its guest alone may change.
 func (m *Machines) machineConfig(s Session) *fly.MachineConfig {
-	guest := m.cfg.Guest
+	guest := m.guest(s)
 	cfg := &fly.MachineConfig{
 		Image:      m.cfg.Image,
 		Guest:      &guest,

@@ -234,8 +234,14 @@ func TestMachineConfig(t *testing.T) {
 		t.Parallel()
 		small := fly.Guest{CPUKind: "shared", CPUs: 1, MemoryMB: 512}
 		m, err := NewMachines(MachinesConfig{Fly: sc.world.fly, App: testApp, Image: "i", Guest: small})
-		if err != nil || *m.machineConfig(sc.s).Guest != small {
-			t.Errorf("the guest is %+v, %v, want %+v", m.machineConfig(sc.s).Guest, err, small)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := m.machineConfig(m.Begin(Spec{}, time.Now())).Guest; *got != small {
+			t.Errorf("the guest is %+v, want %+v", got, small)
+		}
+		if got := m.machineConfig(sc.s).Guest; *got != *cfg.Guest {
+			t.Errorf("that of a session that has a machine is %+v, want %+v", got, cfg.Guest)
 		}
 	})
 	t.Run("the region is that of the settings", func(t *testing.T) {

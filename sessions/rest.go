@@ -21,7 +21,7 @@ const (
 // have reached its machine.
 func (sv *Service) restNowAndThen(ctx context.Context, all []Session, now time.Time) error {
 	all = slices.DeleteFunc(slices.Clone(all), func(s Session) bool {
-		return s.MachineID == "" || s.Ended() || sv.inUse(s.LastTurn, now)
+		return s.MachineID == "" || s.Ended() || sv.inUse(s, s.LastTurn, now)
 	})
 	if len(all) == 0 {
 		return nil
@@ -43,7 +43,7 @@ func (sv *Service) restNowAndThen(ctx context.Context, all []Session, now time.T
 	}
 	for _, s := range all {
 		mach, ok := started[s.MachineID]
-		if !ok || !s.owns(mach) || sv.inUse(lastChange(mach), now) {
+		if !ok || !s.owns(mach) || sv.inUse(s, lastChange(mach), now) {
 			continue
 		}
 		if restErr := sv.rest(ctx, s); restErr != nil {
@@ -54,9 +54,8 @@ func (sv *Service) restNowAndThen(ctx context.Context, all []Session, now time.T
 }
 
 // inUse reports whether a machine to which something happened last then may still run for somebody, or lingers.
-func (sv *Service) inUse(last, now time.Time) bool {
-	linger := time.Duration(sv.cfg.Machines.cfg.Settings.LingerSeconds) * time.Second
-	return now.Sub(last) < linger+restGrace
+func (sv *Service) inUse(s Session, last, now time.Time) bool {
+	return now.Sub(last) < sv.cfg.Machines.linger(s)+restGrace
 }
 
 // rest stops the session's machine if its thread is idle. The machine's lease is taken before the thread is looked at: a

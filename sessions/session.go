@@ -44,6 +44,8 @@ type Session struct {
 	Owner     string        `json:"owner"`               // Slack user who started it
 	Repos     []runner.Repo `json:"repos,omitzero"`      // nil: those of the settings, until the conversation has begun
 	VolumeGB  int           `json:"volume_gb,omitempty"` // 0: the default
+	Guest     Guest         `json:"guest,omitzero"`      // of its machine; zero: the default
+	InUse     *InUse        `json:"in_use,omitempty"`    // what its last turn ran with; nil: nobody knows
 	Turns     int           `json:"turns"`               // turns that ended
 	LastTurn  time.Time     `json:"last_turn"`           // when the last one ended, or CreatedAt
 	Since     string        `json:"since,omitempty"`     // ts of the message that began it; "": nobody knows

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"flaudebot/runner"
 )
 
 //go:embed settings.lua
@@ -181,22 +183,22 @@ func fieldsOf(s Settings) map[string]json.RawMessage {
 	return out
 }
 
-// errSettings says that a channel's settings cannot be used for a turn.
-var errSettings = errors.New("the channel's settings cannot be used")
-
-// effective is what a turn in a channel runs with.
+// effective is what a turn in a channel runs with. With [ErrSealed] it lacks secrets.
 func (sv *Service) effective(ctx context.Context, t Turn) (Effective, error) {
 	team, channel := t.Thread.Team, t.Thread.Channel
 	s, err := sv.store.Settings(ctx, team, channel)
 	if err != nil {
 		return Effective{}, err
 	}
-	e := Effective{Settings: s.Settings.with(t.Overrides).over(sv.cfg.Machines.defaults()), secrets: map[string]string{}}
+	e := Effective{Settings: s.Settings.with(t.Overrides).over(sv.cfg.Machines.defaults())}
+	if len(s.Secrets) > 0 {
+		e.secrets = map[string]string{}
+	}
 	stale := false
 	for _, name := range s.Secrets {
 		value, old, err := sv.cfg.Keys.open(place{team, channel, name}, s.sealed[name])
 		if err != nil {
-			return e, fmt.Errorf("%w: %w", errSettings, err)
+			return e, err
 		}
 		e.secrets[name] = value
 		stale = stale || old
@@ -228,6 +230,18 @@ func (sv *Service) reseal(ctx context.Context, team, channel string, s storedSet
 type Effective struct {
 	Settings
 	secrets map[string]string
+}
+
+// repos are the repositories of a session that names none; never nil.
+func (e Effective) repos() []runner.Repo { return append([]runner.Repo{}, e.Repos...) }
+
+func (e Effective) inUse() *InUse {
+	r := e.forRunner()
+	return &InUse{
+		Version: e.Version, Model: r.Model, Fallback: r.Fallback, Effort: r.Effort, PermissionMode: r.Mode(), AllowedTools: r.AllowedTools, Trust: r.Trust,
+		MCPServers: runner.MCPServers(r.MCP), Env: slices.Sorted(maps.Keys(r.Env)), Secrets: e.Secrets,
+		Instructions: r.Instructions != "", SetUp: r.SetUp != "", LingerSeconds: r.LingerSeconds, TimeoutSeconds: r.TimeoutSeconds,
+	}
 }
 
 // InUse is what a session's last turn ran with, as it may be shown.

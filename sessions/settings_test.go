@@ -149,8 +149,8 @@ func TestSettings(t *testing.T) {
 		if got := mustSettings(t, newer, "C1"); got.Version != 1 {
 			t.Errorf("version = %d, want 1: an admin at work on them is not to be told of a change", got.Version)
 		}
-		if _, err := r.effective(t.Context(), turn("1.0", "x", true)); !errors.Is(err, errSettings) {
-			t.Errorf("with the older key alone: %v, want errSettings", err)
+		if _, err := r.effective(t.Context(), turn("1.0", "x", true)); !errors.Is(err, ErrSealed) {
+			t.Errorf("with the older key alone: %v, want ErrSealed", err)
 		}
 	})
 }

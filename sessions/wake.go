@@ -71,6 +71,8 @@ func (a *attempt) boot(ctx context.Context) error {
 			return fmt.Errorf("look at machine %s: %w", a.s.MachineID, err)
 		case hostAway(mach) != nil:
 			return hostAway(mach)
+		case mach.State == "started" && a.outgrown(mach):
+			err = a.resize(ctx, mach)
 		case mach.State == "started":
 			a.mark(ctx, mach)
 			return a.hold(ctx)
@@ -91,12 +93,12 @@ func (a *attempt) create(ctx context.Context) error {
 			return err
 		}
 	}
-	err := a.m.Create(ctx, a.s, a.save)
+	err := a.m.create(ctx, a.s, a.save, a.with)
 	if !errors.Is(err, fly.ErrNotFound) {
 		return err
 	}
 	if a.s.VolumeID == "" { // the volume of its record was gone, and nothing was on it
-		return a.m.Create(ctx, a.s, a.save)
+		return a.m.create(ctx, a.s, a.save, a.with)
 	}
 	if gone, volErr := a.volumeGone(ctx); volErr == nil && gone {
 		return a.loseSession(ctx)
@@ -120,6 +122,9 @@ func (a *attempt) volumeGone(ctx context.Context) (bool, error) {
 func (a *attempt) advance(ctx context.Context, mach *fly.Machine) error {
 	switch mach.State {
 	case "stopped", "suspended":
+		if a.outgrown(mach) {
+			return a.resize(ctx, mach)
+		}
 		if a.accepted {
 			a.noteExit(mach)
 		}
@@ -290,7 +295,7 @@ func (a *attempt) keepNonce(ctx context.Context) error {
 func (a *attempt) loseSession(ctx context.Context) error {
 	fresh := a.m.Begin(Spec{
 		Thread: a.s.Thread, Owner: a.s.Owner, Repos: a.s.Repos, VolumeGB: a.s.VolumeGB,
-		TTL: time.Duration(a.s.TTLSeconds) * time.Second,
+		TTL: time.Duration(a.s.TTLSeconds) * time.Second, With: &a.with,
 	}, time.Now())
 	a.s.Left = a.s.remains()
 	a.forgetMachine()
@@ -409,7 +414,7 @@ func (m *Machines) Settle(ctx context.Context, s Session, turn TurnID, fence int
 
 // sleep sees the machine stopped: by itself when its runner knows that it may go, else by a stop.
 func (m *Machines) sleep(ctx context.Context, s Session, nonce string, acked bool) error {
-	if acked && m.cfg.Settings.LingerSeconds > 0 {
+	if acked && m.linger(s) > 0 {
 		return nil
 	}
 	if acked {
@@ -425,6 +430,14 @@ func (m *Machines) sleep(ctx context.Context, s Session, nonce string, acked boo
 		return fmt.Errorf("stop machine %s: %w", s.MachineID, err)
 	}
 	return nil
+}
+
+// linger is for how long the session's machine waits for a further turn.
+func (m *Machines) linger(s Session) time.Duration {
+	if s.InUse != nil {
+		return time.Duration(s.InUse.LingerSeconds) * time.Second
+	}
+	return time.Duration(m.cfg.Settings.LingerSeconds) * time.Second
 }
 
 type digest struct{ hash.Hash }

@@ -102,6 +102,8 @@ type work struct {
 	stage Stage
 	// unsure is set when the live message may stand in the thread, and it is not known where.
 	unsure bool
+	with   Effective // what the turn runs with
+	locked error     // the channel has a secret that cannot be opened: no turn begins without it
 	log    *slog.Logger
 }
 
@@ -183,6 +185,9 @@ func (w *work) inSession(ctx context.Context) error {
 	if err := w.earlier(ctx); err != nil {
 		return err
 	}
+	if err := w.loadSettings(ctx); err != nil {
+		return err
+	}
 	s, err := w.session(ctx)
 	if err != nil {
 		return w.withoutSession(ctx, err)
@@ -196,6 +201,15 @@ func (w *work) inSession(ctx context.Context) error {
 		return err
 	}
 	return w.settle(ctx, *s)
+}
+
+// loadSettings reads what the turn runs with, as its channel's settings are now.
+func (w *work) loadSettings(ctx context.Context) (err error) {
+	w.with, err = w.sv.effective(ctx, w.turn)
+	if errors.Is(err, ErrSealed) {
+		w.locked, err = err, nil
+	}
+	return err
 }
 
 // settleLimit bounds how long a turn that is answered sees to its machine: its thread waits meanwhile.
@@ -230,7 +244,10 @@ func (w *work) settle(ctx context.Context, s Session) error {
 
 // once runs a turn on a machine of its own.
 func (w *work) once(ctx context.Context) error {
-	s := w.sv.cfg.Machines.ephemeral(w.turn.ID, Spec{Thread: w.turn.Thread, Owner: w.turn.User}, w.turn.At)
+	if err := w.loadSettings(ctx); err != nil {
+		return err
+	}
+	s := w.sv.cfg.Machines.ephemeral(w.turn.ID, Spec{Thread: w.turn.Thread, Owner: w.turn.User, With: &w.with}, w.turn.At)
 	if w.claim.Attach {
 		id, err := w.sv.cfg.Machines.find(ctx, s)
 		if err != nil {
@@ -262,7 +279,7 @@ func (w *work) session(ctx context.Context) (*Session, error) {
 	if s == nil && !w.turn.Mention {
 		return &Session{Thread: w.turn.Thread, EndedAt: w.turn.At}, nil
 	}
-	fresh := w.sv.cfg.Machines.Begin(Spec{Thread: w.turn.Thread, Owner: w.turn.User}, time.Now())
+	fresh := w.sv.cfg.Machines.Begin(Spec{Thread: w.turn.Thread, Owner: w.turn.User, With: &w.with}, time.Now())
 	fresh.Since = w.turn.since()
 	if s != nil { // it has ended, and may not be removed yet
 		fresh.Left = s.remains()
@@ -363,9 +380,15 @@ func (w *work) attempt(ctx context.Context, s *Session) (Outcome, error) {
 	if w.claim.Takes > maxTakes && !w.started() {
 		return w.outcome(FailRepeated), nil
 	}
+	if w.locked != nil && !w.started() {
+		out := w.outcome(runner.FailSettings)
+		out.Error = w.locked.Error()
+		return out, nil
+	}
 	return w.sv.cfg.Machines.RunTurn(ctx, s, Run{
 		Turn:   w.turn.ID,
 		Errand: w.turn.Errand,
+		With:   &w.with,
 		Fence:  w.claim.Fence,
 		Prompt: func(ctx context.Context, first bool) (Prompt, error) {
 			return w.sv.cfg.Front.Prompt(ctx, w.turn, first)
@@ -405,7 +428,7 @@ func (w *work) count(s *Session, out Outcome) int {
 	case w.started() && diedUnder(out.Failure):
 		s.Unsure = true
 		if s.Repos == nil {
-			s.Repos = w.sv.cfg.Machines.defaultRepos() // those that it was handed
+			s.Repos = w.with.repos() // those that it was handed
 		}
 	case !s.Begun():
 		s.Repos = nil // what could not be cloned must not stay: the settings may be mended
