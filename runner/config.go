@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -167,13 +169,19 @@ func (c Config) makeGitSettings() error {
 func (c Config) tidy() {
 	for _, pattern := range []string{
 		filepath.Join(c.own(), "*.new"), filepath.Join(c.gitDir(), "*.new"), filepath.Join(c.hooks(), "*.new"), filepath.Join(c.own(), "turns", "*.new"),
-		filepath.Join(c.own(), "cloning-*"), filepath.Join(c.workspace(), ".cloning-*"),
+		filepath.Join(c.own(), "cloning-*"), c.surveyDir(), filepath.Join(c.workspace(), ".cloning-*"),
 	} {
 		names, _ := filepath.Glob(pattern)
 		for _, name := range names {
 			if err := os.RemoveAll(name); err != nil {
 				c.Log.Warn("left half done, and not removed", "name", name, "err", err)
 			}
+		}
+	}
+	diffs, _ := filepath.Glob(filepath.Join(c.own(), "turns", "*.diff"))
+	for _, name := range diffs {
+		if _, err := os.Lstat(strings.TrimSuffix(name, ".diff") + ".json"); errors.Is(err, fs.ErrNotExist) { // its turn was interrupted
+			_ = os.Remove(name)
 		}
 	}
 	if c.UID >= 0 {

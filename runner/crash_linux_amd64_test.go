@@ -540,7 +540,10 @@ func (c *crash) judgeVolume() {
 	own := c.m.cfg.own()
 	want := []string{"fence", "lock", "reserve"}
 	for _, turn := range c.turns {
-		for _, suffix := range []string{".ndjson", ".json", ".acked"} {
+		for _, suffix := range []string{".ndjson", ".json", ".acked", ".diff"} {
+			if suffix == ".diff" && (turn.out.Changes == nil || turn.out.Changes.DiffBytes == 0) {
+				continue
+			}
 			if suffix == ".ndjson" || !turn.interrupted {
 				name, _ := filepath.Rel(own, c.m.cfg.turnFile(turn.ID, suffix))
 				want = append(want, name)

@@ -314,7 +314,7 @@ func (c Config) outcomes() []string {
 	return names
 }
 
-// prune empties the journals of acknowledged turns but the newest: that they are there still says that the turn was
+// prune empties the journals of acknowledged turns but the newest, and removes their diffs: that they are there still says that the turn was
 // heard of, and the outcome stays.
 func (c Config) prune() {
 	type old struct {
@@ -332,5 +332,6 @@ func (c Config) prune() {
 	slices.SortFunc(all, func(a, b old) int { return b.at.Compare(a.at) })
 	for _, o := range all[min(maxJournals, len(all)):] {
 		_ = os.Truncate(o.name, 0)
+		_ = os.Remove(strings.TrimSuffix(o.name, ".ndjson") + ".diff")
 	}
 }

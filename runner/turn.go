@@ -21,6 +21,7 @@ type turn struct {
 	journal *journal
 	puts    string        // where its files were put
 	payload []byte        // what an errand brings
+	diff    []byte        // what the turn changed
 	done    chan struct{} // closed when the outcome is on disk
 	// pictures are attachments that Claude is shown; unshown tells which are not, and why.
 	pictures []picture
@@ -76,6 +77,12 @@ func (t *turn) run() record {
 	for i, name := range out.Files {
 		out.Files[i] = hide.Replace(name)
 	}
+	if c := out.Changes; c != nil {
+		for i, f := range c.Files {
+			c.Files[i].Path, c.Files[i].Was = hide.Replace(f.Path), hide.Replace(f.Was)
+		}
+		c.DiffBytes = t.cfg.keepDiff(t.ID, hide.Replace(strings.ToValidUTF8(string(t.diff), "\uFFFD")))
+	}
 	for i, r := range out.Repos {
 		out.Repos[i].Branch = hide.Replace(r.Branch)
 	}
@@ -125,7 +132,9 @@ func (t *turn) work() (Outcome, string) {
 	if t.stopped() {
 		return t.cut(Outcome{}), ""
 	}
+	before := t.lookBefore(ctx)
 	out, answer := t.claude()
+	out.Changes, t.diff = t.lookAfter(before)
 	out.Repos = t.cfg.repoStates(t.Repos)
 	out.Files = listFiles(t.cfg.workspace())
 	return out, answer

@@ -268,6 +268,8 @@ type Outcome struct {
 	Model        string      `json:"model,omitempty"`
 	Resumed      bool        `json:"resumed"`        // the conversation was resumed, rather than begun
 	Repos        []RepoState `json:"repos,omitzero"` // nil: the turn did not come as far as Claude Code
+	// Changes is what the turn changed in the workspace; nil: that is not known.
+	Changes *Changes `json:"changes,omitempty"`
 	// Files names what is in the workspace after the turn, at most 200 paths in order, .git left out.
 	Files []string `json:"files,omitempty"`
 	// Denied are tools that Claude wanted to use and was not allowed, at most 20.
@@ -279,6 +281,42 @@ type Denied struct {
 	Tool string `json:"tool"`
 	On   string `json:"on,omitempty"` // what it was to be used on: a file, a command
 }
+
+// Changes is what a turn changed in the workspace, measured on the disk: what the files were before it against what they are after it,
+// whatever was committed in between.
+type Changes struct {
+	Files   []Change `json:"files,omitempty"` // in order of their paths, at most 200 and at most 16 KiB of them
+	Total   int      `json:"total"`           // files that changed, those that are not named included
+	Added   int      `json:"added"`           // lines
+	Removed int      `json:"removed"`         // lines
+	// Partial says that not all could be looked at: there was too much, or too little time.
+	Partial bool `json:"partial,omitempty"`
+	// DiffBytes is the size of the diff that ErrandDiff brings; 0: there is none.
+	DiffBytes int64 `json:"diff_bytes,omitempty"`
+}
+
+// Change is a file that is not what it was. One whose path ends in a slash is a repository as a whole.
+type Change struct {
+	Path    string      `json:"path"`          // below the workspace
+	Was     string      `json:"was,omitempty"` // the path before it was renamed
+	State   ChangeState `json:"state"`
+	Added   int         `json:"added,omitempty"`   // lines
+	Removed int         `json:"removed,omitempty"` // lines
+	Binary  bool        `json:"binary,omitempty"`  // its lines are not compared: it is no text, or larger than 1 MiB
+	Size    int64       `json:"size,omitempty"`    // bytes, after the turn
+
+	link bool // it is a repository within another, to Git
+}
+
+// ChangeState is what became of a file.
+type ChangeState string
+
+const (
+	ChangeAdded    ChangeState = "added"
+	ChangeModified ChangeState = "modified"
+	ChangeRemoved  ChangeState = "removed"
+	ChangeRenamed  ChangeState = "renamed"
+)
 
 // RepoState is what a repository in the workspace holds that its remote does not.
 type RepoState struct {
