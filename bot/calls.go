@@ -1,6 +1,7 @@
 package bot
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,8 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/slack-go/slack"
@@ -70,6 +73,32 @@ func isPassing(err error) bool {
 	}
 	_, onTheWay := errors.AsType[*url.Error](err)
 	return onTheWay || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// method calls one of Slack's methods whose answer the library does not decode wholly. Its errors are the library's.
+func (b *Bot) method(ctx context.Context, name string, form url.Values, answer interface{ Err() error }) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, cmp.Or(b.cfg.APIURL, slack.APIURL)+name, strings.NewReader(form.Encode()))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Authorization", "Bearer "+b.cfg.BotToken)
+	res, err := b.out.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = res.Body.Close() }()
+	switch {
+	case res.StatusCode == http.StatusTooManyRequests:
+		seconds, _ := strconv.Atoi(res.Header.Get("Retry-After"))
+		return &slack.RateLimitedError{RetryAfter: time.Duration(seconds) * time.Second}
+	case res.StatusCode != http.StatusOK:
+		return slack.StatusCodeError{Code: res.StatusCode, Status: res.Status}
+	}
+	if err := json.NewDecoder(res.Body).Decode(answer); err != nil {
+		return err
+	}
+	return answer.Err()
 }
 
 // patiently repeats a call that Slack asks to repeat later. Nothing else is repeated: it may have taken effect.

@@ -40,6 +40,7 @@ type innerEvent struct {
 	ChannelType string      `json:"channel_type"`
 	DeletedTS   string      `json:"deleted_ts"`
 	Files       []slackFile `json:"files"`
+	Attachments []shareMark `json:"attachments"`
 	Edited      *struct {
 		TS string `json:"ts"`
 	} `json:"edited"`
@@ -54,6 +55,11 @@ type innerEvent struct {
 	retry  int  // for the so many-th time
 	late   bool // it was missed for so long that its author may not want it any more
 	missed bool // it was read later, not heard
+}
+
+// shareMark tells a forwarded message from other attachments.
+type shareMark struct {
+	IsShare bool `json:"is_share"`
 }
 
 type slackFile struct {
@@ -76,6 +82,11 @@ func (e innerEvent) thread() string {
 		return e.ThreadTS
 	}
 	return e.TS
+}
+
+// forwards reports whether the message forwards others.
+func (e innerEvent) forwards() bool {
+	return slices.ContainsFunc(e.Attachments, func(a shareMark) bool { return a.IsShare })
 }
 
 // take acts on an event. An error means that it could not be stored.
@@ -200,7 +211,7 @@ func (b *Bot) message(ctx context.Context, team string, e innerEvent) error {
 	if word := controlWord(in); word != "" {
 		return b.control(ctx, in, word)
 	}
-	if in.words == "" && len(e.Files) == 0 {
+	if in.words == "" && len(e.Files) == 0 && !e.forwards() {
 		return b.sayOnce(ctx, in, "empty", sayEmpty)
 	}
 	if begins {
@@ -478,6 +489,9 @@ func eventOf(thread sessions.Thread, m slack.Message) innerEvent {
 		Type: "message", Subtype: m.SubType, User: m.User, BotID: m.BotID, Text: m.Text, TS: m.Timestamp, ThreadTS: thread.TS, Channel: thread.Channel,
 		ParentUser: m.ParentUserId,
 	}
+	for _, a := range m.Attachments {
+		e.Attachments = append(e.Attachments, shareMark{a.IsShare})
+	}
 	for _, f := range m.Files {
 		e.Files = append(e.Files, slackFile{ID: f.ID, Name: f.Name, Size: int64(f.Size), URL: f.URLPrivateDownload, External: f.IsExternal, Mode: f.Mode})
 	}
@@ -494,7 +508,7 @@ const maxStored = 24 << 10
 func (b *Bot) turn(in incoming, begins bool) sessions.Turn {
 	t := sessions.Turn{
 		ID: in.id(), Kind: sessions.KindTurn, Thread: in.thread, User: in.event.User, TS: in.event.TS, Text: in.words,
-		Mention: begins, Files: attachments(in.event.Files), At: time.Now().UTC(),
+		Mention: begins, Files: attachments(in.event.Files), Forwards: in.event.forwards(), At: time.Now().UTC(),
 	}
 	t.Again = in.event.missed || in.event.again || t.At.Sub(timeOf(t.TS)) > fresh
 	if len(t.Text) > maxStored {

@@ -232,6 +232,7 @@ func notes() map[string]string {
 		"help": sayHelp, "empty": sayEmpty, "full": sayFull, "one ahead": sayPlace(1), "three ahead": sayPlace(3), "ended": sayEnded,
 		"not you": sayNotYou, "wrong channel": sayWrongChannel, "not there": sayNotThere, "try again": sayTryAgain, "no session": sayNoSession,
 		"nothing runs": sayNothingRuns, "stopping": sayStopping, "trouble": sayTrouble, "kept": sayKept, "old button": sayOldButton, "taken back": sayTakenBack, "muted": sayMuted, "now": sayNow, "under way": sayUnderway, "not next": sayNotNext, "unmuted": sayUnmuted, "edited at work": sayEditedRunning, "edited when done": sayEditedDone, "retry gone": sayRetryGone,
+		"unread link":   sayUnreadLink("https://local.slack.com/archives/C1/p1?a=1&b=2", sayCannotSee),
 		"refused files": sayRefusedFiles([]string{"a<b>.bin", "film.mp4"}, 2<<20), "not yours": sayNotYours("U0ADMIN"), "unpushed": sayUnpushed(s),
 		"unpushed, unknown": sayUnpushed(sessions.Session{State: []runner.RepoState{{Dir: "repo", Unknown: true}}}),
 		"ending":            sayEnding(sessions.Ending{}),

@@ -14,7 +14,7 @@ func TestCommitsSayWhoAsked(t *testing.T) {
 		w := newWorkspace(t, func(cfg *Config) { cfg.PlainCommits = plain })
 		root := w.say(member, general, "", mention+"go")
 		turn := sessions.Turn{ID: turnID(team, general, root), Kind: sessions.KindTurn, Thread: sessions.Thread{Team: team, Channel: general, TS: root}, TS: root, User: "U0MEMBER", Text: "go"}
-		p, err := w.bot.Prompt(t.Context(), turn, true)
+		p, err := w.bot.Prompt(t.Context(), sessions.Session{}, turn, true)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -75,8 +75,13 @@ type trace struct {
 
 // last reports whether an answer is whole with it.
 func (t trace) last() bool {
+	return t.answers() && t.isLast
+}
+
+// answers tells a part of an answer from what else the bot says.
+func (t trace) answers() bool {
 	_, err := strconv.Atoi(t.part)
-	return err == nil && t.isLast
+	return err == nil
 }
 
 func (b *Bot) traceOf(m slack.Message) (trace, bool) {

@@ -38,6 +38,9 @@ const (
 	sayRunOver        = "This was a single run on a machine of its own, so I left your reply alone. Mention me here to begin a session that goes on."
 	saySlackAway      = "Slack did not let me read that message just now. Please try again in a moment."
 	sayRetryGone      = "The message of that turn is gone, so I cannot run it again. Send it once more."
+	sayCannotSee      = "it is in a channel where you are not, or where I am not, or it is gone"
+	saySlackSilent    = "Slack did not let me read it just now"
+	sayManyLinks      = "I read a few links of a message at most"
 	sayLate           = "I was away when you wrote this, and that is a while ago. Shall I still do it?"
 	sayAskedAlready   = "That was asked for already."
 	sayErrandBegins   = "On it."
@@ -46,7 +49,7 @@ const (
 	sayHelp           = "Mention me in a channel to start a session: `@flaude fix the flaky test`. Each thread is one conversation with its own machine and files. " +
 		"In a direct message no mention is needed, and each message outside of a thread starts a session of its own.\n" +
 		"• Name another repository with `repo:owner/name`, a branch with `branch:name` behind it, and none with `repo:none`, in the message that starts the session.\n" +
-		"• Reply in the thread to go on; attach files; edit or delete a message that still waits. Begin with `!aside` to talk among yourselves, or `!mute` the thread until `!unmute`.\n" +
+		"• Reply in the thread to go on; attach files; edit or delete a message that still waits. Begin with `!aside` to talk among yourselves (I read along, and do nothing), or `!mute` the thread until `!unmute`.\n" +
 		"• Stop what runs with its button, with `!stop`, or with ❌ on the message.\n" +
 		"• `@flaude status` and `@flaude end` work in the thread; so do `!status` and `!end`.\n" +
 		"• `/flaude list` shows the live sessions here, `/flaude end` ends one, `/flaude run PROMPT` runs one prompt on a fresh machine.\n" +
@@ -113,6 +116,11 @@ func quoted(text string) string {
 		return ""
 	}
 	return "\n> " + strings.ReplaceAll(escape(text), "\n", "\n> ")
+}
+
+// sayUnreadLink tells that Claude does not get a linked message, and why.
+func sayUnreadLink(link, why string) string {
+	return fmt.Sprintf("I go on without <%s|the message that you linked>: %s.", escape(link), why)
 }
 
 func sayRefusedFiles(names []string, limit int64) string {

@@ -176,7 +176,7 @@ func everyMethod(t *testing.T, faults []map[string]any, timeout time.Duration) {
 	asWorker(t, func(look bool) error { return w.bot.Finish(t.Context(), s, turn, live, outcome(long), look) })
 	_, withFile := turnOf(root, root)
 	withFile.Files = []sessions.Attachment{w.upload(t, "notes.txt", "remember the milk")}
-	p, err := w.bot.Prompt(t.Context(), withFile, false)
+	p, err := w.bot.Prompt(t.Context(), sessions.Session{}, withFile, false)
 	if err != nil || len(p.Files) != 1 {
 		t.Fatalf("Prompt = %+v, %v", p, err)
 	}
@@ -674,7 +674,7 @@ func TestNowhere(t *testing.T) {
 		turn := *w.sessions.turn(ts)
 		for _, gone := range []string{ts, root} {
 			w.api(admin, "chat.delete", url.Values{"channel": {general}, "ts": {gone}})
-			if _, err := w.bot.Prompt(t.Context(), turn, true); !turn.AtSlack || !errors.Is(err, sessions.ErrMessageGone) {
+			if _, err := w.bot.Prompt(t.Context(), sessions.Session{}, turn, true); !turn.AtSlack || !errors.Is(err, sessions.ErrMessageGone) {
 				t.Errorf("Prompt = %v, want %v", err, sessions.ErrMessageGone)
 			}
 		}

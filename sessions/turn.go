@@ -45,6 +45,8 @@ type Turn struct {
 	Overrides Overrides `json:"overrides,omitzero"`
 	// AtSlack is set when the text is too long for the queue: the front reads it again when it is needed.
 	AtSlack bool `json:"at_slack,omitempty"`
+	// Forwards is set when the message forwards others: the front reads them when they are needed.
+	Forwards bool `json:"forwards,omitempty"`
 	// Session and Reason belong to KindEnd: which session is to go, and why.
 	Session string    `json:"session,omitempty"`
 	Reason  EndReason `json:"reason,omitempty"`
@@ -208,9 +210,9 @@ type Front interface {
 	// sleeps. It reports whether there was anything. It may leave that out when it costs too much.
 	Earlier(ctx context.Context, t Turn) (bool, error)
 	// Prompt makes what Claude is given: the text with its context, and the attachments. first is
-	// set for the first turn of a conversation. After an error it is asked again for a while, unless
-	// the error is [ErrMessageGone].
-	Prompt(ctx context.Context, t Turn, first bool) (Prompt, error)
+	// set for the first turn of a conversation; else the session's last turn tells what Claude knows already.
+	// After an error it is asked again for a while, unless the error is [ErrMessageGone].
+	Prompt(ctx context.Context, s Session, t Turn, first bool) (Prompt, error)
 	// Begin shows the live message, and returns its ts.
 	Begin(ctx context.Context, s Session, t Turn, look bool) (liveTS string, err error)
 	// Progress changes the live message. It does not block and may drop all but the newest. ctx is the

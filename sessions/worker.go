@@ -391,7 +391,7 @@ func (w *work) attempt(ctx context.Context, s *Session) (Outcome, error) {
 		With:   &w.with,
 		Fence:  w.claim.Fence,
 		Prompt: func(ctx context.Context, first bool) (Prompt, error) {
-			return w.sv.cfg.Front.Prompt(ctx, w.turn, first)
+			return w.sv.cfg.Front.Prompt(ctx, *s, w.turn, first)
 		},
 		Started:  w.started(),
 		Offered:  w.claim.Attach && w.stage != StageClaimed,

@@ -632,7 +632,7 @@ type post struct {
 	outcome Outcome
 }
 
-func (f *fakeFront) Prompt(_ context.Context, t Turn, _ bool) (Prompt, error) {
+func (f *fakeFront) Prompt(_ context.Context, _ Session, t Turn, _ bool) (Prompt, error) {
 	return Prompt{Text: t.Text}, nil
 }
 

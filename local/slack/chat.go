@@ -3,7 +3,6 @@ package slack
 import (
 	"fmt"
 	"maps"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -41,7 +40,11 @@ func (c *call) content() (*content, error) {
 		}
 		text, blocks = md, []any{fields{"type": "markdown", "text": md}}
 	}
-	if text == "" && len(blocks) == 0 {
+	attachments, err := c.attachments()
+	if err != nil {
+		return nil, err
+	}
+	if text == "" && len(blocks) == 0 && len(attachments) == 0 {
 		return nil, refuse("no_text")
 	}
 	if utf8.RuneCountInString(text) > maxText {
@@ -55,6 +58,9 @@ func (c *call) content() (*content, error) {
 	if len(blocks) > 0 {
 		nameBlocks(blocks)
 		out.body["blocks"] = blocks
+	}
+	if len(attachments) > 0 {
+		out.body["attachments"] = attachments
 	}
 	if raw, ok := c.value("metadata").(map[string]any); ok {
 		warning := metadataWarning(raw)
@@ -81,6 +87,39 @@ func (c *call) blocks() ([]any, error) {
 		return nil, refuse("invalid_blocks_format")
 	}
 	return blocks, nil
+}
+
+// maxAttachments is how many attachments a message takes.
+const maxAttachments = 100
+
+// attachments decodes the argument of that name: the old form of blocks, which apps use still. What marks a forwarded message is Slack's alone.
+func (c *call) attachments() ([]any, error) {
+	raw := c.args["attachments"]
+	if raw == nil || raw == "" {
+		return nil, nil
+	}
+	list, ok := c.value("attachments").([]any)
+	if !ok {
+		return nil, refuse("invalid_attachments")
+	}
+	if len(list) > maxAttachments {
+		return nil, refuse("too_many_attachments")
+	}
+	for i, a := range list {
+		a, ok := a.(map[string]any)
+		if !ok {
+			return nil, refuse("invalid_attachments")
+		}
+		blocks, _ := a["blocks"].([]any)
+		if problems := checkBlocks(blocks, message); len(problems) > 0 {
+			return nil, refuse(problems[0].code, texts(problems)...)
+		}
+		for _, name := range []string{"is_share", "is_msg_unfurl", "message_blocks"} {
+			delete(a, name)
+		}
+		a["id"] = i + 1
+	}
+	return list, nil
 }
 
 // nameBlocks gives blocks and what can be pressed in them the ids that Slack makes for those that have none.
@@ -167,7 +206,8 @@ func (s *Server) post(ch *channel, by person, thread string, body fields, meta m
 		}
 	}
 	if by.bot {
-		m.fields["bot_id"], m.fields["app_id"] = botID, appID
+		m.fields["bot_id"], m.fields["app_id"] = by.botID, by.appID
+		m.fields["bot_profile"] = fields{"id": by.botID, "app_id": by.appID, "name": by.real, "team_id": by.team, "deleted": false}
 	} else {
 		m.fields["client_msg_id"] = newUUID()
 		if m.fields["blocks"] == nil && m.str("text") != "" {
@@ -389,11 +429,7 @@ func (s *Server) permalink(c *call) (fields, error) {
 	if m == nil {
 		return nil, refuse("message_not_found")
 	}
-	link := "http://" + c.r.Host + "/archives/" + ch.id + "/p" + strings.Replace(m.str("ts"), ".", "", 1)
-	if t := m.str("thread_ts"); t != "" {
-		link += "?thread_ts=" + url.QueryEscape(t) + "&cid=" + ch.id
-	}
-	return fields{"channel": ch.id, "permalink": link}, nil
+	return fields{"channel": ch.id, "permalink": linkTo(c.r.Host, ch, m)}, nil
 }
 
 // reactionName is what may name an emoji.

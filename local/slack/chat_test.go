@@ -303,7 +303,7 @@ func TestPaging(t *testing.T) {
 		res = w.api(bot, "conversations.members", args{"channel": general, "limit": 3})
 		next := w.api(bot, "conversations.members", args{"channel": general, "limit": 3, "cursor": at(res, "response_metadata.next_cursor")})
 		w.want("members", args{"a": res["members"], "b": next["members"]}, args{
-			"a": []string{"U0ADMIN", "U0FLAUDE", "U0GUEST"}, "b": []string{"U0MEMBER", "U0STRANGER"},
+			"a": []string{"U0ADMIN", "U0CI", "U0FLAUDE"}, "b": []string{"U0GUEST", "U0MEMBER", "U0STRANGER"},
 		})
 		res = w.api(bot, "users.list", args{"limit": 4})
 		w.want("people", w.api(bot, "users.list", args{"limit": 4, "cursor": at(res, "response_metadata.next_cursor")}), args{"members.0.id": "U0FLAUDE"})

@@ -128,7 +128,7 @@ func (ch *channel) shownTo(p person) fields {
 		return fields{"id": ch.id, "is_im": true, "user": other, "is_channel": false, "is_archived": ch.archived}
 	}
 	return fields{
-		"id": ch.id, "name": ch.name, "name_normalized": ch.name, "is_channel": true, "is_im": false, "is_private": ch.private, "is_member": true,
+		"id": ch.id, "name": ch.name, "name_normalized": ch.name, "is_channel": true, "is_im": false, "is_private": ch.private, "is_member": ch.members[p.id],
 		"is_archived": ch.archived, "is_general": ch.name == "general", "is_ext_shared": ch.name == "general", "num_members": len(ch.members),
 	}
 }
@@ -167,11 +167,25 @@ func (s *Server) list(c *call) (fields, error) {
 func (s *Server) info(c *call) (fields, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ch, err := s.channelOf(c, c.str("channel"))
+	ch, err := s.visibleChannel(c, c.str("channel"))
 	if err != nil {
 		return nil, err
 	}
 	return fields{"channel": ch.shownTo(c.caller)}, nil
+}
+
+// visibleChannel finds a channel that the caller may know of: one that they are in, and for full members and apps any public one. s.mu must be held.
+func (s *Server) visibleChannel(c *call, id string) (*channel, error) {
+	ch, err := s.channelOf(c, id)
+	if err == nil || c.caller.restricted || c.caller.away {
+		return ch, err
+	}
+	for _, ch := range s.channels {
+		if ch.id == id && ch.kind() == "channel" {
+			return ch, nil
+		}
+	}
+	return nil, refuse("channel_not_found")
 }
 
 func (s *Server) members(c *call) (fields, error) {

@@ -9,7 +9,7 @@ import (
 // local is what people do and Slack has no method for. It answers 200 always.
 func (s *Server) local(w http.ResponseWriter, r *http.Request) {
 	do, known := map[string]func(*call) (fields, error){
-		"command": s.command, "click": s.click, "shortcut": s.shortcut, "submit": s.submit, "seen": s.seen, "stop": s.nativeStop,
+		"command": s.command, "click": s.click, "shortcut": s.shortcut, "submit": s.submit, "seen": s.seen, "stop": s.nativeStop, "share": s.share,
 		"socket": s.socket, "trouble": s.makeTrouble, "deliveries": s.deliveries,
 	}[r.PathValue("method")]
 	c, err := open(r, true)

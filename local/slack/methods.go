@@ -86,6 +86,9 @@ func (s *Server) allowed(w http.ResponseWriter, c *call, name string, m method) 
 	if m.perMinute == 0 {
 		key, limit, burst, code = name+" "+c.str("channel"), 1, postBurst, "rate_limited"
 	}
+	if c.caller.appID != appID && !c.app { // each app has limits of its own
+		key = c.caller.appID + " " + key
+	}
 	s.mu.Lock()
 	b := s.buckets[key]
 	if b == nil {

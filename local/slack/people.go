@@ -12,6 +12,7 @@ type person struct {
 	id, name, real, token, team              string
 	admin, restricted, ultraRestricted, away bool // away: of another workspace
 	bot                                      bool
+	botID, appID                             string // of an app
 }
 
 func people() []person {
@@ -20,7 +21,8 @@ func people() []person {
 		{id: "U0MEMBER", name: "mira", real: "Mira (member)", token: "xoxp-local-member", team: teamID},
 		{id: "U0GUEST", name: "gus", real: "Gus (guest)", token: "xoxp-local-guest", team: teamID, restricted: true, ultraRestricted: true},
 		{id: "U0STRANGER", name: "stan", real: "Stan (another workspace)", token: "xoxp-local-stranger", team: "T0OTHER", away: true},
-		{id: botUser, name: "flaudebot", real: "flaudebot", token: "xoxb-local", team: teamID, bot: true},
+		{id: botUser, name: "flaudebot", real: "flaudebot", token: "xoxb-local", team: teamID, bot: true, botID: botID, appID: appID},
+		{id: "U0CI", name: "ci", real: "CI", token: "xoxb-local-ci", team: teamID, bot: true, botID: "B0CI", appID: "A0CI"}, // another app, without a socket
 	}
 }
 
@@ -54,7 +56,7 @@ func (s *Server) authTest(c *call) (fields, error) {
 		"is_enterprise_install": false,
 	}
 	if c.caller.bot {
-		out["bot_id"], out["app_id"] = botID, appID
+		out["bot_id"], out["app_id"] = c.caller.botID, c.caller.appID
 	}
 	return out, nil
 }

@@ -2,7 +2,7 @@
 // checker that refuses messages that Slack would refuse, and a page at / that looks like a workspace.
 //
 // People act through Slack's own methods with tokens of their own. What Slack has no method for is under /local/:
-// command, click, shortcut, submit, stop, seen. All tokens are public: the server answers on loopback only.
+// command, click, shortcut, submit, share, stop, seen. All tokens are public: the server answers on loopback only.
 //
 // It misbehaves on demand. /local/faults makes trouble for calls ([edge.Fault]): by the method's name, and by link, upload
 // and files for dialling a socket, for the bytes of an upload and for those of a download; calls with a person's token in their
@@ -111,7 +111,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, log: cfg.Log, done: make(chan struct{}),
 		channels: []*channel{
-			{id: "C0GENERAL", name: "general", members: all(botUser, "U0ADMIN", "U0MEMBER", "U0GUEST", "U0STRANGER")},
+			{id: "C0GENERAL", name: "general", members: all(botUser, "U0ADMIN", "U0MEMBER", "U0GUEST", "U0STRANGER", "U0CI")},
 			{id: "C0PAYMENTS", name: "payments", members: all(botUser, "U0ADMIN", "U0MEMBER")},
 			{id: "D0ADMIN", im: "U0ADMIN", members: all(botUser, "U0ADMIN")},
 			{id: "D0MEMBER", im: "U0MEMBER", members: all(botUser, "U0MEMBER")},
@@ -240,7 +240,7 @@ func (s *Server) api(w http.ResponseWriter, r *http.Request) {
 	case !known:
 		err = refuse("unknown_method")
 	case err != nil:
-	case c.app != m.app || (m.bot && !c.caller.bot):
+	case c.app != m.app || (m.bot && c.caller.id != botUser):
 		err = refuse("not_allowed_token_type")
 	case !s.allowed(w, c, r.PathValue("method"), m):
 		return

@@ -26,6 +26,7 @@ const (
 	member   = "xoxp-local-member"
 	guest    = "xoxp-local-guest"
 	stranger = "xoxp-local-stranger"
+	ci       = "xoxb-local-ci"
 	general  = "C0GENERAL"
 	payments = "C0PAYMENTS"
 	mention  = "<@U0FLAUDE> "
