@@ -515,15 +515,15 @@ func TestCommands(t *testing.T) {
 	for _, s := range []step{
 		{"help", "help", 0, []string{"Mention me in a channel"}},
 		{"an unknown word gets help", "frobnicate", 0, []string{"Mention me in a channel"}},
-		{"list without sessions", "list", 0, []string{"There are no live sessions in this channel."}},
-		{"list", "list", 2, []string{"1. session of", "2. session of", "3 turns"}},
-		{"list of more than an ack may hold", "list", 60, []string{"20. session of", "… and 40 sessions that were used before these."}},
+		{"list without sessions", "list", 0, []string{sayNoneHere}},
+		{"list", "list", 2, []string{"1. A session", "2. A session", "<@U0MEMBER> · 3 turns · $0.42 · last used <!date^"}},
+		{"list of more than an ack may hold", "list", 60, []string{"20. A session", "… and 40 sessions that were used before these."}},
 		{"end without sessions", "end", 0, []string{sayNoSession}},
 		{"end of the only one", "end", 1, []string{"Ending the session."}},
 		{"end with two shows a picker", "end", 2, []string{"Which one?", `"action_id":"end"`}},
 		{"end of a thread that is linked", "end https://local.example/archives/C0GENERAL/p" + strings.ReplaceAll(all[0].Thread.TS, ".", ""), 2, []string{"Ending the session."}},
 		{"end of what is no link", "end tomorrow", 2, []string{"That is no link to a thread."}},
-		{"stop with two", "stop", 2, []string{"There are several live sessions here"}},
+		{"stop with two", "stop", 2, []string{sayNothingRuns}},
 		{"stop where nothing runs", "stop", 1, []string{sayNothingRuns}},
 		{"status", "status", 1, []string{"3 turns, $0.42, machine `148e1` in fra", sayNothingRuns}},
 		{"run without a prompt", "run", 0, []string{"Say what to run"}},
@@ -839,7 +839,7 @@ func TestRecall(t *testing.T) {
 	if err := w.bot.Finish(t.Context(), s, at(second), "", out, false); err != nil {
 		t.Fatal(err)
 	}
-	want := sessions.Recalled{Owner: "U0MEMBER", Turns: 2, LastID: at(second).ID, CostUSD: 0.5}
+	want := sessions.Recalled{Owner: "U0MEMBER", About: "go", Turns: 2, LastID: at(second).ID, CostUSD: 0.5}
 	if got := recalled(); got != want {
 		t.Errorf("Recall = %+v, want %+v", got, want)
 	}

@@ -1,6 +1,7 @@
 package bot
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"regexp"
@@ -33,58 +34,69 @@ func (b *Bot) command(ctx context.Context, c slashCommand) answer {
 	if why := b.people.mayUse(ctx, c.UserID, c.ChannelID); why != nil {
 		return plainly(why.sentence)
 	}
+	if word == "run" {
+		return b.runOnce(ctx, c, rest)
+	}
+	rest, public := aloud(rest)
+	a := b.answerCommand(ctx, c, word, rest)
+	if public {
+		return b.publicly(ctx, a)
+	}
+	return a
+}
+
+func (b *Bot) answerCommand(ctx context.Context, c slashCommand, word, rest string) answer {
 	switch word {
 	case "list":
-		return b.act(ctx, word, sessions.Thread{Team: c.TeamID, Channel: c.ChannelID}, c.UserID, false)
+		a, err := b.list(ctx, c.TeamID, c.ChannelID, c.UserID, strings.EqualFold(rest, "mine"))
+		return b.orTrouble(ctx, word, sessions.Thread{Team: c.TeamID, Channel: c.ChannelID}, a, err)
 	case "end", "stop", "status":
 		return b.inThread(ctx, c, word, rest)
-	case "run":
-		return b.runOnce(ctx, c, rest)
 	case "", "help":
 		return plainly(sayHelp)
 	}
 	return plainly("I do not know “" + escape(clip(unescape(word), 40)) + "”.\n" + sayHelp)
 }
 
-// ephemeral is the body of an ack that answers a command.
-func ephemeral(a answer) map[string]any {
+// loudly matches a last word that asks for an answer to all of the channel. Some keyboards make one dash of two.
+var loudly = regexp.MustCompile(`(?i)(^|\s+)(--|—|–)?public$`)
+
+// aloud is what follows a command without the word that asks for an answer to all, and whether that was there.
+func aloud(rest string) (string, bool) {
+	if at := loudly.FindStringIndex(rest); at != nil {
+		return strings.TrimSpace(rest[:at[0]]), true
+	}
+	return rest, false
+}
+
+// acked is the body of an ack that answers a command: to the person alone, unless they asked for all.
+func acked(a answer) map[string]any {
 	out := map[string]any{"response_type": "ephemeral", "text": a.text}
+	if a.public {
+		out["response_type"] = "in_channel"
+	}
 	if len(a.blocks) > 0 {
 		out["blocks"] = a.blocks
 	}
 	return out
 }
 
-// inThread acts on the thread that a link names, else on the only live one of the channel, else shows a picker.
+// inThread acts on the thread that a link names, else on the only one of the channel that can be meant, else shows a picker.
 func (b *Bot) inThread(ctx context.Context, c slashCommand, word, link string) answer {
 	thread, ok := parseLink(c.TeamID, link)
-	if !ok && link != "" {
-		return plainly("That is no link to a thread. Take one with “Copy link” from the menu of its first message.")
-	}
-	if ok && thread.Channel != c.ChannelID {
+	switch {
+	case ok && thread.Channel != c.ChannelID:
 		if why := b.people.maySee(ctx, c.UserID, thread.Channel); why != nil && !(why.sentence == sayNotThere && b.owns(ctx, c.UserID, thread)) {
 			return plainly(why.sentence)
 		}
-	}
-	if !ok {
-		live, err := b.sessions.List(ctx, c.TeamID, c.ChannelID)
-		if err != nil {
-			return plainly(sayTrouble)
+	case !ok && link != "":
+		return plainly(sayNoLink)
+	case !ok:
+		var a answer
+		var err error
+		if thread, a, err = b.pick(ctx, c, word); err != nil || thread.TS == "" {
+			return b.orTrouble(ctx, word, sessions.Thread{Team: c.TeamID, Channel: c.ChannelID}, a, err)
 		}
-		switch {
-		case len(live) == 0:
-			return plainly(sayNoSession)
-		case len(live) > 1 && word == "end":
-			a, err := b.list(ctx, c.TeamID, c.ChannelID, "end")
-			if err != nil {
-				return plainly(sayTrouble)
-			}
-			a.text, a.blocks = "Which one?\n"+a.text, append([]slack.Block{section("Which one?")}, a.blocks...)
-			return a
-		case len(live) > 1:
-			return plainly("There are several live sessions here: add a link to a thread.")
-		}
-		thread = live[0].Thread
 	}
 	a := b.act(ctx, word, thread, c.UserID, false)
 	if a.tell != "" {
@@ -99,19 +111,23 @@ func (b *Bot) owns(ctx context.Context, user string, thread sessions.Thread) boo
 	return err == nil && st.Session != nil && st.Session.Owner == user
 }
 
-var messageLink = regexp.MustCompile(`/archives/([A-Z0-9]+)/p(\d{10})(\d{6})(?:\?.*thread_ts=(\d{10}\.\d{6}))?`)
+// Links to a message, as “Copy link” gives them, and to a thread, as a browser shows them.
+var (
+	messageLink = regexp.MustCompile(`/archives/([A-Z0-9]+)/p(\d{10})(\d{6})(?:\?.*thread_ts=(\d{10}\.\d{6}))?`)
+	threadPage  = regexp.MustCompile(`/client/[A-Z0-9]+/.*thread/([A-Z0-9]+)-(\d{10}\.\d{6})`)
+)
 
-// parseLink reads a link to a message: its thread.
+// parseLink reads a link to a message or a thread: the thread.
 func parseLink(team, link string) (sessions.Thread, bool) {
-	m := messageLink.FindStringSubmatch(strings.ReplaceAll(link, "&amp;", "&"))
+	link = strings.ReplaceAll(link, "&amp;", "&")
+	if m := threadPage.FindStringSubmatch(link); m != nil {
+		return sessions.Thread{Team: team, Channel: m[1], TS: m[2]}, true
+	}
+	m := messageLink.FindStringSubmatch(link)
 	if m == nil {
 		return sessions.Thread{}, false
 	}
-	ts := m[2] + "." + m[3]
-	if m[4] != "" {
-		ts = m[4]
-	}
-	return sessions.Thread{Team: team, Channel: m[1], TS: ts}, true
+	return sessions.Thread{Team: team, Channel: m[1], TS: cmp.Or(m[4], m[2]+"."+m[3])}, true
 }
 
 // runOnce begins a thread for a prompt that gets a machine of its own.

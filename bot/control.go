@@ -4,12 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"strings"
-	"time"
 
 	"github.com/slack-go/slack"
-	"golang.org/x/sync/errgroup"
 
 	"flaudebot/sessions"
 )
@@ -132,6 +129,7 @@ type answer struct {
 	text   string
 	blocks []slack.Block
 	tell   string // what the thread is told besides
+	public bool   // all of the channel may see it
 }
 
 func plainly(text string) answer { return answer{text: text} }
@@ -153,7 +151,7 @@ func (b *Bot) act(ctx context.Context, word string, thread sessions.Thread, user
 	case "status":
 		a, err = b.status(ctx, thread)
 	case "list":
-		a, err = b.list(ctx, thread.Team, thread.Channel, "")
+		a, err = b.list(ctx, thread.Team, thread.Channel, user, false)
 	case "mute", "unmute":
 		a, err = b.muted(ctx, thread, word == "mute")
 	default:
@@ -236,109 +234,4 @@ func owner(st sessions.Status) string {
 		return st.Running.User
 	}
 	return st.Queued[0].User
-}
-
-func (b *Bot) status(ctx context.Context, thread sessions.Thread) (answer, error) {
-	st, err := b.sessions.Status(ctx, thread)
-	if err != nil {
-		return answer{}, err
-	}
-	var lines []string
-	switch s := st.Session; {
-	case s != nil && !s.Ended():
-		lines = append(lines, fmt.Sprintf("Session of <@%s>: %s, $%.2f, machine `%s` in %s.", s.Owner, plural(s.Turns, "turn"), s.CostUSD, orDash(s.MachineID), orDash(s.Region)))
-	case st.Running == nil && len(st.Queued) == 0:
-		return plainly(sayNoSession), nil
-	}
-	if muted, err := b.sessions.Muted(ctx, thread); err != nil {
-		return answer{}, err
-	} else if muted {
-		lines = append(lines, sayIsMuted)
-	}
-	if st.Running != nil {
-		lines = append(lines, "Running: "+about(*st.Running))
-	} else {
-		lines = append(lines, sayNothingRuns)
-	}
-	for i, t := range st.Queued {
-		lines = append(lines, fmt.Sprintf("%d. waiting: %s", i+1, about(t)))
-	}
-	return plainly(strings.Join(lines, "\n")), nil
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
-}
-
-func about(t sessions.Turn) string {
-	if t.Kind == sessions.KindEnd {
-		return "the session's end"
-	}
-	if t.Kind == sessions.KindErrand {
-		return escape(t.Text) + ", for <@" + t.User + ">"
-	}
-	text, _, _ := strings.Cut(t.Text, "\n")
-	return "“" + escape(clip(unescape(text), 60)) + "” by <@" + t.User + ">"
-}
-
-// maxListed is how many sessions are listed, the ones used last: an ack holds 20 KB, and each costs a call for its link.
-const maxListed = 20
-
-// list shows the live sessions of a channel; with an action, a button for each.
-func (b *Bot) list(ctx context.Context, team, channel, action string) (answer, error) {
-	all, err := b.sessions.List(ctx, team, channel)
-	if err != nil {
-		return answer{}, err
-	}
-	if len(all) == 0 {
-		return plainly("There are no live sessions in this channel."), nil
-	}
-	shown := all[:min(len(all), maxListed)]
-	links := b.permalinks(ctx, shown)
-	var lines []string
-	var blocks []slack.Block
-	for i, s := range shown {
-		line := fmt.Sprintf("%d. session of <@%s>, %s, last used <!date^%d^{date_short_pretty} {time}|%s>", i+1, s.Owner, plural(s.Turns, "turn"),
-			s.LastTurn.Unix(), s.LastTurn.UTC().Format(time.DateTime))
-		if links[i] != "" {
-			line += " · <" + links[i] + "|open>"
-		}
-		lines = append(lines, line)
-		row := section(line)
-		if action != "" {
-			row.Accessory = slack.NewAccessory(button(action, "End", s.Thread.Key(), "danger"))
-		}
-		blocks = append(blocks, row)
-	}
-	if more := len(all) - len(shown); more > 0 {
-		line := fmt.Sprintf("… and %s that were used before these.", plural(more, "session"))
-		lines, blocks = append(lines, line), append(blocks, section(line))
-	}
-	return answer{text: strings.Join(lines, "\n"), blocks: blocks}, nil
-}
-
-// permalinks are the links to the threads of sessions, empty where Slack gives none.
-func (b *Bot) permalinks(ctx context.Context, all []sessions.Session) []string {
-	out := make([]string, len(all))
-	var g errgroup.Group
-	g.SetLimit(5)
-	for i, s := range all {
-		g.Go(func() error {
-			out[i] = b.permalink(ctx, s.Thread)
-			return nil
-		})
-	}
-	_ = g.Wait() // none fails
-	return out
-}
-
-func (b *Bot) permalink(ctx context.Context, t sessions.Thread) string {
-	link, err := b.api.GetPermalinkContext(ctx, &slack.PermalinkParameters{Channel: t.Channel, Ts: t.TS})
-	if err != nil {
-		return ""
-	}
-	return link
 }

@@ -510,6 +510,9 @@ func (b *Bot) turn(in incoming, begins bool) sessions.Turn {
 		ID: in.id(), Kind: sessions.KindTurn, Thread: in.thread, User: in.event.User, TS: in.event.TS, Text: in.words,
 		Mention: begins, Files: attachments(in.event.Files), Forwards: in.event.forwards(), At: time.Now().UTC(),
 	}
+	if begins {
+		t.About = glimpse(in.words)
+	}
 	t.Again = in.event.missed || in.event.again || t.At.Sub(timeOf(t.TS)) > fresh
 	if len(t.Text) > maxStored {
 		t.Text, t.AtSlack = "", true

@@ -31,7 +31,9 @@ type interactionPayload struct {
 	} `json:"container"`
 	Message *innerEvent `json:"message"`
 	View    struct {
-		ID string `json:"id"`
+		ID       string `json:"id"`
+		Kind     string `json:"callback_id"`
+		Metadata string `json:"private_metadata"`
 	} `json:"view"`
 	MessageTS   string `json:"message_ts"`
 	TriggerID   string `json:"trigger_id"`
@@ -54,7 +56,7 @@ func (b *Bot) interaction(ctx context.Context, payload json.RawMessage, ack func
 	switch {
 	case p.Type == "message_action" && p.CallbackID == "manage_session":
 		ack(nil)
-		b.manage(ctx, p)
+		b.shortcut(ctx, p)
 	case p.Type == "block_actions" && len(p.Actions) > 0:
 		ack(nil) // Slack waits 3 s, and shows no answer here: what comes of it is said below
 		limit, cancel := context.WithTimeout(ctx, pressTime)
@@ -87,8 +89,14 @@ func (b *Bot) press(ctx context.Context, p interactionPayload) answer {
 	switch action.ActionID {
 	case "stop":
 		return b.pressStop(ctx, thread, turn)
-	case "end":
-		a := b.act(ctx, "end", thread, p.User.ID, strings.HasSuffix(action.Value, "|sure"))
+	case "manage":
+		b.manage(ctx, p.TriggerID, thread, p.User.ID)
+		return answer{}
+	case "refresh":
+		b.showInModal(ctx, p, answer{})
+		return answer{}
+	case "end", "mute", "unmute":
+		a := b.act(ctx, action.ActionID, thread, p.User.ID, strings.HasSuffix(action.Value, "|sure"))
 		if a.tell != "" {
 			b.stubbornly(ctx, func(ctx context.Context) { b.say(ctx, thread, "", a.tell) })
 		}
@@ -112,7 +120,8 @@ func offerOf(thread sessions.Thread, turn sessions.TurnID) string {
 func target(p interactionPayload, action, value string) (sessions.Thread, sessions.TurnID) {
 	value = strings.TrimSuffix(value, "|sure")
 	if action == "end" || p.View.ID != "" {
-		thread, _ := sessions.ParseThread(value)
+		key, _, _ := strings.Cut(value, "|")
+		thread, _ := sessions.ParseThread(key)
 		return thread, ""
 	}
 	if key, turn, ok := strings.Cut(value, "|"); ok {
@@ -228,7 +237,7 @@ func (b *Bot) answerPress(ctx context.Context, p interactionPayload, a answer) {
 		thread = p.Message.thread()
 	}
 	if p.View.ID != "" {
-		b.showInModal(ctx, p.View.ID, a)
+		b.showInModal(ctx, p, a)
 		return
 	}
 	if p.Channel.ID == "" {
@@ -237,50 +246,6 @@ func (b *Bot) answerPress(ctx context.Context, p interactionPayload, a answer) {
 	b.whisperIn(ctx, p.Channel.ID, thread, p.User.ID, a)
 }
 
-// manage shows a session in a modal, from the menu of any message of its thread.
-func (b *Bot) manage(ctx context.Context, p interactionPayload) {
-	if p.Message == nil {
-		return
-	}
-	thread := sessions.Thread{Team: p.Team.ID, Channel: p.Channel.ID, TS: p.Message.thread()}
-	limit, cancel := context.WithTimeout(ctx, manageTime)
-	defer cancel()
-	a := answer{}
-	if why := b.people.mayUse(limit, p.User.ID, thread.Channel); why != nil {
-		a = plainly(why.sentence)
-	} else if a = b.act(limit, "status", thread, p.User.ID, false); a.text != sayNoSession && a.text != sayTrouble {
-		a = offering(a.text, button("stop", "Stop the turn", thread.Key(), ""), button("end", "End session", thread.Key(), "danger"))
-	}
-	if _, err := b.api.OpenViewContext(ctx, p.TriggerID, modal(a)); err != nil { // in time or never
-		b.log.WarnContext(ctx, "modal not opened", "err", err)
-		b.whisperIn(ctx, thread.Channel, thread.TS, p.User.ID, a)
-	}
-}
-
-func (b *Bot) showInModal(ctx context.Context, view string, a answer) {
-	err := b.insist(ctx, func() error {
-		_, err := b.api.UpdateViewContext(ctx, modal(a), "", "", view)
-		if isRefused(err) {
-			_, err = b.api.UpdateViewContext(ctx, modal(plainly(a.text)), "", "", view)
-		}
-		return err
-	})
-	if err != nil {
-		b.log.WarnContext(ctx, "modal not changed", "err", err)
-	}
-}
-
 func section(text string) *slack.SectionBlock {
 	return slack.NewSectionBlock(slack.NewTextBlockObject(slack.MarkdownType, clip(text, 2900), false, false), nil, nil)
-}
-
-func modal(a answer) slack.ModalViewRequest {
-	blocks := a.blocks
-	if len(blocks) == 0 {
-		blocks = []slack.Block{section(a.text)}
-	}
-	return slack.ModalViewRequest{
-		Type: slack.VTModal, Title: slack.NewTextBlockObject(slack.PlainTextType, "Session", false, false),
-		Close: slack.NewTextBlockObject(slack.PlainTextType, "Close", false, false), Blocks: slack.Blocks{BlockSet: blocks},
-	}
 }

@@ -40,6 +40,9 @@ func TestMessages(t *testing.T) {
 	for name, s := range notes() {
 		got["note, "+name] = []shown{{Text: s}}
 	}
+	for name, a := range answers() {
+		got["told, "+name] = []shown{{a.text, a.blocks}}
+	}
 	for name, messages := range got {
 		thread := sessions.Thread{Team: team, Channel: general, TS: w.say(member, general, "", name)}
 		for i, m := range messages {
@@ -235,8 +238,25 @@ func notes() map[string]string {
 		"unread link":   sayUnreadLink("https://local.slack.com/archives/C1/p1?a=1&b=2", sayCannotSee),
 		"refused files": sayRefusedFiles([]string{"a<b>.bin", "film.mp4"}, 2<<20), "not yours": sayNotYours("U0ADMIN"), "unpushed": sayUnpushed(s),
 		"unpushed, unknown": sayUnpushed(sessions.Session{State: []runner.RepoState{{Dir: "repo", Unknown: true}}}),
-		"ending":            sayEnding(sessions.Ending{}),
-		"ending in a turn":  sayEnding(sessions.Ending{Stopped: &sessions.Turn{}, Dropped: make([]sessions.Turn, 2)}),
-		"ends soon":         sayEndsSoon(time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)),
+		"none here":         sayNoneHere, "none of yours": sayNoneOfYours, "no link": sayNoLink,
+		"ending":           sayEnding(sessions.Ending{}),
+		"ending in a turn": sayEnding(sessions.Ending{Stopped: &sessions.Turn{}, Dropped: make([]sessions.Turn, 2)}),
+		"ends soon":        sayEndsSoon(time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)),
+	}
+}
+
+// answers are what commands tell.
+func answers() map[string]answer {
+	s := listed{Session: session("1.2"), link: "https://local.example/archives/C0GENERAL/p1", busy: true}
+	nameless := s
+	s.About, nameless.busy, nameless.link = "fix the <login> test & *go on*", false, ""
+	running := sessions.Turn{ID: "T:C:1.2", Kind: sessions.KindTurn, User: "U0MEMBER", Text: "fix &lt;it&gt;"}
+	st := sessions.Status{Session: &s.Session, Running: &running, Queued: []sessions.Turn{running, {Kind: sessions.KindTurn, User: "U0ADMIN", Files: make([]sessions.Attachment, 2)}}}
+	return map[string]answer{
+		"a list":          rows("", []listed{s, nameless}, 3, false, "manage", "Manage"),
+		"one's own":       rows("", []listed{s}, 0, true, "manage", "Manage"),
+		"which to end":    rows("Which one?", []listed{s, nameless}, 0, false, "end", "End"),
+		"a status":        plainly(strings.Join(statusLines(st, true), "\n")),
+		"an idle session": plainly(strings.Join(statusLines(sessions.Status{Session: &nameless.Session}, false), "\n")),
 	}
 }

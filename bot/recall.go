@@ -21,7 +21,7 @@ func (b *Bot) LookBack() { b.missedSomething() }
 func (b *Bot) Recall(ctx context.Context, s sessions.Session) (sessions.Recalled, error) {
 	var out sessions.Recalled
 	first := "" // ts of the first message that was answered
-	said := map[string]string{}
+	said := map[string]slack.Message{}
 	params := &slack.GetConversationRepliesParameters{ChannelID: s.Thread.Channel, Timestamp: s.Thread.TS, IncludeAllMetadata: true, Limit: 200}
 	for range maxPages {
 		var page []slack.Message
@@ -38,7 +38,7 @@ func (b *Bot) Recall(ctx context.Context, s sessions.Session) (sessions.Recalled
 			return out, fmt.Errorf("read %s: %w", s.Thread.Key(), err)
 		}
 		for _, m := range page {
-			said[m.Timestamp] = m.User
+			said[m.Timestamp] = m
 			tr, ours := b.traceOf(m)
 			if !ours || tr.session != s.SessionID || !tr.last() {
 				continue
@@ -61,7 +61,7 @@ func (b *Bot) Recall(ctx context.Context, s sessions.Session) (sessions.Recalled
 		}
 		params.Cursor = cursor
 	}
-	out.Owner = said[first]
+	out.Owner, out.About = said[first].User, glimpse(b.withoutMention(said[first].Text))
 	return out, nil
 }
 

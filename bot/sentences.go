@@ -20,6 +20,9 @@ const (
 	sayNotThere       = "That thread is in a channel where you are not, or where I am not."
 	sayTryAgain       = "Slack did not tell me who you are just now. Please try again in a moment."
 	sayNoSession      = "There is no live session here."
+	sayNoneHere       = "There are no live sessions in this channel. Mention me to begin one."
+	sayNoneOfYours    = "You have no live sessions. Mention me in a channel, or write to me, to begin one."
+	sayNoLink         = "That is no link to a thread. Take one with “Copy link” from the menu of any message in it."
 	sayNothingRuns    = "Nothing is running here."
 	sayStoppedForGood = "Stopped: the session is being ended."
 	sayStopping       = "Stopping. The conversation stays: reply to go on."
@@ -51,9 +54,10 @@ const (
 		"• Name another repository with `repo:owner/name`, a branch with `branch:name` behind it, and none with `repo:none`, in the message that starts the session.\n" +
 		"• Reply in the thread to go on; attach files; edit or delete a message that still waits. Begin with `!aside` to talk among yourselves (I read along, and do nothing), or `!mute` the thread until `!unmute`.\n" +
 		"• Stop what runs with its button, with `!stop`, or with ❌ on the message.\n" +
-		"• `@flaude status` and `@flaude end` work in the thread; so do `!status` and `!end`.\n" +
-		"• `/flaude list` shows the live sessions here, `/flaude end` ends one, `/flaude run PROMPT` runs one prompt on a fresh machine.\n" +
-		"• `/flaude stop` and `/flaude status` take a link to a thread."
+		"• In the thread: `@flaude status`, `stop`, `end`, `mute`, `help`, or a word with `!` before it. “Manage this session” in the menu of any message shows it with buttons.\n" +
+		"• `/flaude list` shows the live sessions here, `/flaude list mine` yours everywhere. `/flaude run PROMPT` runs one prompt on a fresh machine.\n" +
+		"• `/flaude status`, `/flaude stop` and `/flaude end` take a link to a thread; without one they act on the only session that you can mean, or ask which.\n" +
+		"• Only you see what `/flaude` answers, unless you put `public` behind it."
 )
 
 // sayNowhere tells somebody that what was done for them cannot be told where they asked.

@@ -316,7 +316,7 @@ func (c *connection) take(ctx context.Context, e envelope) {
 			var typed slashCommand
 			_ = json.Unmarshal(e.Payload, &typed) // what it says for sure is acted on
 			a := b.command(ctx, typed)
-			if !c.ack(ctx, e.ID, ephemeral(a)) {
+			if !c.ack(ctx, e.ID, acked(a)) {
 				b.whisperIn(ctx, typed.ChannelID, "", typed.UserID, a)
 			}
 		})

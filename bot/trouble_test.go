@@ -214,14 +214,19 @@ func everyMethod(t *testing.T, faults []map[string]any, timeout time.Duration) {
 	}
 	list, _ := w.local(member, "seen", map[string]any{"channel": general})["views"].([]any)
 	view, _ := list[len(list)-1].(map[string]any)
-	if res := w.local(member, "click", map[string]any{"view_id": view["id"], "action_id": "stop"}); res["ok"] != true {
+	w.sessions.set(func(f *fakeSessions) {
+		since := s
+		since.Turns = 4
+		f.status.Session = &since
+	})
+	if res := w.local(member, "click", map[string]any{"view_id": view["id"], "action_id": "refresh"}); res["ok"] != true {
 		t.Fatalf("click = %v in %v", res, view)
 	}
 	w.until("what came of it in the modal", func() bool {
 		list, _ := w.local(member, "seen", map[string]any{"channel": general})["views"].([]any)
 		return slices.ContainsFunc(list, func(v any) bool {
 			v, _ = v.(map[string]any)
-			return has(w.text(v), fmt.Sprint(view["id"]), sayNothingRuns) && !has(w.text(v), "3 turns")
+			return has(w.text(v), fmt.Sprint(view["id"]), "4 turns")
 		})
 	})
 	if problem := <-told; problem != "" {
@@ -260,7 +265,7 @@ func (w *workspace) askAround(root string) string {
 		if has(got, "|open>") {
 			break
 		}
-		if !has(got, "1. session of") || time.Now().After(end) {
+		if !has(got, "1. A session") || time.Now().After(end) {
 			return "/flaude list = " + got
 		}
 	}

@@ -234,6 +234,7 @@ type fakeSessions struct {
 	begun    bool // nothing waits any more: no edit is taken
 	marks    map[string]sessions.Mark
 	status   sessions.Status
+	statuses map[sessions.Thread]sessions.Status // of some threads; status: of the others
 	live     []sessions.Session
 	asked    chan struct{} // if not nil, Cancel tells that it was called
 	answer   chan struct{} // and waits for this
@@ -359,6 +360,9 @@ func (f *fakeSessions) Stop(ctx context.Context, thread sessions.Thread) (*sessi
 		return nil, err
 	}
 	f.stops = append(f.stops, thread)
+	if st, ok := f.statuses[thread]; ok {
+		return st.Running, nil
+	}
 	return f.status.Running, nil
 }
 
@@ -372,13 +376,16 @@ func (f *fakeSessions) End(ctx context.Context, thread sessions.Thread, _, _ str
 	return sessions.Ending{Stopped: f.status.Running, Dropped: f.status.Queued}, nil
 }
 
-func (f *fakeSessions) Status(ctx context.Context, _ sessions.Thread) (sessions.Status, error) {
+func (f *fakeSessions) Status(ctx context.Context, thread sessions.Thread) (sessions.Status, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.reach(ctx); err != nil {
 		return sessions.Status{}, err
 	}
 	f.looks++
+	if st, ok := f.statuses[thread]; ok {
+		return st, nil
+	}
 	return f.status, nil
 }
 

@@ -96,6 +96,7 @@ func orDefault(d, def time.Duration) time.Duration {
 type Spec struct {
 	Thread   Thread
 	Owner    string
+	About    string
 	Repos    []runner.Repo
 	VolumeGB int
 	TTL      time.Duration
@@ -118,7 +119,7 @@ func (m *Machines) Begin(spec Spec, now time.Time) Session {
 	return Session{
 		SessionID: uuid.NewString(), AppName: m.cfg.App, Region: with.Region, Guest: with.Guest,
 		CreatedAt: now.UTC().Truncate(time.Second), TTLSeconds: int64(orDefault(spec.TTL, *with.TTL) / time.Second),
-		Thread: spec.Thread, Owner: spec.Owner, Repos: spec.Repos, LastTurn: now.UTC(), VolumeGB: cmp.Or(max(spec.VolumeGB, 0), with.VolumeGB),
+		Thread: spec.Thread, Owner: spec.Owner, About: spec.About, Repos: spec.Repos, LastTurn: now.UTC(), VolumeGB: cmp.Or(max(spec.VolumeGB, 0), with.VolumeGB),
 	}
 }
 

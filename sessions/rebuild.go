@@ -233,7 +233,7 @@ func (w *work) recall(ctx context.Context, s *Session) error {
 		return fmt.Errorf("ask the thread about its session: %w", err)
 	}
 	s.Turns, s.LastID, s.CostUSD = got.Turns, got.LastID, got.CostUSD
-	s.Owner = cmp.Or(s.Owner, got.Owner)
+	s.Owner, s.About = cmp.Or(s.Owner, got.Owner), cmp.Or(s.About, got.About)
 	if got.Turns == 0 {
 		s.State = nil // no turn came to an end: it begins as any other
 	}

@@ -42,6 +42,7 @@ type Session struct {
 
 	Thread    Thread        `json:"thread"`
 	Owner     string        `json:"owner"`               // Slack user who started it
+	About     string        `json:"about,omitempty"`     // [Turn.About] of its first turn; "": that had no words, or nobody knows
 	Repos     []runner.Repo `json:"repos,omitzero"`      // nil: those of the settings, until the conversation has begun
 	VolumeGB  int           `json:"volume_gb,omitempty"` // 0: the default
 	Guest     Guest         `json:"guest,omitzero"`      // of its machine; zero: the default

@@ -43,6 +43,8 @@ type Turn struct {
 	Again bool `json:"again,omitempty"`
 	// Overrides are what the message says otherwise than its channel's settings. What these do not allow, when the turn begins, does not count.
 	Overrides Overrides `json:"overrides,omitzero"`
+	// About is what a turn that may begin a session is about, in a few plain words.
+	About string `json:"about,omitempty"`
 	// AtSlack is set when the text is too long for the queue: the front reads it again when it is needed.
 	AtSlack bool `json:"at_slack,omitempty"`
 	// Forwards is set when the message forwards others: the front reads them when they are needed.
@@ -237,6 +239,7 @@ type Front interface {
 // Recalled is what a thread tells of its session.
 type Recalled struct {
 	Owner   string    // "": nobody knows
+	About   string    // of the first turn that was answered
 	Turns   int       // that were answered
 	LastID  TurnID    // the last of them
 	CostUSD float64   // of all of them

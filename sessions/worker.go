@@ -279,7 +279,7 @@ func (w *work) session(ctx context.Context) (*Session, error) {
 	if s == nil && !w.turn.Mention {
 		return &Session{Thread: w.turn.Thread, EndedAt: w.turn.At}, nil
 	}
-	fresh := w.sv.cfg.Machines.Begin(Spec{Thread: w.turn.Thread, Owner: w.turn.User, With: &w.with}, time.Now())
+	fresh := w.sv.cfg.Machines.Begin(Spec{Thread: w.turn.Thread, Owner: w.turn.User, About: w.turn.About, With: &w.with}, time.Now())
 	fresh.Since = w.turn.since()
 	if s != nil { // it has ended, and may not be removed yet
 		fresh.Left = s.remains()
