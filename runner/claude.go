@@ -195,6 +195,9 @@ func (t *turn) command(gate *gateway, resume bool) *exec.Cmd {
 		"CLAUDE_CONFIG_DIR="+t.cfg.claudeDir(), "CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD=1",
 		"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1", "DISABLE_AUTOUPDATER=1", "CLAUDE_CODE_MAX_RETRIES=3", "CLAUDE_CODE_ENABLE_TASKS=0",
 	)
+	if t.Settings.Trust { // else its settings may lead Claude Code past the gateway
+		cmd.Env = append(cmd.Env, "CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST=1")
+	}
 	if t.cfg.UID < 0 && os.Geteuid() == 0 {
 		cmd.Env = append(cmd.Env, "IS_SANDBOX=1") // else Claude Code refuses to run without asking, as root
 	}

@@ -244,6 +244,10 @@ type realMachine struct {
 	session string
 	turns   int
 	cmd     *exec.Cmd
+
+	settings runner.Settings
+	secrets  map[string]string // for the commands
+	repos    []runner.Repo
 }
 
 func newRealMachine(t *testing.T, claude string) *realMachine {
@@ -306,8 +310,8 @@ func (m *realMachine) begin(prompt string) (turn string) {
 	m.turns++
 	turn = fmt.Sprintf("T:C:%d", m.turns)
 	r := askRunner[runner.TakeReply](m, "take", runner.TakeRequest{
-		Turn:    runner.Turn{ID: turn, SessionID: m.session, Prompt: prompt},
-		Secrets: runner.Secrets{AnthropicAPIKey: m.key, AnthropicBaseURL: "http://" + m.api},
+		Turn:    runner.Turn{ID: turn, SessionID: m.session, Prompt: prompt, Settings: m.settings, Repos: m.repos},
+		Secrets: runner.Secrets{AnthropicAPIKey: m.key, AnthropicBaseURL: "http://" + m.api, Env: m.secrets},
 	})
 	if r.Status != runner.StatusAccepted {
 		m.t.Fatalf("take = %+v, want accepted", r)

@@ -2,6 +2,7 @@ package claude
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -95,7 +96,8 @@ func (a *agent) askOnce(ctx context.Context) (*apiReply, error) {
 		tools = append(tools, map[string]string{"name": name})
 	}
 	body, err := json.Marshal(map[string]any{
-		"model": a.model, "max_tokens": 8192, "messages": a.messages, "tools": tools, "system": "Working directory: " + a.cwd,
+		"model": a.model, "max_tokens": 8192, "messages": a.messages, "tools": tools,
+		"system": strings.TrimSpace("Working directory: " + a.cwd + "\n\n" + a.system), "output_config": map[string]string{"effort": cmp.Or(a.effort, "high")},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("writing the request: %w", err)

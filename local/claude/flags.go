@@ -24,6 +24,7 @@ type flags struct {
 	skipAsking    bool
 	version, help bool
 	system        string // appended
+	effort        string // "": high
 
 	permissionMode string
 	maxTurns       int  // rounds of tools; 0 = any number, as with Claude Code
@@ -36,10 +37,11 @@ func valued(f *flags, turns *string) map[string]*string {
 	out := map[string]*string{
 		"--input-format": &f.input, "--output-format": &f.output, "--session-id": &f.sessionID, "--resume": &f.resume, "-r": &f.resume,
 		"--model": &f.model, "--append-system-prompt": &f.system, "--max-turns": turns, "--permission-mode": &f.permissionMode,
+		"--effort": &f.effort,
 	}
 	for _, name := range []string{
 		"--setting-sources", "--add-dir", "--permission-prompt-tool", "--allowedTools", "--disallowedTools",
-		"--settings", "--mcp-config", "--fallback-model", "--effort", "--system-prompt", "--max-budget-usd", "--name", "--tools", "--json-schema",
+		"--settings", "--mcp-config", "--fallback-model", "--system-prompt", "--max-budget-usd", "--name", "--tools", "--json-schema",
 	} {
 		out[name] = &ignored
 	}
@@ -59,6 +61,16 @@ func switches(f *flags) map[string]*bool {
 		out[name] = &ignored
 	}
 	return out
+}
+
+// fullName is what Claude Code asks the API for when it is given a model's alias.
+func fullName(model string) string {
+	if full := map[string]string{
+		"opus": "claude-opus-4-8", "sonnet": "claude-sonnet-5", "haiku": "claude-haiku-4-5-20251001", "fable": "claude-fable-5",
+	}[model]; full != "" {
+		return full
+	}
+	return model
 }
 
 var uuidForm = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
@@ -91,7 +103,7 @@ func parse(args []string) (flags, error) {
 			rest = append(rest, args[i])
 		}
 	}
-	f.prompt = strings.Join(rest, " ")
+	f.prompt, f.model = strings.Join(rest, " "), fullName(f.model)
 	var err error
 	f.maxTurns, err = strconv.Atoi(turns)
 	switch {

@@ -138,6 +138,7 @@ func phrases() []phrase {
 			return step{refuse: "this request was told to fail with exit " + m[1]}
 		}),
 		p(`todo: (.+)`, todo),
+		p(`use (\S+) (\{.*\})`, use),
 		p(`say: (.+)`, func(_ talk, m []string) step { return step{text: m[1]} }),
 		p(`big (\d+)`, func(_ talk, m []string) step {
 			n, _ := strconv.Atoi(m[1])
@@ -216,6 +217,18 @@ func tellResult(r result) string {
 		fence += "`"
 	}
 	return fmt.Sprintf("%s\n%s\n%s\nThe command ended with exit code %s.", fence, text, fence, code)
+}
+
+// use uses any tool, such as an MCP server's, and then tells its result.
+func use(t talk, m []string) step {
+	if n := len(t.results); n > 0 {
+		return step{text: "The tool says: " + t.results[n-1].text}
+	}
+	var in map[string]any
+	if json.Unmarshal([]byte(m[2]), &in) != nil || !slices.Contains(t.tools, m[1]) {
+		return step{text: "I have no tool " + m[1] + " for that."}
+	}
+	return step{tool: m[1], input: in}
 }
 
 // write makes a file, by the shell where the tool for it is refused: Claude Code writes over no file that it has not read.

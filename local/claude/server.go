@@ -48,6 +48,9 @@ type Server struct {
 type Seen struct {
 	At       time.Time `json:"at"`
 	Model    string    `json:"model"`
+	Effort   string    `json:"effort,omitempty"` // output_config.effort
+	System   string    `json:"system,omitempty"` // the end of the system prompt, at most 4,000 bytes
+	Tools    []string  `json:"tools,omitempty"`
 	Prompt   string    `json:"prompt"`           // of the turn
 	Step     int       `json:"step"`             // tool results since
 	Messages int       `json:"messages"`         // in the conversation
@@ -118,7 +121,10 @@ type request struct {
 	Stream   bool            `json:"stream"`
 	Messages []message       `json:"messages"`
 	System   json.RawMessage `json:"system"`
-	Tools    []struct {
+	Output   struct {
+		Effort string `json:"effort"`
+	} `json:"output_config"`
+	Tools []struct {
 		Name string `json:"name"`
 	} `json:"tools"`
 }
@@ -146,6 +152,11 @@ func (s *Server) messages(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, "messages: at least one message is required")
 		return
 	}
+	if !strings.HasPrefix(req.Model, "claude-") {
+		s.note(Seen{Model: req.Model, Messages: len(req.Messages), Status: http.StatusNotFound})
+		refuse(w, http.StatusNotFound, "model: "+req.Model)
+		return
+	}
 	if id := unanswered(req.Messages); id != "" {
 		refuse(w, http.StatusBadRequest, "messages: `tool_use` ids were found without `tool_result` blocks immediately after: "+id)
 		return
@@ -158,7 +169,7 @@ func (s *Server) messages(w http.ResponseWriter, r *http.Request) {
 	}
 	talk := read(req)
 	step := talk.next()
-	seen := Seen{Model: req.Model, Prompt: talk.prompt, Step: len(talk.results), Messages: len(req.Messages), Images: seenImages, Status: 200}
+	seen := Seen{Model: req.Model, Effort: req.Output.Effort, System: lastBytes(flat(req.System), 4000), Tools: talk.tools, Prompt: talk.prompt, Step: len(talk.results), Messages: len(req.Messages), Images: seenImages, Status: 200}
 	if step.refuse != "" {
 		seen.Status = http.StatusBadRequest
 		s.note(seen)
@@ -167,6 +178,14 @@ func (s *Server) messages(w http.ResponseWriter, r *http.Request) {
 	}
 	s.note(seen)
 	s.answer(w, req, step)
+}
+
+// lastBytes is the end of a text, cut at a rune.
+func lastBytes(text string, n int) string {
+	if len(text) > n {
+		text = strings.ToValidUTF8(text[len(text)-n:], "")
+	}
+	return text
 }
 
 // unanswered is a use of a tool that has no result in what the user says next; the API takes none. Messages of the same role
