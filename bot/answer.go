@@ -139,6 +139,7 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isE
 	if canRetry(o.Failure) && t.Kind == sessions.KindTurn && !isEnding {
 		last.buttons = append(last.buttons, button("retry", "Retry", string(t.ID), "primary"))
 	}
+	last.buttons = append(last.buttons, madeButtons(o)...)
 	return out
 }
 
@@ -178,6 +179,11 @@ const maxFallback = 39000
 // fallback is the text of the message, footer last.
 func (p part) fallback() string {
 	text := clip(p.text, maxFallback)
+	for _, e := range p.buttons { // a reader without blocks follows them too
+		if b, ok := e.(*slack.ButtonBlockElement); ok && b.URL != "" {
+			text += "\n" + escape(b.Text.Text+": "+b.URL)
+		}
+	}
 	if p.footer == "" {
 		return text
 	}

@@ -59,6 +59,9 @@ func (b *Bot) interaction(ctx context.Context, payload json.RawMessage, ack func
 		b.shortcut(ctx, p)
 	case p.Type == "block_actions" && len(p.Actions) > 0:
 		ack(nil) // Slack waits 3 s, and shows no answer here: what comes of it is said below
+		if strings.HasPrefix(p.Actions[0].ActionID, linkAction) {
+			return
+		}
 		limit, cancel := context.WithTimeout(ctx, pressTime)
 		defer cancel()
 		a := b.press(limit, p)

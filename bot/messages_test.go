@@ -192,6 +192,16 @@ func outcomes(b *Bot) map[string][]part {
 				{Tool: "Bash", On: "rm -rf `pwd` <!here>"}, {Tool: "Write", On: "a.txt"}, {Tool: "mcp__docs__search"}, {Tool: "Edit"}, {Tool: "Edit"}, {Tool: "Edit"},
 			},
 		}, Number: 3}, false, maxParts),
+		"with what it made": b.parts(session("1.2"), turn, sessions.Outcome{Answer: "See the pull request.", Number: 3, Outcome: runner.Outcome{
+			StartedAt: at, EndedAt: at, Repos: []runner.RepoState{{Dir: "app"}, {Dir: "lib"}},
+			Pulls: []runner.Pull{
+				{Dir: "app", Number: "12", URL: "https://github.com/acme/app/pull/12"}, {Dir: "lib", Number: "5", URL: "https://gitlab.com/acme/lib/-/merge_requests/5"},
+			},
+			Branches: []runner.Branch{
+				{Dir: "app", Name: "fix", URL: "https://github.com/acme/app/tree/fix"}, {Dir: "lib", Name: "a-<name>-" + strings.Repeat("x", 100), URL: "https://gitlab.com/acme/lib/-/tree/x"},
+				{Dir: "lib", Name: "<else>where"},
+			},
+		}}, false, maxParts),
 		"half done": make1("I began", 137, runner.FailKilled, "signal: killed"),
 	}
 	for _, f := range []sessions.Failure{

@@ -2,10 +2,14 @@ package bot
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 	"unicode"
 
+	"github.com/slack-go/slack"
+
+	"flaudebot/runner"
 	"flaudebot/sessions"
 )
 
@@ -35,4 +39,45 @@ func trailerName(name, id string) string {
 		return "Slack " + id
 	}
 	return name + " (Slack " + id + ")"
+}
+
+// linkAction begins the action of a button that leads to a page: Slack tells of a press, and there is nothing to do.
+const linkAction = "link-"
+
+// linkButton leads to a page. Within a message each has a number of its own.
+func linkButton(n int, label, url string) *slack.ButtonBlockElement {
+	b := button(fmt.Sprint(linkAction, n), clip(label, maxLabel), "", "")
+	b.URL = url
+	return b
+}
+
+// maxLabel is the most characters that Slack takes on a button.
+const maxLabel = 75
+
+// madeButtons lead to the pull requests and branches that a turn has made.
+func madeButtons(o sessions.Outcome) []slack.BlockElement {
+	var out []slack.BlockElement
+	for _, p := range o.Pulls {
+		out = append(out, linkButton(len(out)+1, sayPull(p, severalDirs(o)), p.URL))
+	}
+	for _, br := range o.Branches {
+		if br.URL != "" {
+			out = append(out, linkButton(len(out)+1, sayBranch(br, severalDirs(o)), br.URL))
+		}
+	}
+	return out
+}
+
+// severalDirs reports whether a turn had more than one repository: then each is named.
+func severalDirs(o sessions.Outcome) bool { return len(o.Repos) > 1 }
+
+// unlinked names the branches that a turn pushed to where nobody knows their pages.
+func unlinked(o sessions.Outcome) []runner.Branch {
+	var out []runner.Branch
+	for _, br := range o.Branches {
+		if br.URL == "" {
+			out = append(out, br)
+		}
+	}
+	return out
 }

@@ -321,7 +321,31 @@ func canRetry(f sessions.Failure) bool {
 
 // footerLine is the last line of every turn's answer.
 func footerLine(o sessions.Outcome) string {
-	return fmt.Sprintf("exit %d · %d s · $%.2f · turn %d", o.ExitCode, seconds(o), o.CostUSD, o.Number)
+	line := fmt.Sprintf("exit %d · %d s · $%.2f · turn %d", o.ExitCode, seconds(o), o.CostUSD, o.Number)
+	for _, b := range unlinked(o) {
+		line += " · pushed " + escape(b.Name)
+	}
+	return line
+}
+
+// sayPull is what a pull request is called on a button.
+func sayPull(p runner.Pull, several bool) string {
+	name := "Pull request #" + p.Number
+	if strings.Contains(p.URL, "/-/merge_requests/") {
+		name = "Merge request !" + p.Number
+	}
+	if several {
+		name += " in " + p.Dir
+	}
+	return name
+}
+
+// sayBranch is what a branch is called on a button.
+func sayBranch(b runner.Branch, several bool) string {
+	if several {
+		return "Branch " + b.Name + " in " + b.Dir
+	}
+	return "Branch " + b.Name
 }
 
 func seconds(o sessions.Outcome) int {

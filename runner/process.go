@@ -32,7 +32,7 @@ type claudeProcess struct {
 
 func newClaudeProcess(t *turn, cmd *exec.Cmd) *claudeProcess {
 	return &claudeProcess{
-		turn: t, cmd: cmd, stream: stream{workspace: t.cfg.workspace(), hide: redactor(t.secrets).Replace},
+		turn: t, cmd: cmd, stream: stream{workspace: t.cfg.workspace(), hide: redactor(t.secrets).Replace, pulls: t.pulls},
 		prompted: make(chan struct{}), ended: make(chan struct{}),
 	}
 }

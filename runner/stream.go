@@ -27,6 +27,7 @@ type stream struct {
 	taskIDs   []string // of the todos, where they came from TaskCreate
 	pending   map[string]string
 	denied    []Denied
+	pulls     *pullFinder // nil: nobody wants to know
 }
 
 // wireEvent are the fields that we read of a line.
@@ -66,6 +67,7 @@ type wireBlock struct {
 	Name      string          `json:"name"`
 	Input     json.RawMessage `json:"input"`
 	ToolUseID string          `json:"tool_use_id"`
+	Content   json.RawMessage `json:"content"` // of a tool's result
 }
 
 func (s *stream) hidden(text string) string {
@@ -212,6 +214,9 @@ func (s *stream) showTodos() []Event {
 // user reads tool results: only a created task's number is of interest.
 func (s *stream) user(e wireEvent) []Event {
 	for _, b := range blocks(e.Message) {
+		if b.Type == "tool_result" {
+			s.pulls.output(flat(b.Content))
+		}
 		subject, ok := s.pending[b.ToolUseID]
 		if b.Type != "tool_result" || !ok {
 			continue

@@ -19,9 +19,10 @@ type turn struct {
 	prompt  string
 	secrets Secrets
 	journal *journal
-	puts    string        // where its files were put
-	payload []byte        // what an errand brings
-	diff    []byte        // what the turn changed
+	puts    string // where its files were put
+	payload []byte // what an errand brings
+	diff    []byte // what the turn changed
+	pulls   *pullFinder
 	done    chan struct{} // closed when the outcome is on disk
 	// pictures are attachments that Claude is shown; unshown tells which are not, and why.
 	pictures []picture
@@ -36,7 +37,7 @@ func newTurn(cfg Config, t Turn, prompt string, sec Secrets, j *journal, puts st
 	cfg.gitName, cfg.gitEmail = t.Settings.GitName, t.Settings.GitEmail
 	return &turn{
 		Turn: t, cfg: cfg, prompt: prompt, secrets: sec, journal: j, puts: puts,
-		done: make(chan struct{}), stopNow: make(chan struct{}),
+		done: make(chan struct{}), stopNow: make(chan struct{}), pulls: newPullFinder(t.Repos, t.Settings.Forges),
 	}
 }
 
@@ -86,6 +87,9 @@ func (t *turn) run() record {
 	for i, r := range out.Repos {
 		out.Repos[i].Branch = hide.Replace(r.Branch)
 	}
+	for i, b := range out.Branches {
+		out.Branches[i].Name, out.Branches[i].URL = hide.Replace(b.Name), hide.Replace(b.URL)
+	}
 	payload := hide.Replace(string(t.payload))
 	out.PayloadBytes = int64(len(payload))
 	return record{Outcome: out, Answer: answer, payload: []byte(payload)}
@@ -132,9 +136,11 @@ func (t *turn) work() (Outcome, string) {
 	if t.stopped() {
 		return t.cut(Outcome{}), ""
 	}
-	before := t.lookBefore(ctx)
+	before, remotes := t.lookBefore(ctx), t.cfg.remotesOf(t.Repos)
 	out, answer := t.claude()
 	out.Changes, t.diff = t.lookAfter(before)
+	t.pulls.answer(answer)
+	out.Pulls, out.Branches = t.pulls.found, t.cfg.pushed(t.Repos, remotes, t.Settings.Forges)
 	out.Repos = t.cfg.repoStates(t.Repos)
 	out.Files = listFiles(t.cfg.workspace())
 	return out, answer

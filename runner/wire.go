@@ -104,6 +104,8 @@ type Settings struct {
 	LingerSeconds  int    `json:"linger_seconds,omitempty"`  // wait this long for a further turn; 0 = exit after the ack
 	GitName        string `json:"git_name,omitempty"`        // author of commits; empty: Claude
 	GitEmail       string `json:"git_email,omitempty"`       // empty: noreply@anthropic.com
+	// Forges say what Git hosts are whose names do not tell.
+	Forges []Forge `json:"forges,omitempty"`
 }
 
 // Secrets go with a take and stay in the runner's memory: never on disk, and, Env apart, never in an environment that
@@ -270,6 +272,9 @@ type Outcome struct {
 	Repos        []RepoState `json:"repos,omitzero"` // nil: the turn did not come as far as Claude Code
 	// Changes is what the turn changed in the workspace; nil: that is not known.
 	Changes *Changes `json:"changes,omitempty"`
+	// Pulls are pull requests of the session's repositories that the turn told of, and Branches those that it pushed; five of each at most.
+	Pulls    []Pull   `json:"pulls,omitempty"`
+	Branches []Branch `json:"branches,omitempty"`
 	// Files names what is in the workspace after the turn, at most 200 paths in order, .git left out.
 	Files []string `json:"files,omitempty"`
 	// Denied are tools that Claude wanted to use and was not allowed, at most 20.
@@ -317,6 +322,20 @@ const (
 	ChangeRemoved  ChangeState = "removed"
 	ChangeRenamed  ChangeState = "renamed"
 )
+
+// Pull is a pull request, or what its host has for one.
+type Pull struct {
+	Dir    string `json:"dir"`
+	URL    string `json:"url"`
+	Number string `json:"number"`
+}
+
+// Branch is one that was pushed. URL is its page, empty where nobody knows it.
+type Branch struct {
+	Dir  string `json:"dir"`
+	Name string `json:"name"`
+	URL  string `json:"url,omitempty"`
+}
 
 // RepoState is what a repository in the workspace holds that its remote does not.
 type RepoState struct {

@@ -125,12 +125,7 @@ func (c Config) repoStates(repos []Repo) []RepoState {
 			out = append(out, st)
 			continue
 		}
-		git := func(args ...string) (string, error) {
-			// Neither hooks nor a monitor of the repository's own run here.
-			text, err := c.output(context.Background(), 20*time.Second, dir, "git",
-				append([]string{"-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"}, args...)...)
-			return strings.TrimSpace(text), err
-		}
+		git := func(args ...string) (string, error) { return c.ask(context.Background(), r.Folder(), args...) }
 		tips := []string{"--branches"}
 		branch, err := git("symbolic-ref", "--quiet", "--short", "HEAD")
 		if err != nil { // it is detached, as after a clone of a tag

@@ -102,7 +102,7 @@ func openMachines(cfg config, log *slog.Logger) (*sessions.Machines, error) {
 		},
 		Settings: runner.Settings{
 			Model: cfg.Model, TimeoutSeconds: int(cfg.turnTimeout / time.Second), LingerSeconds: int(cfg.linger / time.Second),
-			GitName: cfg.gitAuthor.Name, GitEmail: cfg.gitAuthor.Address,
+			GitName: cfg.gitAuthor.Name, GitEmail: cfg.gitAuthor.Address, Forges: cfg.forges,
 		},
 		Log: log,
 	})

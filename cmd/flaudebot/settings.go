@@ -61,6 +61,7 @@ type settings struct {
 	Model            string `envconfig:"FLAUDEBOT_MODEL" desc:"Claude model; empty: Claude Code's default"`
 	GitUsername      string `envconfig:"GITHUB_USERNAME" default:"x-access-token" desc:"user name for Git over HTTPS"`
 	GitToken         string `envconfig:"GITHUB_TOKEN" secret:"yes" desc:"token for Git over HTTPS"`
+	Forges           string `envconfig:"FLAUDEBOT_FORGES" desc:"what Git hosts of your own are, for pull requests: host=github or host=gitlab, separated by commas; a name with github or gitlab in it tells by itself"`
 	GitAuthor        string `envconfig:"FLAUDEBOT_GIT_AUTHOR" default:"Claude <noreply@anthropic.com>" desc:"author of the commits that are made in sessions: Name <address>"`
 	CommitTrailers   string `envconfig:"FLAUDEBOT_COMMIT_TRAILERS" default:"true" desc:"whether commits say who asked for them and in which thread (Requested-by, Slack-thread): true or false"`
 
@@ -88,6 +89,7 @@ type config struct {
 	attachmentBytes int64
 	repos           []runner.Repo
 	namedRepos      []string
+	forges          []runner.Forge
 	gitAuthor       mail.Address
 	trailers        bool
 	allowedUsers    []string
@@ -213,6 +215,7 @@ func (v *validator) claude(c *config) {
 func (v *validator) rest(c *config) {
 	v.secrets(c.settings)
 	c.namedRepos = v.places("FLAUDEBOT_NAMED_REPOS", c.NamedRepos)
+	c.forges = v.forges("FLAUDEBOT_FORGES", c.Forges)
 	c.gitAuthor = v.author("FLAUDEBOT_GIT_AUTHOR", c.GitAuthor)
 	if c.trailers = c.CommitTrailers == "true"; !oneOf(c.CommitTrailers, "true", "false") {
 		v.add("FLAUDEBOT_COMMIT_TRAILERS=%s: want true or false", c.CommitTrailers)
@@ -323,6 +326,24 @@ func (v *validator) places(name, value string) []string {
 			continue
 		}
 		out = append(out, place)
+	}
+	return out
+}
+
+// forges reads what Git hosts are.
+func (v *validator) forges(name, value string) []runner.Forge {
+	var out []runner.Forge
+	for item := range strings.SplitSeq(value, ",") {
+		if item = strings.TrimSpace(item); item == "" {
+			continue
+		}
+		host, kind, _ := strings.Cut(item, "=")
+		f := runner.Forge{Host: strings.ToLower(strings.TrimSpace(host)), Kind: runner.ForgeKind(strings.TrimSpace(kind))}
+		if f.Host == "" || strings.ContainsAny(f.Host, "/@ ") || f.Kind != runner.ForgeGitHub && f.Kind != runner.ForgeGitLab {
+			v.add("%s: %s: want host=github or host=gitlab", name, redactAddress(item))
+			continue
+		}
+		out = append(out, f)
 	}
 	return out
 }

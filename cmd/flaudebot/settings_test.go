@@ -77,6 +77,7 @@ func TestSettings(t *testing.T) {
 		{"a repository outside of the workspace", func(s *settings) { s.Repos = "https://github.com/a/b=../x" }, "a plain name below the workspace"},
 		{"two repositories in one folder", func(s *settings) { s.Repos = "https://github.com/a/site,https://github.com/b/site" }, "two repositories would be in site"},
 		{"a repository in the attachments' folder", func(s *settings) { s.Repos = "https://github.com/a/attachments" }, "is no name for a repository's folder"},
+		{"a forge of no kind", func(s *settings) { s.Forges = "git.acme.example=github, code.acme.example=svn" }, "FLAUDEBOT_FORGES: code.acme.example=svn: want host=github"},
 		{"an author without an address", func(s *settings) { s.GitAuthor = "Claude" }, "FLAUDEBOT_GIT_AUTHOR=Claude: want a name and an address"},
 		{"trailers that may be", func(s *settings) { s.CommitTrailers = "maybe" }, "FLAUDEBOT_COMMIT_TRAILERS=maybe: want true or false"},
 		{"a Fly token with a line break", func(s *settings) { s.FlyToken = "fly\nsecret" }, "FLY_API_TOKEN: holds a space or a line break"},
