@@ -140,6 +140,9 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isE
 		last.buttons = append(last.buttons, button("retry", "Retry", string(t.ID), "primary"))
 	}
 	last.buttons = append(last.buttons, madeButtons(o)...)
+	if details := detailButton(t, o); details != nil {
+		last.buttons = append(last.buttons, details)
+	}
 	return out
 }
 

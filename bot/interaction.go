@@ -57,6 +57,9 @@ func (b *Bot) interaction(ctx context.Context, payload json.RawMessage, ack func
 	case p.Type == "message_action" && p.CallbackID == "manage_session":
 		ack(nil)
 		b.shortcut(ctx, p)
+	case p.Type == "block_actions" && len(p.Actions) > 0 && p.Actions[0].ActionID == "details":
+		ack(nil)
+		b.showDetail(ctx, p)
 	case p.Type == "block_actions" && len(p.Actions) > 0:
 		ack(nil) // Slack waits 3 s, and shows no answer here: what comes of it is said below
 		if strings.HasPrefix(p.Actions[0].ActionID, linkAction) {

@@ -37,6 +37,10 @@ func TestMessages(t *testing.T) {
 			got["answer, "+name] = append(got["answer, "+name], shown{p.fallback(), p.blocks()})
 		}
 	}
+	for name, d := range details() {
+		a := plainly(strings.Join(detailLines(d), "\n"))
+		got["modal, details "+name] = []shown{{a.text, modal(a).Blocks.BlockSet}}
+	}
 	for name, s := range notes() {
 		got["note, "+name] = []shown{{Text: s}}
 	}
@@ -173,8 +177,8 @@ func outcomes(b *Bot) map[string][]part {
 	turn := sessions.Turn{ID: "T:C:1.2", Kind: sessions.KindTurn}
 	make1 := func(answer string, code int, f sessions.Failure, err string) []part {
 		return b.parts(session("1.2"), turn, sessions.Outcome{
-			Outcome: runner.Outcome{ExitCode: code, Failure: f, Error: err, StartedAt: at, EndedAt: at.Add(61 * time.Second), CostUSD: 0.1234},
-			Answer:  answer, Number: 3,
+			Outcome: runner.Outcome{ExitCode: code, Failure: f, Error: err, StartedAt: at, EndedAt: at.Add(61 * time.Second), CostUSD: 0.1234, Model: "claude-opus-4-8", Usage: &runner.Usage{Input: 1234, Output: 567, CacheRead: 38282, Steps: 4}, Tools: []runner.ToolUse{{Tool: "Bash", Times: 3}, {Tool: "mcp__docs__<search>", Times: 1}}},
+			Answer:  answer, Number: 3, Claimed: at.Add(-time.Minute),
 		}, false, maxParts)
 	}
 	out := map[string][]part{
@@ -236,6 +240,17 @@ func outcomes(b *Bot) map[string][]part {
 		Outcome: runner.Outcome{Failure: sessions.FailStuck},
 	}, false, maxParts)
 	return out
+}
+
+func details() map[string]detail {
+	return map[string]detail{
+		"of a turn": {
+			Number: 3, Asked: 1777863721, Queued: 75, Woken: 12, Ran: 3725, CostUSD: 0.1234, Model: "claude-opus-4-8",
+			Usage: &runner.Usage{Input: 1234, Output: 567, CacheRead: 1038282, Steps: 1041},
+			Tools: []runner.ToolUse{{Tool: "Bash", Times: 1040}, {Tool: "mcp__docs__<search>", Times: 1}}, More: 2,
+		},
+		"of a turn that was killed": {Number: 1, Asked: 1777863721, ExitCode: 137},
+	}
 }
 
 func notes() map[string]string {

@@ -2,6 +2,7 @@ package bot
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -346,6 +347,62 @@ func sayBranch(b runner.Branch, several bool) string {
 		return "Branch " + b.Name + " in " + b.Dir
 	}
 	return "Branch " + b.Name
+}
+
+// detailLines say what stands behind the footer, a line each.
+func detailLines(d detail) []string {
+	var out []string
+	line := func(name, words string) { out = append(out, "*"+name+"*: "+words) }
+	if d.Asked > 0 {
+		line("Asked", dateOf(time.Unix(d.Asked, 0)))
+	}
+	line("Waits", fmt.Sprintf("%s behind other turns, %s until the machine was at work, %s of work", howLong(d.Queued), howLong(d.Woken), howLong(d.Ran)))
+	if d.Model != "" {
+		line("Model", escape(d.Model))
+	}
+	line("Cost", fmt.Sprintf("$%.4f", d.CostUSD))
+	if u := d.Usage; u != nil {
+		line("Tokens", fmt.Sprintf("%s in, %s out; cache: %s read, %s written", grouped(u.Input), grouped(u.Output), grouped(u.CacheRead), grouped(u.CacheWrite)))
+		line("Steps", grouped(int64(u.Steps)))
+	}
+	var tools []string
+	for _, t := range d.Tools {
+		tools = append(tools, fmt.Sprintf("%s %d×", escape(t.Tool), t.Times))
+	}
+	if d.More > 0 {
+		tools = append(tools, fmt.Sprintf("%d more", d.More))
+	}
+	if len(tools) == 0 {
+		tools = []string{"none"}
+	}
+	line("Tools", strings.Join(tools, ", "))
+	line("Exit code", strconv.Itoa(d.ExitCode))
+	return out
+}
+
+// dateOf is a time, in the reader's own zone.
+func dateOf(at time.Time) string {
+	return fmt.Sprintf("<!date^%d^{date_short_pretty} at {time}|%s>", at.Unix(), at.UTC().Format("2006-01-02 15:04 UTC"))
+}
+
+// howLong is a time in seconds, for people.
+func howLong(s int64) string {
+	switch {
+	case s < 60:
+		return fmt.Sprintf("%d s", s)
+	case s < 3600:
+		return fmt.Sprintf("%d min %d s", s/60, s%60)
+	}
+	return fmt.Sprintf("%d h %d min", s/3600, s/60%60)
+}
+
+// grouped writes a number with its thousands apart.
+func grouped(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
 }
 
 func seconds(o sessions.Outcome) int {

@@ -12,7 +12,7 @@ import (
 // outcome judges the run: good is a result that is no error from a process that ended well, and nothing else.
 func (p *claudeProcess) outcome(resume bool) (Outcome, string) {
 	s := &p.stream
-	out := Outcome{CostUSD: s.cost, Model: s.model, Resumed: resume}
+	out := Outcome{CostUSD: s.cost, Model: s.model, Resumed: resume, Usage: s.usage, Tools: s.toolsUsed()}
 	answer := s.answer
 	if answer == "" {
 		answer = strings.Join(s.said, "\n\n")

@@ -1,9 +1,11 @@
 package runner
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -27,7 +29,9 @@ type stream struct {
 	taskIDs   []string // of the todos, where they came from TaskCreate
 	pending   map[string]string
 	denied    []Denied
-	pulls     *pullFinder // nil: nobody wants to know
+	pulls     *pullFinder    // nil: nobody wants to know
+	usage     *Usage         // of the newest result: it holds those before it
+	tools     map[string]int // name → how often it was used
 }
 
 // wireEvent are the fields that we read of a line.
@@ -42,6 +46,7 @@ type wireEvent struct {
 	Result    string          `json:"result"`
 	Errors    []string        `json:"errors"`
 	Cost      float64         `json:"total_cost_usd"`
+	Steps     int             `json:"num_turns"`
 	Attempt   int             `json:"attempt"`
 	Status    *int            `json:"error_status"`
 	Message   json.RawMessage `json:"message"`
@@ -50,6 +55,12 @@ type wireEvent struct {
 		Tool  string          `json:"tool_name"`
 		Input json.RawMessage `json:"tool_input"`
 	} `json:"permission_denials"`
+	Models map[string]struct {
+		Input      int64 `json:"inputTokens"`
+		Output     int64 `json:"outputTokens"`
+		CacheRead  int64 `json:"cacheReadInputTokens"`
+		CacheWrite int64 `json:"cacheCreationInputTokens"`
+	} `json:"modelUsage"`
 	Servers []struct {
 		Name   string `json:"name"`
 		Status string `json:"status"`
@@ -97,8 +108,35 @@ func (s *stream) line(raw []byte) []Event {
 			s.refused(e)
 		}
 		s.cost = max(s.cost, e.Cost)
+		s.count(e)
 	}
 	return nil
+}
+
+// count takes in what a result says was used. Its tokens are those of the process, its steps those since the result before it.
+func (s *stream) count(e wireEvent) {
+	u := Usage{Steps: e.Steps}
+	if s.usage != nil {
+		u.Steps += s.usage.Steps
+	}
+	for _, m := range e.Models {
+		u.Input, u.Output = u.Input+m.Input, u.Output+m.Output
+		u.CacheRead, u.CacheWrite = u.CacheRead+m.CacheRead, u.CacheWrite+m.CacheWrite
+	}
+	s.usage = &u
+}
+
+// maxTools is how many tools an outcome names.
+const maxTools = 20
+
+// toolsUsed are the tools of the turn, the most used first.
+func (s *stream) toolsUsed() []ToolUse {
+	var out []ToolUse
+	for name, n := range s.tools {
+		out = append(out, ToolUse{Tool: name, Times: n})
+	}
+	slices.SortFunc(out, func(a, b ToolUse) int { return cmp.Or(b.Times-a.Times, cmp.Compare(a.Tool, b.Tool)) })
+	return out[:min(len(out), maxTools)]
 }
 
 func (s *stream) system(e wireEvent) []Event {
@@ -144,6 +182,10 @@ func (s *stream) assistant(e wireEvent) []Event {
 			s.said = append(s.said, text)
 			out = append(out, Event{Kind: KindText, Text: text})
 		case b.Type == "tool_use":
+			if s.tools == nil {
+				s.tools = map[string]int{}
+			}
+			s.tools[clip(s.hidden(b.Name), 100)]++
 			if ev, ok := s.plan(b); ok {
 				out = append(out, ev...)
 				continue

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -76,6 +77,29 @@ func TestStream(t *testing.T) {
 			}
 		})
 	}
+	t.Run("counts tokens over all models, steps and tools, a later result's included", func(t *testing.T) {
+		t.Parallel()
+		for name, want := range map[string]struct {
+			usage Usage
+			tools []ToolUse
+		}{
+			"tools-read-edit.ndjson": {Usage{Input: 36, Output: 74, CacheRead: 57452, CacheWrite: 0, Steps: 3}, []ToolUse{{"Edit", 1}, {"Read", 1}}},
+		} {
+			s := stream{}
+			for _, line := range recorded(t, filepath.Join("testdata", "stream-json", name)) {
+				s.line(line)
+			}
+			if s.usage == nil || *s.usage != want.usage || !slices.Equal(s.toolsUsed(), want.tools) {
+				t.Errorf("%s: usage = %+v, tools = %+v, want %+v", name, s.usage, s.toolsUsed(), want)
+			}
+		}
+		s := stream{}
+		s.line([]byte(`{"type":"result","num_turns":2,"modelUsage":{"a":{"inputTokens":1,"outputTokens":2},"b":{"inputTokens":10,"cacheReadInputTokens":3,"cacheCreationInputTokens":4}}}`))
+		s.line([]byte(`{"type":"result","num_turns":1,"modelUsage":{"a":{"inputTokens":5,"outputTokens":7}}}`))
+		if want := (Usage{Input: 5, Output: 7, Steps: 3}); *s.usage != want {
+			t.Errorf("usage = %+v, want %+v: tokens of the process, steps of each", *s.usage, want)
+		}
+	})
 	t.Run("an error that calls itself a success is an error", func(t *testing.T) {
 		t.Parallel()
 		s := stream{}

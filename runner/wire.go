@@ -277,8 +277,27 @@ type Outcome struct {
 	Branches []Branch `json:"branches,omitempty"`
 	// Files names what is in the workspace after the turn, at most 200 paths in order, .git left out.
 	Files []string `json:"files,omitempty"`
+	// Usage is what the turn took; nil: Claude Code did not tell, as when it was killed.
+	Usage *Usage `json:"usage,omitempty"`
+	// Tools are those that were used, subagents' included, the most used first, at most 20.
+	Tools []ToolUse `json:"tools,omitempty"`
 	// Denied are tools that Claude wanted to use and was not allowed, at most 20.
 	Denied []Denied `json:"denied,omitempty"`
+}
+
+// Usage is what Claude Code counted in a turn, over all models.
+type Usage struct {
+	Input      int64 `json:"input"`       // tokens that were sent and not in the cache
+	Output     int64 `json:"output"`      // tokens that came back
+	CacheRead  int64 `json:"cache_read"`  // tokens
+	CacheWrite int64 `json:"cache_write"` // tokens
+	Steps      int   `json:"steps"`       // of Claude Code: one more than it used tools
+}
+
+// ToolUse tells how often a tool was used.
+type ToolUse struct {
+	Tool  string `json:"tool"`
+	Times int    `json:"times"`
 }
 
 // Denied is a use of a tool that the permission mode did not allow.

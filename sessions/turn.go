@@ -176,9 +176,10 @@ const (
 type Outcome struct {
 	runner.Outcome
 
-	Answer  string // Markdown, as Claude wrote it
-	Payload []byte // what an errand brings
-	Number  int    // the turn's number in its session, from 1; of an errand: how many turns there were
+	Answer  string    // Markdown, as Claude wrote it
+	Payload []byte    // what an errand brings
+	Number  int       // the turn's number in its session, from 1; of an errand: how many turns there were
+	Claimed time.Time // when the turn was first claimed: until then it waited behind others
 	// Destroyed is set when the machine was taken down with the turn (KindOnce, KindEnd).
 	Destroyed bool
 	// Before is set when the runner had the turn before it was handed over: what became of that may stand in the thread.

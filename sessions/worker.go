@@ -111,6 +111,8 @@ type work struct {
 type note struct {
 	Live  string `json:"live,omitempty"`  // ts of the live message
 	Nonce string `json:"nonce,omitempty"` // of the machine lease
+	// Claimed is when the first owner took the turn.
+	Claimed time.Time `json:"claimed,omitzero"`
 	// Outcome is kept here when it has no answer: the runner may know nothing of it.
 	Outcome *runner.Outcome `json:"outcome,omitempty"`
 }
@@ -123,6 +125,9 @@ func (w *work) do(ctx context.Context) error {
 	w.stage = Stage(w.claim.Stage)
 	if w.stage == "" {
 		w.stage = StageClaimed
+	}
+	if w.note.Claimed.IsZero() {
+		w.note.Claimed = time.Now().UTC()
 	}
 	switch w.turn.Kind {
 	case KindEnd:
@@ -336,7 +341,7 @@ func (w *work) bring(ctx context.Context, s *Session) error {
 	if err != nil {
 		return err
 	}
-	out.Number = w.count(s, out)
+	out.Number, out.Claimed = w.count(s, out), w.note.Claimed
 	if err := w.save(ctx, *s); err != nil {
 		return err
 	}
