@@ -116,6 +116,8 @@ func TestPage(t *testing.T) {
 	do(t, ctx, "the page says who answers", shows("#about", "scripted"))
 	do(t, ctx, "a mention is answered", send("channel", "@flaude remember the number 42"), visible("#thread-pane"),
 		shows("#thread .content", "I will remember the number 42."), shows("#thread .content", "exit 0 ·"))
+	do(t, ctx, "Details shows what it took", press(`#thread button.block[data-action="details"]`), shows("#modal", "Tokens"), shows("#modal", "until the machine was at work"),
+		press(`#modal .actions.end button`))
 	do(t, ctx, "a follow-up remembers", send("thread", "what number did I ask you to remember?"), shows("#thread .content", "asked me to remember the number 42"),
 		shows("#thread .content", "turn 2"))
 	do(t, ctx, "a list is worked through", send("thread", "todo: read the failing test; mend the parser; run the suite"), shows("#thread .content", "mend the parser"))
