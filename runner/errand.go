@@ -17,7 +17,7 @@ const maxPayload = 8 << 20
 
 // check refuses an errand that this runner cannot do.
 func (e Errand) check() error {
-	if !slices.Contains([]ErrandKind{ErrandState}, e.Kind) {
+	if !slices.Contains([]ErrandKind{ErrandState, ErrandChanges, ErrandDiff, ErrandGet}, e.Kind) {
 		return fmt.Errorf("the runner of this machine knows no errand %q", e.Kind)
 	}
 	return nil
@@ -39,10 +39,12 @@ func (t *turn) errand(ctx context.Context) (Outcome, string) {
 	return out, answer
 }
 
-func (t *turn) doErrand(context.Context) (Outcome, string) {
+func (t *turn) doErrand(ctx context.Context) (Outcome, string) {
 	switch t.Errand.Kind {
 	case ErrandState:
 		return Outcome{Repos: t.cfg.repoStates(t.Repos)}, ""
+	case ErrandChanges, ErrandDiff, ErrandGet:
+		return t.bring(ctx)
 	}
 	return Outcome{Failure: FailErrand, Error: t.Errand.check().Error()}, ""
 }

@@ -78,7 +78,7 @@ func (t *turn) run() record {
 	for i, name := range out.Files {
 		out.Files[i] = hide.Replace(name)
 	}
-	if c := out.Changes; c != nil {
+	if c := out.Changes; c != nil && t.Errand == nil {
 		for i, f := range c.Files {
 			c.Files[i].Path, c.Files[i].Was = hide.Replace(f.Path), hide.Replace(f.Was)
 		}

@@ -61,6 +61,10 @@ type Turn struct {
 // and no credential of Claude's is needed.
 type Errand struct {
 	Kind ErrandKind `json:"kind"`
+	// Of is the turn that ErrandChanges, ErrandDiff and ErrandGet are about.
+	Of string `json:"of,omitempty"`
+	// File is which of that turn's Changes.Files ErrandGet brings, from 1; 0: all of them, as a ZIP archive.
+	File int `json:"file,omitempty"`
 }
 
 // ErrandKind says what an errand is.
@@ -69,6 +73,13 @@ type ErrandKind string
 const (
 	// ErrandState measures what the repositories hold that their remotes do not: Outcome.Repos.
 	ErrandState ErrandKind = "state"
+	// ErrandChanges tells what a turn changed: Outcome.Changes.
+	ErrandChanges ErrandKind = "changes"
+	// ErrandDiff brings the diff of a turn, as it was at its end.
+	ErrandDiff ErrandKind = "diff"
+	// ErrandGet brings files that a turn changed, as they are now: Outcome.Changes names those. What is no file any more, or too large, is left out
+	// where there are others, and Partial says so.
+	ErrandGet ErrandKind = "get"
 )
 
 // File is an attachment that was put for a turn. It appears in the workspace under
