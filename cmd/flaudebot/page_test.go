@@ -74,6 +74,15 @@ func press(selector string) step {
 	}
 }
 
+// gone waits until there is no such element.
+func gone(selector string) step {
+	poll := chromedp.Poll[bool](fmt.Sprintf(`!document.querySelector(%q)`, selector), chromedp.WithPollingTimeout(60*time.Second), chromedp.WithPollingInterval(100*time.Millisecond))
+	return func(ctx context.Context, t *chromedp.Target) (chromedp.Void, error) {
+		_, err := poll(ctx, t)
+		return chromedp.Void{}, err
+	}
+}
+
 // screenshot keeps a picture where FLAUDEBOT_TEST_PICTURES says, else nowhere.
 func screenshot(t *testing.T, ctx context.Context, name string) {
 	t.Helper()
@@ -117,7 +126,7 @@ func TestPage(t *testing.T) {
 	do(t, ctx, "a mention is answered", send("channel", "@flaude remember the number 42"), visible("#thread-pane"),
 		shows("#thread .content", "I will remember the number 42."), shows("#thread .content", "exit 0 ·"))
 	do(t, ctx, "Details shows what it took", press(`#thread button.block[data-action="details"]`), shows("#modal", "Tokens"), shows("#modal", "until the machine was at work"),
-		press(`#modal .actions.end button`))
+		press(`#modal .actions.end button`), gone(`#modal[open]`))
 	do(t, ctx, "a follow-up remembers", send("thread", "what number did I ask you to remember?"), shows("#thread .content", "asked me to remember the number 42"),
 		shows("#thread .content", "turn 2"))
 	do(t, ctx, "a list is worked through", send("thread", "todo: read the failing test; mend the parser; run the suite"), shows("#thread .content", "mend the parser"))
