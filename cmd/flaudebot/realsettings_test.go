@@ -160,7 +160,7 @@ func TestRealSettings(t *testing.T) {
 		}
 		good(t, m, "remember the number 77")
 		journal := filepath.Join(m.cfg.Data, ".flaudebot", "turns")
-		if got := left(); got != "" || filesWith(t, journal, `"greet"`) != nil {
+		if got := left(); got != "" || filesWith(t, journal, `\"greet\"`) != nil {
 			t.Errorf("not trusted, and obeyed: %s, or a skill of its", got)
 		}
 		m.settings.Trust = true
@@ -170,7 +170,7 @@ func TestRealSettings(t *testing.T) {
 		if got := left(); got != "hook server" {
 			t.Errorf("trusted, and obeyed: %q", got)
 		}
-		if filesWith(t, journal, `"greet"`) == nil {
+		if filesWith(t, journal, `\"greet\"`) == nil {
 			t.Error("trusted, and its skill is not there")
 		}
 		where, _ := os.ReadFile(filepath.Join(marks, "hook"))
