@@ -87,7 +87,7 @@ func (m *machine) start(wrap func(*exec.Cmd)) {
 	}
 	raw, err := json.Marshal(map[string]any{
 		"Data": m.cfg.Data, "RunDir": m.cfg.RunDir, "Claude": m.cfg.Claude, "UID": m.cfg.UID,
-		"Unwatched": m.cfg.Unwatched, "Unacked": m.cfg.Unacked, "Grace": m.cfg.Grace,
+		"Unwatched": m.cfg.Unwatched, "Unacked": m.cfg.Unacked, "SetUp": m.cfg.SetUp, "Grace": m.cfg.Grace,
 	})
 	if err != nil {
 		m.t.Fatal(err)
