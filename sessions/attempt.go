@@ -354,7 +354,7 @@ func (a *attempt) hand(ctx context.Context) (runner.TakeReply, error) {
 	}
 	turn := runner.Turn{
 		ID: string(a.r.Turn), SessionID: a.s.SessionID, Prompt: prompt.Text,
-		Repos: a.s.Repos, Settings: a.with.forRunner(), Trailers: prompt.Trailers,
+		Repos: a.s.Repos, Settings: a.settings(), Trailers: prompt.Trailers,
 	}
 	if turn.Files, err = a.putFiles(ctx, prompt.Files); err != nil {
 		return runner.TakeReply{}, err
@@ -369,6 +369,9 @@ func (a *attempt) hand(ctx context.Context) (runner.TakeReply, error) {
 	}
 	return a.take(ctx, request)
 }
+
+// settings are those of the bot with the channel's in them.
+func (a *attempt) settings() runner.Settings { return a.with.forRunner(a.m.cfg.Settings) }
 
 // secrets are those of the bot, and the channel's.
 func (a *attempt) secrets() runner.Secrets {

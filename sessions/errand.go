@@ -57,7 +57,7 @@ func (a *attempt) errand() runner.TakeRequest {
 		repos = a.with.repos()
 	}
 	return runner.TakeRequest{Fence: a.r.Fence, Secrets: secrets, Turn: runner.Turn{
-		ID: string(a.r.Turn), SessionID: a.s.SessionID, Repos: repos, Settings: a.with.forRunner(),
+		ID: string(a.r.Turn), SessionID: a.s.SessionID, Repos: repos, Settings: a.settings(),
 		Errand: &a.r.Errand.Errand, Trailers: a.r.Errand.Trailers,
 	}}
 }

@@ -359,7 +359,7 @@ func (v *fieldCheck) ids(f Field, ids []string, first string) {
 
 // size bounds what travels with every turn.
 func (v *fieldCheck) size(s Settings, values map[string]string) {
-	total := runner.WireSize(s.forRunner(), values)
+	total := runner.WireSize(s.forRunner(runner.Settings{}), values)
 	if total <= maxWire {
 		return
 	}
@@ -374,12 +374,12 @@ func (v *fieldCheck) size(s Settings, values map[string]string) {
 	v.add(largest, "the settings are too long together, by %d of %d characters: this is the longest", total-maxWire, maxWire)
 }
 
-// forRunner is what of the settings a turn is handed over with.
-func (s Settings) forRunner() runner.Settings {
-	out := runner.Settings{
-		Model: s.Model, Fallback: s.Fallback, Effort: s.Effort, AllowedTools: s.AllowedTools, PermissionMode: s.PermissionMode, Trust: s.Trust,
-		MCP: s.MCP, Instructions: s.Instructions, Env: s.Env, SetUp: s.SetUp,
-	}
+// forRunner is what a turn is handed over with: def, which has what no channel sets as well, with these settings in it.
+func (s Settings) forRunner(def runner.Settings) runner.Settings {
+	out := def
+	out.Model, out.Fallback, out.Effort = s.Model, s.Fallback, s.Effort
+	out.AllowedTools, out.PermissionMode, out.Trust, out.MCP = s.AllowedTools, s.PermissionMode, s.Trust, s.MCP
+	out.Instructions, out.Env, out.SetUp = s.Instructions, s.Env, s.SetUp
 	if s.Timeout != nil {
 		out.TimeoutSeconds = int(*s.Timeout / time.Second)
 	}

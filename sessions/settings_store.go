@@ -236,7 +236,7 @@ type Effective struct {
 func (e Effective) repos() []runner.Repo { return append([]runner.Repo{}, e.Repos...) }
 
 func (e Effective) inUse() *InUse {
-	r := e.forRunner()
+	r := e.forRunner(runner.Settings{})
 	return &InUse{
 		Version: e.Version, Model: r.Model, Fallback: r.Fallback, Effort: r.Effort, PermissionMode: r.Mode(), AllowedTools: r.AllowedTools, Trust: r.Trust,
 		MCPServers: runner.MCPServers(r.MCP), Env: slices.Sorted(maps.Keys(r.Env)), Secrets: e.Secrets,

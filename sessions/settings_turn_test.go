@@ -31,7 +31,7 @@ func TestSettingsOfTurns(t *testing.T) {
 	keyed := func(b *bot) *replica {
 		return b.replica(func(c *ServiceConfig, m *MachinesConfig) {
 			c.Keys = keyring(t, secretsKey(1))
-			m.Settings = runner.Settings{Model: "sonnet", TimeoutSeconds: 7200}
+			m.Settings = runner.Settings{Model: "sonnet", TimeoutSeconds: 7200, GitName: "Robot"}
 			m.Secrets = runner.Secrets{AnthropicAPIKey: "sk-ant-0123456789"}
 		}).start()
 	}
@@ -51,7 +51,7 @@ func TestSettingsOfTurns(t *testing.T) {
 		b.answered(r, r.accept(turn("2.0", "x", false)))
 		takes := b.runner.taken()
 		want := runner.Settings{
-			Model: "sonnet", Effort: "low", Instructions: "Be brief.", Env: map[string]string{"STAGE": "test"}, SetUp: "npm ci", TimeoutSeconds: 60,
+			Model: "sonnet", Effort: "low", Instructions: "Be brief.", Env: map[string]string{"STAGE": "test"}, SetUp: "npm ci", TimeoutSeconds: 60, GitName: "Robot",
 		}
 		if diff := cmp.Diff(want, takes[0].Turn.Settings); diff != "" {
 			t.Errorf("the first turn (-want +got):\n%s", diff)

@@ -98,7 +98,7 @@ func openMachines(cfg config, log *slog.Logger) (*sessions.Machines, error) {
 		VolumeGB: cfg.volumeGB, TTL: cfg.ttl, Repos: cfg.repos, Patience: cfg.patience,
 		Secrets: runner.Secrets{
 			AnthropicAPIKey: cfg.AnthropicAPIKey, ClaudeOAuthToken: cfg.ClaudeOAuthToken, AnthropicBaseURL: cfg.AnthropicBaseURL,
-			GitUsername: cfg.GitUsername, GitToken: cfg.GitToken,
+			GitUsername: cfg.GitUsername, GitToken: cfg.GitToken, GitOrigins: cfg.gitOrigins(),
 		},
 		Settings: runner.Settings{
 			Model: cfg.Model, TimeoutSeconds: int(cfg.turnTimeout / time.Second), LingerSeconds: int(cfg.linger / time.Second),

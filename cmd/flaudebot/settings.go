@@ -97,6 +97,28 @@ type config struct {
 	keys            *sessions.Keyring // nil: none
 }
 
+// gitOrigins are the places that may be sent the Git token, also where the admins of a channel name repositories: those that whoever runs
+// the bot has named, and GitHub, whose token it is.
+func (c config) gitOrigins() []string {
+	out := []string{"https://github.com"}
+	add := func(address string) {
+		if u, err := url.Parse(address); err == nil && (u.Scheme == "https" || u.Scheme == "http") {
+			out = append(out, strings.ToLower(u.Scheme+"://"+u.Host))
+		}
+	}
+	for _, r := range c.repos {
+		add(r.URL)
+	}
+	for _, place := range c.namedRepos {
+		add(place)
+	}
+	for _, f := range c.forges {
+		add("https://" + f.Host)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 // loadConfig reads the environment. parts names what the command needs of it: slack, redis, fly, claude.
 func loadConfig(parts ...string) (config, error) {
 	s, err := readSettings()

@@ -49,6 +49,19 @@ func TestSettings(t *testing.T) {
 			t.Errorf("MaxRetries = %d, want -1: a repeated claim would leak", c.redis.one.MaxRetries)
 		}
 	})
+	t.Run("the Git token goes to GitHub and to what is named, and nowhere else", func(t *testing.T) {
+		t.Parallel()
+		s := goodSettings()
+		s.Repos, s.NamedRepos, s.Forges = "https://Git.example/a/b,/srv/repo,git@ssh.example:a/b", "gitlab.com/acme", "code.example=gitlab"
+		c, err := s.check(allParts()...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"https://code.example", "https://git.example", "https://github.com", "https://gitlab.com"}
+		if diff := cmp.Diff(want, c.gitOrigins()); diff != "" {
+			t.Errorf("gitOrigins (-want +got):\n%s", diff)
+		}
+	})
 	for _, c := range []struct {
 		name   string
 		change func(*settings)
