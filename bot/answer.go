@@ -325,7 +325,7 @@ func (b *Bot) settle(ctx context.Context, t sessions.Turn, liveTS string, o sess
 	if t.Kind == sessions.KindEnd {
 		status = slack.AgentSessionStatusClosed
 	}
-	b.native.set(ctx, b, t.Thread, status)
+	b.native.set(ctx, b, t.Thread, slack.AgentSessionSetStatusParameters{Status: status})
 	if t.Kind == sessions.KindTurn || t.Kind == sessions.KindOnce {
 		b.aside(ctx, func(ctx context.Context) {
 			mark := "white_check_mark"

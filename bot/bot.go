@@ -69,6 +69,8 @@ type Bot struct {
 	met       atomic.Bool   // Slack said hello to one of them
 	marks     marks
 	native    nativeStatus
+	suggest   suggestions
+	greeted   lately         // direct messages in which prompts were offered
 	kept      lately         // who knows that a message waits until Redis is back
 	stored    lately         // turns that Redis has taken
 	asides    sync.WaitGroup // what is done beside events and turns
@@ -108,7 +110,7 @@ func New(ctx context.Context, cfg Config) (*Bot, error) {
 	}
 	b := &Bot{
 		cfg: cfg, log: cfg.Log, api: slack.New(cfg.BotToken, opts...), lives: map[string]*live{}, left: make(chan struct{}),
-		lastEdit: settleTime, editAgain: sendTimeout, kept: lately{while: 10 * time.Minute}, stored: lately{while: 5 * time.Second},
+		lastEdit: settleTime, editAgain: sendTimeout, kept: lately{while: 10 * time.Minute}, stored: lately{while: 5 * time.Second}, greeted: lately{while: suggestAgain},
 		out:   out,
 		dials: rate.NewLimiter(rate.Every(dialEvery), dialBurst), lookEvery: 15 * time.Second, tryAfter: 500 * time.Millisecond,
 		lookBack: make(chan struct{}, 1), hearing: make(chan struct{}, maxHeard),

@@ -47,6 +47,7 @@ type innerEvent struct {
 	Message  *innerEvent `json:"message"`
 	Previous *innerEvent `json:"previous_message"`
 	Reaction string      `json:"reaction"`
+	Tab      string      `json:"tab"` // of the app's home
 	Item     struct {
 		Channel string `json:"channel"`
 		TS      string `json:"ts"`
@@ -115,6 +116,8 @@ func (b *Bot) take(ctx context.Context, o outerEvent) (err error) {
 		}
 	case "reaction_added":
 		return b.reacted(ctx, team, e)
+	case "app_home_opened":
+		b.opened(ctx, e)
 	case "agent_session_stopped":
 		thread := sessions.Thread{Team: team, Channel: e.Channel, TS: e.ThreadTS}
 		if why := b.people.mayUse(ctx, e.User, e.Channel); why != nil {

@@ -52,7 +52,7 @@ func tiers() map[string]int {
 		"chat.postMessage": tierX, "chat.postEphemeral": tier4, "chat.getPermalink": tierX,
 		"conversations.members": tier4, "conversations.list": tier2, "reactions.remove": tier2,
 		"files.getUploadURLExternal": tier4, "files.completeUploadExternal": tier4, "files.info": tier4,
-		"views.open": tier4, "views.push": tier4, "views.update": tier4,
+		"views.open": tier4, "views.push": tier4, "views.update": tier4, "assistant.threads.setSuggestedPrompts": tier4,
 	}
 }
 

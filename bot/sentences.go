@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/slack-go/slack"
+
 	"flaudebot/runner"
 	"flaudebot/sessions"
 )
@@ -60,6 +62,19 @@ const (
 		"• `/flaude status`, `/flaude stop` and `/flaude end` take a link to a thread; without one they act on the only session that you can mean, or ask which.\n" +
 		"• Only you see what `/flaude` answers, unless you put `public` behind it."
 )
+
+// suggestTitle stands above the prompts that somebody is offered who opens their direct messages with the bot.
+const suggestTitle = "What shall we work on?"
+
+// suggested are those prompts; Slack shows up to four, and sends the message of the one that is pressed.
+func suggested() []slack.AssistantThreadsPrompt {
+	return []slack.AssistantThreadsPrompt{
+		{Title: "Show me around the code", Message: "Give me a tour of the repository: what it does, how it is built and tested, and where to begin reading."},
+		{Title: "Find out why a test fails", Message: "Run the tests. For each one that fails, find out why, and propose the smallest change that mends it."},
+		{Title: "Review the last week", Message: "Read the commits of the last week, and tell me what changed, what looks risky, and what lacks tests."},
+		{Title: "What can you do?", Message: "help"},
+	}
+}
 
 // sayNowhere tells somebody that what was done for them cannot be told where they asked.
 func sayNowhere(channel string, why error) string {

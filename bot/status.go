@@ -76,7 +76,11 @@ func (b *Bot) Begin(ctx context.Context, s sessions.Session, t sessions.Turn, lo
 	if isGone(err) {
 		return "", nil
 	}
-	b.native.set(ctx, b, t.Thread, slack.AgentSessionStatusProcessing)
+	shown := slack.AgentSessionSetStatusParameters{Status: slack.AgentSessionStatusProcessing}
+	if s.Turns == 0 && t.Kind != sessions.KindErrand { // Slack takes a title for a session that it does not have yet
+		shown.Title = b.title(ctx, t)
+	}
+	b.native.set(ctx, b, t.Thread, shown)
 	return ts, err
 }
 
@@ -303,11 +307,12 @@ type nativeStatus struct {
 
 // set sets the status beside all else. One that Slack does not take just now is set later, unless there is a newer one: a turn that is
 // over must not be shown as running.
-func (n *nativeStatus) set(ctx context.Context, b *Bot, thread sessions.Thread, status string) {
+func (n *nativeStatus) set(ctx context.Context, b *Bot, thread sessions.Thread, status slack.AgentSessionSetStatusParameters) {
 	if n.off.Load() {
 		return
 	}
-	mine := &status
+	status.ChannelID, status.ThreadTS = thread.Channel, thread.TS
+	mine := &status.Status
 	n.mu.Lock()
 	if n.latest == nil {
 		n.latest = map[sessions.Thread]*string{}
@@ -317,7 +322,7 @@ func (n *nativeStatus) set(ctx context.Context, b *Bot, thread sessions.Thread, 
 	b.stubbornly(withUrgency(ctx, leisurely), func(ctx context.Context) {
 		_ = b.insist(ctx, func() error {
 			if n.isLatest(thread, mine) {
-				return n.try(ctx, b, thread, status)
+				return n.try(ctx, b, status)
 			}
 			return nil
 		})
@@ -335,9 +340,9 @@ func (n *nativeStatus) isLatest(thread sessions.Thread, status *string) bool {
 	return n.latest[thread] == status
 }
 
-func (n *nativeStatus) try(ctx context.Context, b *Bot, thread sessions.Thread, status string) error {
-	_, err := b.api.SetAgentSessionStatusContext(ctx, slack.AgentSessionSetStatusParameters{Status: status, ChannelID: thread.Channel, ThreadTS: thread.TS})
-	if isCode(err, "unknown_method", "missing_scope", "feature_disabled", "not_allowed_token_type", "invalid_arguments") {
+func (n *nativeStatus) try(ctx context.Context, b *Bot, status slack.AgentSessionSetStatusParameters) error {
+	_, err := b.api.SetAgentSessionStatusContext(ctx, status)
+	if lacks(err) || isCode(err, "invalid_arguments") {
 		n.off.Store(true)
 	}
 	return err

@@ -146,7 +146,7 @@ func methodScopes() map[string][]string {
 		"GetConversationReplies": everywhere("history"), "GetConversationHistory": everywhere("history"),
 		"GetConversationsForUser": everywhere("read"), "GetConversationInfo": everywhere("read"), "GetUsersInConversation": everywhere("read"), "OpenConversation": {"im:write"},
 		"GetUserInfo": {"users:read"}, "GetUserGroupMembers": {"usergroups:read"},
-		"UploadFile": {"files:write"}, "GetFileInfo": {"files:read"}, "SetAgentSessionStatus": {"assistant:write"},
+		"UploadFile": {"files:write"}, "GetFileInfo": {"files:read"}, "SetAgentSessionStatus": {"assistant:write"}, "SetAssistantThreadsSuggestedPrompts": {"assistant:write"},
 	}
 }
 

@@ -15,6 +15,8 @@ type channel struct {
 	archived bool
 	private  bool
 	messages []*msg
+	// suggested is what a DM offers to begin with.
+	suggested suggestion
 }
 
 // msg is a message as it goes over the wire; metadata is kept apart, since it is shown on demand only.

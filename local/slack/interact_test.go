@@ -2,6 +2,7 @@ package slack_test
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -316,5 +317,42 @@ func TestAgentSessions(t *testing.T) {
 		w.api(bot, "agents.sessions.rename", args{"channel_id": general, "thread_ts": root, "title": "Parser"})
 		w.refused(bot, "agents.sessions.rename", args{"channel_id": general, "thread_ts": root, "title": strings.Repeat("x", 201)}, "invalid_arguments")
 		w.refused(member, "agents.sessions.setStatus", status("active"), "not_allowed_token_type")
+	})
+	in(t, "a session has the title that it began with, until it is named", slack.Config{}, func(_ *testing.T, w *world) {
+		root := w.post(member, general, "", "root")
+		status := func(title string) args {
+			return args{"channel_id": general, "thread_ts": root, "status": "processing", "title": title}
+		}
+		title := func(want string) {
+			w.want("title", w.local(member, "seen", args{"channel": general, "thread_ts": root}), args{"title": want})
+		}
+		w.refused(bot, "agents.sessions.setStatus", status(strings.Repeat("x", 201)), "invalid_arguments")
+		w.api(bot, "agents.sessions.setStatus", status("Fix the parser"))
+		w.api(bot, "agents.sessions.setStatus", status("Another"))
+		title("Fix the parser")
+		w.api(bot, "agents.sessions.rename", args{"channel_id": general, "thread_ts": root, "title": "Parser"})
+		title("Parser")
+	})
+	in(t, "who opens their DM with the app is announced, and finds the prompts that it suggests", slack.Config{}, func(_ *testing.T, w *world) {
+		s := w.connect()
+		w.want("open", w.local(member, "open", args{"channel": "D0MEMBER"}), args{"ok": true})
+		w.want("event", s.event(), args{"type": "app_home_opened", "tab": "messages", "channel": "D0MEMBER", "user": "U0MEMBER"})
+		w.want("a channel", w.local(member, "open", args{"channel": general}), args{"error": "channel_not_found"})
+		prompts := func(n int) args {
+			return args{"channel_id": "D0MEMBER", "title": "Try", "prompts": slices.Repeat([]any{args{"title": "Tour", "message": "Show me around"}}, n)}
+		}
+		seen := func() any { return at(w.local(member, "seen", args{"channel": "D0MEMBER"}), "suggested") }
+		inThread := prompts(1)
+		inThread["thread_ts"] = w.post(member, "D0MEMBER", "", "hi")
+		if w.api(bot, "assistant.threads.setSuggestedPrompts", inThread); seen() != nil {
+			t.Error("prompts of a thread are shown: an agent has none")
+		}
+		w.api(bot, "assistant.threads.setSuggestedPrompts", prompts(4))
+		w.want("seen", seen(), args{"title": "Try", "prompts.3.message": "Show me around"})
+		w.refused(bot, "assistant.threads.setSuggestedPrompts", prompts(5), "invalid_arguments")
+		w.refused(bot, "assistant.threads.setSuggestedPrompts", prompts(0), "invalid_arguments")
+		w.refused(bot, "assistant.threads.setSuggestedPrompts", args{"channel_id": "D0MEMBER", "prompts": []any{args{"title": "x"}}}, "invalid_arguments")
+		w.refused(bot, "assistant.threads.setSuggestedPrompts", args{"channel_id": general, "prompts": []any{args{"title": "x", "message": "y"}}}, "channel_not_found")
+		w.refused(member, "assistant.threads.setSuggestedPrompts", prompts(1), "not_allowed_token_type")
 	})
 }

@@ -9,7 +9,7 @@ import (
 // local is what people do and Slack has no method for. It answers 200 always.
 func (s *Server) local(w http.ResponseWriter, r *http.Request) {
 	do, known := map[string]func(*call) (fields, error){
-		"command": s.command, "click": s.click, "shortcut": s.shortcut, "submit": s.submit, "seen": s.seen, "stop": s.nativeStop, "share": s.share,
+		"command": s.command, "click": s.click, "shortcut": s.shortcut, "submit": s.submit, "seen": s.seen, "stop": s.nativeStop, "share": s.share, "open": s.openTab,
 		"socket": s.socket, "trouble": s.makeTrouble, "deliveries": s.deliveries,
 	}[r.PathValue("method")]
 	c, err := open(r, true)
@@ -55,7 +55,11 @@ func (s *Server) seen(c *call) (fields, error) {
 			open = append(open, v.shown())
 		}
 	}
-	return fields{"messages": messages, "ephemeral": private, "views": open, "status": s.sessions[ch.id+":"+thread]}, nil
+	out := fields{"messages": messages, "ephemeral": private, "views": open, "status": s.sessions[ch.id+":"+thread], "title": s.titles[ch.id+":"+thread]}
+	if thread == "" && len(ch.suggested.prompts) > 0 {
+		out["suggested"] = fields{"title": ch.suggested.title, "prompts": ch.suggested.prompts}
+	}
+	return out, nil
 }
 
 // visible is a message as the person sees it. s.mu must be held.

@@ -70,6 +70,8 @@ func (s *Server) methodTable() map[string]method {
 
 		"agents.sessions.setStatus": {do: s.setStatus, perMinute: tier3, bot: true},
 		"agents.sessions.rename":    {do: s.rename, perMinute: tier3, bot: true},
+
+		"assistant.threads.setSuggestedPrompts": {do: s.suggestPrompts, perMinute: tier4, bot: true},
 	}
 }
 

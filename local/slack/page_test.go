@@ -490,6 +490,17 @@ func pageActs(t *testing.T, chromium context.Context) {
 		p.until("the thread is open", `!$("thread-pane").hidden && $("thread").textContent.includes("reply")`)
 		p.is("its address is that of the thread", fmt.Sprintf(`location.pathname === "/archives/C0GENERAL/p%s"`, strings.Replace(root, ".", "", 1)))
 	})
+	inTab(t, chromium, "a DM shows the prompts that the app suggests, and sends the one that is pressed", func(_ *testing.T, p *tab) {
+		p.click("[data-channel=D0MEMBER]")
+		p.api(bot, "assistant.threads.setSuggestedPrompts", args{
+			"channel_id": "D0MEMBER", "title": "What shall we do?", "prompts": []any{args{"title": "Tour", "message": "Show me <around>"}, args{"title": "Help", "message": "help"}},
+		})
+		p.until("they are there", `!$("suggested").hidden && $("suggested").ariaLabel === "What shall we do?" && $("suggested").querySelectorAll("button").length === 2`)
+		p.click("#suggested button")
+		p.until("it is said", `$("messages").textContent.includes("Show me <around>")`)
+		p.click("[data-channel=C0GENERAL]")
+		p.until("elsewhere there are none", `$("suggested").hidden && $("channel-title").textContent === "# general"`)
+	})
 	inTab(t, chromium, "a small screen has a drawer for the channels", func(_ *testing.T, p *tab) {
 		p.load("/", 390, 800)
 		p.is("it is closed", `getComputedStyle($("side")).visibility === "hidden"`)

@@ -2,7 +2,7 @@
 // checker that refuses messages that Slack would refuse, and a page at / that looks like a workspace.
 //
 // People act through Slack's own methods with tokens of their own. What Slack has no method for is under /local/:
-// command, click, shortcut, submit, share, stop, seen. All tokens are public: the server answers on loopback only.
+// command, click, shortcut, submit, share, open, stop, seen. All tokens are public: the server answers on loopback only.
 //
 // It misbehaves on demand. /local/faults makes trouble for calls ([edge.Fault]): by the method's name, and by link, upload
 // and files for dialling a socket, for the bytes of an upload and for those of a download; calls with a person's token in their
@@ -66,6 +66,7 @@ type Server struct {
 	triggers  map[string]*trigger      // guarded by mu
 	responses map[string]*response     // guarded by mu; :: id → where a response_url leads
 	sessions  map[string]string        // guarded by mu; :: channel:thread_ts → agent session status
+	titles    map[string]string        // guarded by mu; :: channel:thread_ts → title of an agent session
 	tickets   map[string]bool          // guarded by mu
 	conns     []*conn                  // guarded by mu
 	next      int                      // guarded by mu; connection that gets the next payload
@@ -118,7 +119,7 @@ func New(cfg Config) (*Server, error) {
 			{id: "D0GUEST", im: "U0GUEST", members: all(botUser, "U0GUEST")},
 		},
 		files: map[string]*file{}, triggers: map[string]*trigger{}, responses: map[string]*response{},
-		sessions: map[string]string{}, tickets: map[string]bool{}, buckets: map[string]*rate.Limiter{}, watchers: map[chan string]bool{},
+		sessions: map[string]string{}, titles: map[string]string{}, tickets: map[string]bool{}, buckets: map[string]*rate.Limiter{}, watchers: map[chan string]bool{},
 	}
 	s.methods = s.methodTable()
 	return s, nil

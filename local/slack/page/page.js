@@ -363,8 +363,8 @@ const empty = () => el('div', { class: 'empty' }, el('p', {}, el('strong', {}, '
   el('button', { type: 'button', class: 'block', onclick: () => { $('text').value = '@flaude remember the number 7'; $('text').focus(); } }, '@flaude remember the number 7'));
 
 function draw() {
-  if (seen.channel) reconcile($('messages'), items(seen.channel, false));
-  if (seen.thread && state.thread) { reconcile($('thread'), items(seen.thread, true)); showStatus(seen.thread.status); }
+  if (seen.channel) { reconcile($('messages'), items(seen.channel, false)); showSuggested(seen.channel.suggested); }
+  if (seen.thread && state.thread) { reconcile($('thread'), items(seen.thread, true)); showStatus(seen.thread.status); $('thread-title').textContent = seen.thread.title || 'Thread'; }
 }
 
 // refresh looks at everything again; calls while it does so make it look once more.
@@ -389,6 +389,20 @@ async function look() {
     } else if (state.thread !== thread) again = true;
     draw();
   } while (again);
+}
+
+// showSuggested shows the prompts that an app offers in its direct messages. One that is pressed is sent.
+function showSuggested(what) {
+  const json = JSON.stringify(what || null);
+  const box = $('suggested');
+  if (box.json === json) return;
+  box.json = json;
+  box.hidden = !what;
+  if (!what) { box.replaceChildren(); return; }
+  box.setAttribute('aria-label', what.title || 'Suggested prompts');
+  box.replaceChildren(what.title ? el('strong', {}, what.title) : '', ...what.prompts.map((p) => el('button', {
+    type: 'button', class: 'block', onclick: () => call('chat.postMessage', { channel: state.channel, text: typed(p.message) }).then(refresh),
+  }, p.title)));
 }
 
 function showStatus(status) {
@@ -483,6 +497,7 @@ function openChannel(id) {
     giveDraft('channel');
   }
   $('messages').toEnd = true;
+  if ((state.channels.find((c) => c.id === id) || {}).is_im) local('open', { channel: id });
   state.unread.delete(id);
   drawer(false);
   drawChannels();
