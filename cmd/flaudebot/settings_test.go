@@ -52,7 +52,7 @@ func TestSettings(t *testing.T) {
 	t.Run("the Git token goes to GitHub and to what is named, and nowhere else", func(t *testing.T) {
 		t.Parallel()
 		s := goodSettings()
-		s.Repos, s.NamedRepos, s.Forges = "https://Git.example/a/b,/srv/repo,git@ssh.example:a/b", "gitlab.com/acme", "code.example=gitlab"
+		s.Repos, s.NamedRepos, s.Forges = "https://Git.example/a/b,/srv/repo,git@ssh.example:a/c", "gitlab.com/acme", "code.example=gitlab"
 		c, err := s.check(allParts()...)
 		if err != nil {
 			t.Fatal(err)
