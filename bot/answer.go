@@ -26,7 +26,7 @@ func (b *Bot) Finish(ctx context.Context, s sessions.Session, t sessions.Turn, l
 	posted := map[string]string{}
 	if look {
 		var err error
-		if posted, err = b.look(ctx, t, answerFile(o)); err != nil && !isGone(err) {
+		if posted, err = b.look(ctx, t, fileOf(t, o)); err != nil && !isGone(err) {
 			return err
 		}
 	}
@@ -46,7 +46,7 @@ func (b *Bot) postParts(ctx context.Context, s sessions.Session, t sessions.Turn
 	isEnding := b.isEnding(ctx, t, o)
 	parts := b.parts(s, t, o, isEnding, maxParts)
 	if i := slices.IndexFunc(parts, func(p part) bool { return p.file != "" }); i >= 0 && posted[partFile] == "" {
-		err := b.uploadAnswer(ctx, t, answerFile(o), parts[i].file)
+		err := b.uploadAnswer(ctx, t, fileOf(t, o), parts[i].file)
 		switch {
 		case err == nil:
 		case isGone(err), isPassing(err), ctx.Err() != nil:
@@ -73,6 +73,7 @@ func (b *Bot) postParts(ctx context.Context, s sessions.Session, t sessions.Turn
 type part struct {
 	markdown string // body
 	text     string // body as plain text, for notifications and for readers without blocks
+	changes  string // of the last part: what the turn changed, as mrkdwn
 	footer   string // of the last part
 	buttons  []slack.BlockElement
 	whole    []slack.Block // instead of all that, but for the text
@@ -101,7 +102,7 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isE
 		return []part{{text: sayGoodbye(s, o)}}
 	}
 	if t.Kind == sessions.KindErrand {
-		return b.errandParts(s, t, o, isEnding)
+		return b.errandParts(s, t, o, isEnding, most == maxParts)
 	}
 	answer := strings.TrimSpace(strings.ToValidUTF8(o.Answer, "\uFFFD"))
 	bodies := split(answer)
@@ -140,6 +141,8 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isE
 		last.buttons = append(last.buttons, button("retry", "Retry", string(t.ID), "primary"))
 	}
 	last.buttons = append(last.buttons, madeButtons(o)...)
+	last.changes = changeLines(o.Changes)
+	last.buttons = append(last.buttons, changeButtons(t, o.Changes)...)
 	if details := detailButton(t, o); details != nil {
 		last.buttons = append(last.buttons, details)
 	}
@@ -149,6 +152,11 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isE
 // answerFile is the name of the file that holds a long answer. Messages with files carry no metadata: the number
 // of the turn tells whose it is.
 func answerFile(o sessions.Outcome) string { return fmt.Sprintf("answer-%d.md", o.Number) }
+
+// fileOf is the name of the file that goes with an outcome, if one does.
+func fileOf(t sessions.Turn, o sessions.Outcome) string {
+	return cmp.Or(errandFile(t, o), answerFile(o))
+}
 
 // partLive is the live message among the messages of a turn.
 const partLive = "live"
@@ -167,6 +175,9 @@ func (p part) blocks() []slack.Block {
 	} else {
 		out = append(out, section(p.text))
 	}
+	if p.changes != "" {
+		out = append(out, section(p.changes))
+	}
 	if len(p.buttons) > 0 {
 		out = append(out, slack.NewActionBlock("", p.buttons...))
 	}
@@ -182,6 +193,9 @@ const maxFallback = 39000
 // fallback is the text of the message, footer last.
 func (p part) fallback() string {
 	text := clip(p.text, maxFallback)
+	if p.changes != "" {
+		text += "\n" + p.changes
+	}
 	for _, e := range p.buttons { // a reader without blocks follows them too
 		if b, ok := e.(*slack.ButtonBlockElement); ok && b.URL != "" {
 			text += "\n" + escape(b.Text.Text+": "+b.URL)
@@ -264,15 +278,18 @@ func (b *Bot) remove(ctx context.Context, channel, ts string) {
 // look finds what of a turn stands in its thread already: part → ts. file is the name of its answer's file, if it has one.
 func (b *Bot) look(ctx context.Context, t sessions.Turn, file string) (map[string]string, error) {
 	found := map[string]string{}
-	oldest := ""
+	oldest, asked := "", ""
 	if !strings.Contains(t.TS, "-") {
 		oldest = t.TS
+	}
+	if t.Kind == sessions.KindErrand { // an earlier one may have brought a file of that name
+		asked = sessions.TSOf(t.At)
 	}
 	err := b.eachOwn(ctx, t.Thread, oldest, func(m slack.Message, turn sessions.TurnID, part string) {
 		if turn == t.ID {
 			found[part] = m.Timestamp
 		}
-		if file != "" && slices.ContainsFunc(m.Files, func(f slack.File) bool { return f.Name == file }) {
+		if file != "" && m.Timestamp > asked && slices.ContainsFunc(m.Files, func(f slack.File) bool { return f.Name == file }) {
 			found[partFile] = m.Timestamp
 		}
 	})
@@ -310,9 +327,13 @@ func (b *Bot) eachOwn(ctx context.Context, thread sessions.Thread, oldest string
 }
 
 func (b *Bot) uploadAnswer(ctx context.Context, t sessions.Turn, name, text string) error {
+	title := "Answer"
+	if t.Kind == sessions.KindErrand {
+		title = name
+	}
 	return b.patiently(ctx, wholly(ctx, func(ctx context.Context) error {
 		_, err := b.api.UploadFileContext(ctx, slack.UploadFileParameters{
-			Filename: name, Title: "Answer", FileSize: len(text), Content: text, Channel: t.Thread.Channel, ThreadTimestamp: t.Thread.TS,
+			Filename: name, Title: title, FileSize: len(text), Content: text, Channel: t.Thread.Channel, ThreadTimestamp: t.Thread.TS,
 		})
 		return err
 	}))

@@ -129,6 +129,7 @@ type answer struct {
 	text   string
 	blocks []slack.Block
 	tell   string // what the thread is told besides
+	title  string // of a modal that shows it; "": Session
 	public bool   // all of the channel may see it
 }
 

@@ -44,10 +44,16 @@ func (b *Bot) submitErrand(ctx context.Context, thread sessions.Thread, user, cl
 	return plainly(sayErrandBegins)
 }
 
-// errandParts are the messages of an errand that is told in its thread.
-func (b *Bot) errandParts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isEnding bool) []part {
+// errandParts are the messages of an errand that is told in its thread. files: Slack takes them there.
+func (b *Bot) errandParts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isEnding, files bool) []part {
 	a := b.errandAnswer(s, t, o, isEnding)
-	return []part{{text: a.text, whole: a.blocks}}
+	p := part{text: a.text, whole: a.blocks}
+	if errandFile(t, o) != "" {
+		if p.file = string(o.Payload); !files {
+			p = part{text: fetchedAnswer(t, o, false).text}
+		}
+	}
+	return []part{p}
 }
 
 // errandAnswer says what became of an errand.
@@ -65,6 +71,15 @@ func (b *Bot) errandAnswer(s sessions.Session, t sessions.Turn, o sessions.Outco
 			return plainly(sayUnpushed(s))
 		}
 		return plainly(sayAllPushed)
+	case runner.ErrandChanges:
+		return filesAnswer(t, o.Changes)
+	case runner.ErrandDiff:
+		if t.Errand.Private {
+			return diffAnswer(t, o)
+		}
+		return fetchedAnswer(t, o, true)
+	case runner.ErrandGet:
+		return fetchedAnswer(t, o, true)
 	}
 	return plainly(cmp.Or(escape(o.Answer), sayErrandDone))
 }
@@ -72,6 +87,9 @@ func (b *Bot) errandAnswer(s sessions.Session, t sessions.Turn, o sessions.Outco
 // tellPrivately tells the one who clicked what became of an errand. It may be told twice after a crash: nobody can look.
 func (b *Bot) tellPrivately(ctx context.Context, s sessions.Session, t sessions.Turn, o sessions.Outcome) error {
 	a := b.errandAnswer(s, t, o, b.isEnding(ctx, t, o))
+	if t.Errand.Of != "" {
+		a.title = changesTitle
+	}
 	if t.Errand.View != "" {
 		err := b.insist(ctx, func() error {
 			_, err := b.api.UpdateViewContext(ctx, modal(a), "", "", t.Errand.View)

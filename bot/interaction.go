@@ -42,7 +42,14 @@ type interactionPayload struct {
 	Actions     []struct {
 		ActionID string `json:"action_id"`
 		ActionTS string `json:"action_ts"`
+		BlockID  string `json:"block_id"`
 		Value    string `json:"value"`
+		Option   struct {
+			Value string `json:"value"`
+			Text  struct {
+				Text string `json:"text"`
+			} `json:"text"`
+		} `json:"selected_option"`
 	} `json:"actions"`
 }
 
@@ -85,6 +92,9 @@ const (
 // press acts on a button and returns what its presser is told.
 func (b *Bot) press(ctx context.Context, p interactionPayload) answer {
 	action := p.Actions[0]
+	if isAboutChanges(action.ActionID) {
+		return b.pressChanges(ctx, p)
+	}
 	thread, turn := target(p, action.ActionID, action.Value)
 	if thread.TS == "" {
 		return plainly(sayOldButton)

@@ -228,6 +228,26 @@ func outcomes(b *Bot) map[string][]part {
 	for name, repos := range map[string][]runner.RepoState{"all is pushed": {{Dir: "repo"}}, "not all is pushed": {{Dir: "repo", Changed: 2}}} {
 		out["errand, "+name] = b.parts(session("1.2"), look, sessions.Outcome{Outcome: runner.Outcome{Repos: repos}}, false, maxParts)
 	}
+	with := func(c *runner.Changes) []part {
+		return b.parts(session("1.2"), turn, sessions.Outcome{
+			Outcome: runner.Outcome{StartedAt: at, EndedAt: at.Add(61 * time.Second), CostUSD: 0.1234, Changes: c}, Answer: "I changed it.", Number: 3,
+		}, false, maxParts)
+	}
+	out["that changed one file"] = with(changed(1))
+	out["that changed many files"] = with(changed(400, hostile(),
+		runner.Change{Path: "app/logo.png", State: runner.ChangeModified, Binary: true, Size: 20480}, runner.Change{Path: "new.go", Was: "old.go", State: runner.ChangeRenamed},
+		runner.Change{Path: "gone.go", State: runner.ChangeRemoved, Removed: 7}, runner.Change{Path: "clone/", State: runner.ChangeAdded}))
+	out["that changed what cannot be shown"] = with(&runner.Changes{Files: []runner.Change{{Path: "big", State: runner.ChangeRemoved, Binary: true}}, Total: 1, Partial: true})
+	out["that changed nothing"] = with(&runner.Changes{})
+	get := func(e runner.Errand, c *runner.Changes, payload string, files int) []part {
+		return b.parts(session("1.2"), errandTurn(e, "Fetch"), sessions.Outcome{Outcome: runner.Outcome{Changes: c}, Payload: []byte(payload)}, false, files)
+	}
+	out["errand, the diff as a file"] = get(runner.Errand{Kind: runner.ErrandDiff, Of: "T:C:1.2"}, changed(2), "diff", maxParts)
+	out["errand, a file"] = get(runner.Errand{Kind: runner.ErrandGet, Of: "T:C:1.2", File: 1}, changed(0, hostile()), "x", maxParts)
+	out["errand, an empty file"] = get(runner.Errand{Kind: runner.ErrandGet, Of: "T:C:1.2", File: 1}, changed(1), "", maxParts)
+	out["errand, a file that Slack does not take"] = get(runner.Errand{Kind: runner.ErrandGet, Of: "T:C:1.2", File: 1}, changed(1), "x", maxPartsNoFile)
+	out["errand, all files"] = get(runner.Errand{Kind: runner.ErrandGet, Of: "T:C:1.2"}, changed(3), "PK", maxParts)
+	out["errand, all files that are there"] = get(runner.Errand{Kind: runner.ErrandGet, Of: "T:C:1.2"}, &runner.Changes{Files: changed(3).Files, Total: 9}, "PK", maxParts)
 	for name, reason := range map[string]sessions.EndReason{"person": sessions.EndByPerson, "ttl": sessions.EndByTTL, "idle": sessions.EndByIdle} {
 		s := session("1.2")
 		s.EndReason = reason
@@ -257,7 +277,7 @@ func notes() map[string]string {
 	s := session("1.2")
 	s.State = []runner.RepoState{{Dir: "repo", Changed: 1}, {Dir: "other", Changed: 2, Unpushed: 3, Unknown: true}}
 	return map[string]string{
-		"help": sayHelp, "empty": sayEmpty, "full": sayFull, "one ahead": sayPlace(1), "three ahead": sayPlace(3), "ended": sayEnded,
+		"help": sayHelp, "fetching": sayFetching, "into the thread": sayIntoThread, "empty": sayEmpty, "full": sayFull, "one ahead": sayPlace(1), "three ahead": sayPlace(3), "ended": sayEnded,
 		"not you": sayNotYou, "wrong channel": sayWrongChannel, "not there": sayNotThere, "try again": sayTryAgain, "no session": sayNoSession,
 		"nothing runs": sayNothingRuns, "stopping": sayStopping, "trouble": sayTrouble, "kept": sayKept, "old button": sayOldButton, "taken back": sayTakenBack, "muted": sayMuted, "now": sayNow, "under way": sayUnderway, "not next": sayNotNext, "unmuted": sayUnmuted, "edited at work": sayEditedRunning, "edited when done": sayEditedDone, "retry gone": sayRetryGone,
 		"unread link":   sayUnreadLink("https://local.slack.com/archives/C1/p1?a=1&b=2", sayCannotSee),
@@ -277,11 +297,19 @@ func answers() map[string]answer {
 	s.About, nameless.busy, nameless.link = "fix the <login> test & *go on*", false, ""
 	running := sessions.Turn{ID: "T:C:1.2", Kind: sessions.KindTurn, User: "U0MEMBER", Text: "fix &lt;it&gt;"}
 	st := sessions.Status{Session: &s.Session, Running: &running, Queued: []sessions.Turn{running, {Kind: sessions.KindTurn, User: "U0ADMIN", Files: make([]sessions.Attachment, 2)}}}
+	about := errandTurn(runner.Errand{Kind: runner.ErrandDiff, Of: "T:C:1.2"}, "Show the diff")
 	return map[string]answer{
-		"a list":          rows("", []listed{s, nameless}, 3, false, "manage", "Manage"),
-		"one's own":       rows("", []listed{s}, 0, true, "manage", "Manage"),
-		"which to end":    rows("Which one?", []listed{s, nameless}, 0, false, "end", "End"),
-		"a status":        plainly(strings.Join(statusLines(st, true), "\n")),
-		"an idle session": plainly(strings.Join(statusLines(sessions.Status{Session: &nameless.Session}, false), "\n")),
+		"a diff": diffAnswer(about, sessions.Outcome{Outcome: runner.Outcome{Changes: changed(1)}, Payload: []byte("--- a/x\n+++ b/x\n@@ -1 +1 @@\n-<!here>\n+```<@U0ADMIN>\n")}),
+		"a long diff": diffAnswer(about, sessions.Outcome{
+			Outcome: runner.Outcome{Changes: changed(1)}, Payload: []byte(strings.Repeat("+"+strings.Repeat("x", 99)+"\n", 500)),
+		}),
+		"files to fetch":      filesAnswer(about, changed(2, hostile())),
+		"many files to fetch": filesAnswer(about, changed(150)),
+		"no files to fetch":   filesAnswer(about, changed(0, runner.Change{Path: "gone", State: runner.ChangeRemoved})),
+		"a list":              rows("", []listed{s, nameless}, 3, false, "manage", "Manage"),
+		"one's own":           rows("", []listed{s}, 0, true, "manage", "Manage"),
+		"which to end":        rows("Which one?", []listed{s, nameless}, 0, false, "end", "End"),
+		"a status":            plainly(strings.Join(statusLines(st, true), "\n")),
+		"an idle session":     plainly(strings.Join(statusLines(sessions.Status{Session: &nameless.Session}, false), "\n")),
 	}
 }

@@ -50,6 +50,12 @@ const (
 	sayLate           = "I was away when you wrote this, and that is a while ago. Shall I still do it?"
 	sayAskedAlready   = "That was asked for already."
 	sayErrandBegins   = "On it."
+	sayFetching       = "Fetching. When the machine sleeps it has to wake first, which takes some seconds."
+	sayIntoThread     = "On it: it comes into the thread."
+	sayDiffGoesOn     = "The diff goes on: the file has more of it."
+	sayNothingToFetch = "None of that is a file that I could bring."
+	sayEmptyFile      = "The file is empty, and Slack takes no empty files."
+	sayNoFilesHere    = "Slack does not take that file here, so I cannot show it."
 	sayErrandDone     = "Done."
 	sayAllPushed      = "Everything in this session's repositories is committed and pushed."
 	sayHelp           = "Mention me in a channel to start a session: `@flaude fix the flaky test`. Each thread is one conversation with its own machine and files. " +
@@ -95,6 +101,57 @@ func sayPlace(ahead int) string {
 		return "Got it. One turn of this thread comes before yours."
 	}
 	return fmt.Sprintf("Got it. %d turns of this thread come before yours.", ahead)
+}
+
+// sayChanged tells how much a turn changed.
+func sayChanged(c *runner.Changes) string {
+	if c == nil || c.Total == 0 {
+		return "Nothing changed."
+	}
+	text := "*Changed " + plural(c.Total, "file") + "*"
+	if c.Added > 0 || c.Removed > 0 {
+		text += fmt.Sprintf(" · +%d −%d lines", c.Added, c.Removed)
+	}
+	if c.Partial {
+		text += " · there may be more: I could not look at everything"
+	}
+	return text
+}
+
+func sayPickFile(more int) string {
+	if more > 0 {
+		return fmt.Sprintf("Pick a file to have it in the thread, as it is now. %s not listed here: ask for it in the thread.", plural(more, "more file")+" "+isOrAre(more))
+	}
+	return "Pick a file to have it in the thread, as it is now."
+}
+
+func isOrAre(n int) string {
+	if n == 1 {
+		return "is"
+	}
+	return "are"
+}
+
+// sayDiffAbove goes with a diff as a file.
+func sayDiffAbove(c *runner.Changes) string {
+	return "The diff is in the file above. " + sayChanged(c)
+}
+
+// sayAllAbove goes with an archive of changed files.
+func sayAllAbove(c *runner.Changes) string {
+	if left := c.Total - len(c.Files); left > 0 {
+		return fmt.Sprintf("The file above holds %d of the %s that changed, as they are now. The rest is gone by now, is no plain file, or is more than I can bring at once.",
+			len(c.Files), plural(c.Total, "file"))
+	}
+	return fmt.Sprintf("The file above holds %s, as they are now.", plural(len(c.Files), "changed file"))
+}
+
+// sayFileAbove goes with one file.
+func sayFileAbove(files []runner.Change) string {
+	if len(files) == 0 {
+		return "The file is above, as it is now."
+	}
+	return codeName(files[0].Path) + " is above, as it is now."
 }
 
 // sayErrandPlace tells how many turns somebody has to wait for who pressed a button.

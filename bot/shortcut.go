@@ -1,6 +1,7 @@
 package bot
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -183,7 +184,7 @@ func modal(a answer) slack.ModalViewRequest {
 		blocks = []slack.Block{section(a.text)}
 	}
 	return slack.ModalViewRequest{
-		Type: slack.VTModal, Title: slack.NewTextBlockObject(slack.PlainTextType, "Session", false, false),
+		Type: slack.VTModal, Title: slack.NewTextBlockObject(slack.PlainTextType, cmp.Or(a.title, "Session"), false, false),
 		Close: slack.NewTextBlockObject(slack.PlainTextType, "Close", false, false), Blocks: slack.Blocks{BlockSet: blocks},
 	}
 }

@@ -35,6 +35,7 @@ const (
 	maxID                     = 255
 	maxLabel, maxAlt          = 2000, 2000
 	maxOptions, maxOption     = 100, 75
+	maxOptionValue            = 150
 	maxMarkdown               = 12000
 	maxAllText                = 13200 // of all blocks of a message, measured
 	maxTableRows              = 100
@@ -364,6 +365,8 @@ func (c *checker) element(v any, where string, kinds []string) {
 		for i, o := range c.list(m, "options", 1, maxOptions, where) {
 			o, _ := o.(map[string]any)
 			c.object(o["text"], fmt.Sprintf("%s/options/%d/text", where, i), maxOption, "plain_text", "mrkdwn")
+			value, _ := o["value"].(string)
+			c.longest(value, maxOptionValue, fmt.Sprintf("%s/options/%d/value", where, i))
 		}
 	}
 }

@@ -267,7 +267,8 @@ func (s *Server) pressed(c *call) (fields, error) {
 	return payload, nil
 }
 
-// action is a press of the button that the call names, nil if the blocks have none such; an empty value matches any.
+// action is a press of the button that the call names, nil if the blocks have none such; an empty value matches any. Of a select it is the choice of
+// the option with that value.
 // s.mu must be held.
 func (s *Server) action(blocks any, c *call) fields {
 	list, _ := blocks.([]any)
@@ -276,16 +277,34 @@ func (s *Server) action(blocks any, c *call) fields {
 		elements, _ := b["elements"].([]any)
 		for _, e := range append(slices.Clone(elements), b["accessory"]) {
 			e, _ := e.(map[string]any)
-			if e == nil || e["action_id"] != c.str("action_id") || (c.str("value") != "" && e["value"] != c.str("value")) {
+			if e == nil || e["action_id"] != c.str("action_id") {
 				continue
 			}
 			out := fields{"action_ts": s.stamp(), "block_id": b["block_id"]}
+			if e["type"] == "static_select" {
+				if out["selected_option"] = optionOf(e, c.str("value")); out["selected_option"] == nil {
+					continue
+				}
+			} else if c.str("value") != "" && e["value"] != c.str("value") {
+				continue
+			}
 			for _, k := range []string{"type", "action_id", "value", "text", "style", "url"} {
 				if v, ok := e[k]; ok {
 					out[k] = v
 				}
 			}
 			return out
+		}
+	}
+	return nil
+}
+
+// optionOf is the option of a select with that value, nil if it has none such.
+func optionOf(element map[string]any, value string) any {
+	options, _ := element["options"].([]any)
+	for _, o := range options {
+		if o, _ := o.(map[string]any); o["value"] == value {
+			return o
 		}
 	}
 	return nil

@@ -228,6 +228,19 @@ func TestModals(t *testing.T) {
 		w.want("another button", w.local(member, "click", args{"view_id": id, "action_id": "x"}), args{"error": "action_not_found"})
 		w.want("another person", w.local(admin, "click", args{"view_id": id, "action_id": "end"}), args{"error": "not_found"})
 	})
+	in(t, "an option of a select is chosen", slack.Config{}, func(_ *testing.T, w *world) {
+		s := w.connect()
+		options := []any{args{"text": plain("one"), "value": "1"}, args{"text": plain("two"), "value": "2"}}
+		pick := args{"type": "section", "block_id": "pick", "text": args{"type": "mrkdwn", "text": "Which?"}, "accessory": args{"type": "static_select", "action_id": "get", "options": options}}
+		id := at(w.api(bot, "views.open", args{"trigger_id": triggered(w, s), "view": modal("Files", pick)}), "view.id")
+		got, _ := s.answers(nil, func() map[string]any {
+			return w.local(member, "click", args{"view_id": id, "action_id": "get", "value": "2"})
+		})
+		w.want("payload", got["payload"], args{
+			"actions.0.type": "static_select", "actions.0.block_id": "pick", "actions.0.selected_option.value": "2", "actions.0.selected_option.text.text": "two",
+		})
+		w.want("no such option", w.local(member, "click", args{"view_id": id, "action_id": "get", "value": "3"}), args{"error": "action_not_found"})
+	})
 	form := modal("Ask", args{"type": "input", "block_id": "q", "label": plain("Why?"), "element": args{"type": "plain_text_input", "action_id": "a"}})
 	form["submit"] = plain("Send")
 	for _, c := range []struct {

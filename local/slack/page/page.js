@@ -64,7 +64,9 @@ function block(b, m) {
     case 'actions': return el('div', { class: 'actions' }, b.elements.map((e) => element(e, m, b)));
     case 'image': return el('figure', {}, b.title ? el('figcaption', {}, b.title.text) : null, picture(b));
     case 'table': return el('div', { class: 'table', tabindex: 0 }, el('table', {}, b.rows.map((r) => el('tr', {}, r.map((c) => el('td', {}, c.type === 'rich_text' ? richText(c) : String(c.text || '')))))));
-    case 'rich_text': return long(el('p', {}, richText(b)));
+    case 'rich_text':
+      if (b.elements.every((s) => s.type === 'rich_text_preformatted')) return long(el('pre', { tabindex: 0 }, el('code', {}, richText(b))));
+      return long(el('p', {}, richText(b)));
     case 'plan': return el('div', {}, el('p', {}, el('strong', {}, b.title || '')), (b.tasks || []).map((t) => block(t, m)));
     case 'task_card': return el('p', { class: 'card' }, ({ complete: '☑ ', in_progress: '▶ ', error: '✕ ' }[b.status] || '☐ ') + (b.title || ''));
     case 'input': return input(b, m);
@@ -100,8 +102,22 @@ function input(b, m) {
     b.hint ? el('span', { class: 'note' }, b.hint.text) : null, error ? el('span', { class: 'error' }, error) : null);
 }
 
+// select is a choice that is told at once, outside of a form.
+function select(e, m) {
+  const where = m.view_id ? { view_id: m.view_id } : { channel: state.channel, ts: m.ts };
+  const what = e.placeholder ? e.placeholder.text : 'Choose…';
+  const chosen = async (event) => {
+    if (!event.target.value) return;
+    await local('click', { ...where, action_id: e.action_id, value: event.target.value });
+    refresh();
+  };
+  return el('select', { 'aria-label': what, data: { action: e.action_id }, onchange: chosen },
+    el('option', { value: '' }, what), (e.options || []).map((o) => el('option', { value: o.value }, o.text.text)));
+}
+
 function element(e, m, b) {
   if (e.type === 'image') return picture(e);
+  if (e.type === 'static_select') return select(e, m);
   if (e.type !== 'button') return el('span', { class: 'note' }, '[' + e.type + ']');
   const where = m.view_id ? { view_id: m.view_id } : { channel: state.channel, ts: m.ts };
   const key = [m.view_id || m.ts, b.block_id, e.action_id, e.value].join(' ');

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+// TestChanges shows what a turn changed below its answer, with its diff and its files; TestRealClaudeChanges does so with the real Claude Code.
+func TestChanges(t *testing.T) {
+	t.Parallel()
+	changes(t, splitWorld(t))
+}
+
+func TestRealClaudeChanges(t *testing.T) {
+	t.Parallel()
+	realClaude(t)
+	changes(t, splitWorld(t, "--agent", "cli"))
+}
+
+func changes(t *testing.T, w *split) {
+	t.Helper()
+	start(t, w.env, "serve")
+	general := w.channel("general")
+	root := w.say(member, general, "", mention+"write repo/notes.txt: from Claude")
+	w.answer(general, root, root)
+	if text := w.offered(t, general, root, "changes_diff").Text; !hasAll(text, "*Changed 1 file* · +1 −0 lines\n`repo/notes.txt` new · +1 −0\n") {
+		t.Errorf("the answer says %q", text)
+	}
+	if text, code := w.answer(general, root, w.say(member, general, root, "run: cd repo && git add -A && git commit -qm notes && echo more >> notes.txt && echo x > x.bin")); code != "0" ||
+		!hasAll(text, "*Changed 2 files* · +2 −0 lines", "`repo/notes.txt` · +1 −0", "`repo/x.bin` new") {
+		t.Errorf("the answer says %q", text)
+	}
+	second := w.offered(t, general, root, "changes_diff")
+	modal := func() string {
+		return toJSON(t, w.local(member, "seen", map[string]any{"channel": general})["views"])
+	}
+	press := func(what map[string]any) {
+		t.Helper()
+		if res := w.local(member, "click", what); res["ok"] != true {
+			t.Fatalf("click on %v = %v", what, res)
+		}
+	}
+	view := func() any {
+		return items(w.local(member, "seen", map[string]any{"channel": general})["views"])[0]["id"]
+	}
+	press(map[string]any{"channel": general, "ts": second.TS, "action_id": "changes_diff"})
+	w.until("the diff in a modal", func() bool { return hasAll(modal(), `b/repo/notes.txt`, `+more\n`, `+x`) })
+	press(map[string]any{"view_id": view(), "action_id": "changes_diff_file"})
+	w.until("the diff as a file", func() bool { return strings.Contains(w.fetched(t, general, root, "changes.diff"), "+more\n") })
+	press(map[string]any{"channel": general, "ts": second.TS, "action_id": "changes_files"})
+	w.until("the files in a modal", func() bool { return hasAll(modal(), "static_select", "repo/notes.txt") })
+	press(map[string]any{"view_id": view(), "action_id": "changes_get", "value": "1"})
+	w.until("the file", func() bool { return w.fetched(t, general, root, "notes.txt") == "from Claude\nmore\n" })
+	w.until("a sentence about it", func() bool {
+		return strings.Contains(toJSON(t, w.thread(general, root)), "`repo/notes.txt` is above, as it is now.")
+	})
+	// None of that was a turn of the conversation.
+	if text, _ := w.answer(general, root, w.say(member, general, root, "say: hello")); !strings.Contains(text, "turn 3") || strings.Contains(text, "Changed") {
+		t.Errorf("the next answer is %q, want the third turn, which changes nothing", text)
+	}
+}
+
+// offered is the last message of a thread with a button of that action.
+func (w *slackWorld) offered(t *testing.T, channel, thread, action string) message {
+	t.Helper()
+	var found message
+	w.until("a button "+action, func() bool {
+		for _, m := range w.thread(channel, thread) {
+			if has(t, m.Raw, `"action_id":"`+action+`"`) {
+				found = m
+			}
+		}
+		return found.TS != ""
+	})
+	return found
+}
+
+// fetched is the content of a file in a thread, "" if there is none.
+func (w *slackWorld) fetched(t *testing.T, channel, thread, name string) string {
+	t.Helper()
+	for _, m := range items(w.api(admin, "conversations.replies", url.Values{"channel": {channel}, "ts": {thread}})["messages"]) {
+		for _, f := range items(m["files"]) {
+			if f["name"] != name {
+				continue
+			}
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, f["url_private"].(string), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Authorization", "Bearer "+member)
+			res, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw, err := io.ReadAll(res.Body)
+			_ = res.Body.Close()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(raw)
+		}
+	}
+	return ""
+}
