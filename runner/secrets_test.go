@@ -32,6 +32,10 @@ func TestRedactor(t *testing.T) {
 			t.Errorf("%s: %s becomes %s", name, text, got)
 		}
 	}
+	ofChannel := redactor(Secrets{Env: map[string]string{"PEM": "-----BEGIN-----\nabcdefgh12345\n-----END-----\n", "PADDED": "  spaced-secret "}})
+	if got := ofChannel.Replace("1: abcdefgh12345, spaced-secret."); got != "1: [redacted], [redacted]." {
+		t.Errorf("a line of a channel's secret, and one without its spaces, become %s", got)
+	}
 	if got := hide.Replace("robot at https://api.example"); got != "robot at https://api.example" {
 		t.Errorf("what is no secret becomes %s", got)
 	}
