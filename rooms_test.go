@@ -19,10 +19,10 @@ func TestRooms(t *testing.T) {
 		"sessions":   {"queue", "fly", "runner"},
 		"bot":        {"sessions", "runner"},
 		"local/edge": {}, "local/port": {},
-		"local/redis": {}, "local/slack": {"local/edge"}, "local/fly": {"local/edge"}, "local/claude": {"local/edge"},
+		"local/redis": {}, "local/slack": {"local/edge"}, "local/fly": {"local/edge"}, "local/claude": {"local/edge"}, "local/forge": {"local/edge"},
 		"tools/testall": {},
 		"bench":         {"queue", "local/port"},
-		"cmd/flaudebot": {"bot", "sessions", "queue", "fly", "runner", "deploy", "local/slack", "local/fly", "local/claude", "local/redis"},
+		"cmd/flaudebot": {"bot", "sessions", "queue", "fly", "runner", "deploy", "local/slack", "local/fly", "local/claude", "local/forge", "local/redis"},
 	}
 	eachFile(t, func(room, name string, file *ast.File) {
 		if strings.HasSuffix(name, "_test.go") {

@@ -219,21 +219,25 @@ func (c Config) asClaude(cmd *exec.Cmd) *exec.Cmd {
 
 // output runs a command of ours as Claude's user, with a time limit.
 func (c Config) output(ctx context.Context, limit time.Duration, dir, name string, args ...string) (string, error) {
+	out, said, err := c.run(ctx, limit, dir, name, args...)
+	if text := lastLine(said); err != nil && text != "" {
+		err = errors.New(text)
+	}
+	return out, err
+}
+
+// run is output that tells all that was said on standard error.
+func (c Config) run(ctx context.Context, limit time.Duration, dir, name string, args ...string) (out, said string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	cmd := c.asClaude(exec.CommandContext(ctx, name, args...)) //nolint:gosec // git
 	cmd.Dir = dir
 	cmd.WaitDelay = time.Second
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	var out, errOut bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errOut
-	if err := cmd.Run(); err != nil {
-		if text := lastLine(errOut.String()); text != "" {
-			return out.String(), errors.New(text)
-		}
-		return out.String(), err
-	}
-	return out.String(), nil
+	var outBuf, errBuf bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &outBuf, &errBuf
+	err = cmd.Run()
+	return outBuf.String(), errBuf.String(), err
 }
 
 func lastLine(s string) string {

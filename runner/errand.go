@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 )
 
 // An errand is a turn whose program is the runner itself: what people ask of the workspace with a button. It is taken, journaled,
@@ -16,11 +15,19 @@ import (
 const maxPayload = 8 << 20
 
 // check refuses an errand that this runner cannot do.
-func (e Errand) check() error {
-	if !slices.Contains([]ErrandKind{ErrandState, ErrandChanges, ErrandDiff, ErrandGet}, e.Kind) {
-		return fmt.Errorf("the runner of this machine knows no errand %q", e.Kind)
+func (e Errand) check(repos []Repo) error {
+	switch e.Kind {
+	case ErrandState, ErrandChanges, ErrandDiff, ErrandGet:
+		return nil
+	case ErrandPublish:
+		return e.Publish.check(repos)
+	case ErrandRescue:
+		if e.Rescue == nil {
+			return errors.New("it does not say where to push")
+		}
+		return CheckBranch(e.Rescue.Branch)
 	}
-	return nil
+	return fmt.Errorf("the runner of this machine knows no errand %q", e.Kind)
 }
 
 // errand does the turn's errand. Its outcome has the states of the repositories where it looked at them.
@@ -41,12 +48,15 @@ func (t *turn) errand(ctx context.Context) (Outcome, string) {
 
 func (t *turn) doErrand(ctx context.Context) (Outcome, string) {
 	switch t.Errand.Kind {
+	case ErrandPublish:
+		return t.publish(ctx), ""
+	case ErrandRescue:
+		return t.rescue(ctx), ""
 	case ErrandState:
-		return Outcome{Repos: t.cfg.repoStates(t.Repos)}, ""
 	case ErrandChanges, ErrandDiff, ErrandGet:
 		return t.bring(ctx)
 	}
-	return Outcome{Failure: FailErrand, Error: t.Errand.check().Error()}, ""
+	return Outcome{Repos: t.cfg.repoStates(t.Repos)}, ""
 }
 
 // payload reads at most n bytes of what an errand brought, from an offset on.

@@ -1,7 +1,6 @@
 package runner
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"maps"
@@ -18,11 +17,23 @@ const maxFound = 5
 // gitTime bounds one question to a repository.
 const gitTime = 20 * time.Second
 
-// ask asks Git about a repository. Neither hooks nor a monitor of the repository's own run here.
-func (c Config) ask(ctx context.Context, dir string, args ...string) (string, error) {
-	text, err := c.output(ctx, gitTime, filepath.Join(c.workspace(), dir), "git",
-		append([]string{"-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"}, args...)...)
+// quiet has Git run neither hooks nor a monitor of the repository's own.
+func quiet() []string {
+	return []string{"-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"}
+}
+
+// at is the folder of a repository.
+func (c Config) at(dir string) string { return filepath.Join(c.workspace(), dir) }
+
+// git runs Git in a repository, as Claude's user: what that has set there reaches no further than its own commands do.
+func (c Config) git(ctx context.Context, limit time.Duration, dir string, args ...string) (string, error) {
+	text, err := c.output(ctx, limit, c.at(dir), "git", append(quiet(), args...)...)
 	return strings.TrimSpace(text), err
+}
+
+// ask asks Git about a repository.
+func (c Config) ask(ctx context.Context, dir string, args ...string) (string, error) {
+	return c.git(ctx, gitTime, dir, args...)
 }
 
 // remoteRefs are the branches of a repository's remotes as it knows them: ref → commit.
@@ -181,10 +192,4 @@ func flat(raw json.RawMessage) string {
 		parts[i] = b.Text
 	}
 	return strings.Join(parts, "\n")
-}
-
-// defaultBase is the branch that pull requests of a repository are for.
-func (c Config) defaultBase(ctx context.Context, r Repo) string {
-	head, _ := c.ask(ctx, r.Folder(), "symbolic-ref", "--quiet", "--short", "refs/remotes/origin/HEAD")
-	return cmp.Or(strings.TrimPrefix(head, "origin/"), "main")
 }

@@ -120,7 +120,7 @@ func (t Turn) check(puts string) (string, error) {
 	case !sessionID.MatchString(t.SessionID):
 		return "", fmt.Errorf("%q is no session id: want a UUID", t.SessionID)
 	case t.Errand != nil:
-		if err := t.Errand.check(); err != nil {
+		if err := t.Errand.check(t.Repos); err != nil {
 			return "", refused{err, FailErrand}
 		}
 	case isBlank(prompt):

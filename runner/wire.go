@@ -60,11 +60,28 @@ type Turn struct {
 // Errand is an operation of the runner's own in the place of a prompt: Claude Code is not started, the conversation is not touched,
 // and no credential of Claude's is needed.
 type Errand struct {
-	Kind ErrandKind `json:"kind"`
+	Kind    ErrandKind `json:"kind"`
+	Publish *Publish   `json:"publish,omitempty"` // of ErrandPublish
+	Rescue  *Rescue    `json:"rescue,omitempty"`  // of ErrandRescue
 	// Of is the turn that ErrandChanges, ErrandDiff and ErrandGet are about.
 	Of string `json:"of,omitempty"`
 	// File is which of that turn's Changes.Files ErrandGet brings, from 1; 0: all of them, as a ZIP archive.
 	File int `json:"file,omitempty"`
+}
+
+// Publish is a pull request that is to be opened.
+type Publish struct {
+	Dir    string `json:"dir"`            // folder of the repository
+	Branch string `json:"branch"`         // to push to
+	Base   string `json:"base,omitempty"` // to merge into; empty: the branch that was cloned
+	Title  string `json:"title"`
+	Body   string `json:"body,omitempty"` // Markdown; with the title at most 32 KiB
+	Commit bool   `json:"commit,omitempty"`
+}
+
+// Rescue says what the branches begin with to which work is pushed.
+type Rescue struct {
+	Branch string `json:"branch"`
 }
 
 // ErrandKind says what an errand is.
@@ -80,6 +97,11 @@ const (
 	// ErrandGet brings files that a turn changed, as they are now: Outcome.Changes names those. What is no file any more, or too large, is left out
 	// where there are others, and Partial says so.
 	ErrandGet ErrandKind = "get"
+	// ErrandPublish pushes a repository's work to a branch and opens a pull request for it: Outcome.Branches, Pulls, Repos. One that is
+	// open for the branch already is found.
+	ErrandPublish ErrandKind = "publish"
+	// ErrandRescue pushes what no remote has, of all repositories, committed or not: Outcome.Branches, Repos.
+	ErrandRescue ErrandKind = "rescue"
 )
 
 // File is an attachment that was put for a turn. It appears in the workspace under
@@ -264,6 +286,14 @@ const (
 	FailRepos       Failure = "repos"       // an address or a folder among the repositories makes no sense
 	FailHandover    Failure = "handover"    // the turn could not be handed to the runner
 	FailErrand      Failure = "errand"      // an errand could not be done; Error says why
+	FailNothing     Failure = "nothing"     // there is nothing to push
+	FailNoToken     Failure = "notoken"     // there is no token for the Git host
+	FailNoRight     Failure = "noright"     // the Git host refuses the token, or what it may do
+	FailProtected   Failure = "protected"   // the branch is protected at the Git host
+	FailTaken       Failure = "taken"       // the branch has other commits at the Git host
+	FailRemote      Failure = "remote"      // the Git host does not answer
+	FailForge       Failure = "forge"       // the Git host's API refuses
+	FailNoForge     Failure = "noforge"     // nobody knows how pull requests are opened at the Git host
 )
 
 // Outcome is how a turn ended. The answer's text travels apart, see ResultReply.
@@ -286,6 +316,8 @@ type Outcome struct {
 	// Pulls are pull requests of the session's repositories that the turn told of, and Branches those that it pushed; five of each at most.
 	Pulls    []Pull   `json:"pulls,omitempty"`
 	Branches []Branch `json:"branches,omitempty"`
+	// NewPull is the page where a person opens the pull request that an errand could not.
+	NewPull string `json:"new_pull,omitempty"`
 	// Files names what is in the workspace after the turn, at most 200 paths in order, .git left out.
 	Files []string `json:"files,omitempty"`
 	// Usage is what the turn took; nil: Claude Code did not tell, as when it was killed.
@@ -358,6 +390,8 @@ type Pull struct {
 	Dir    string `json:"dir"`
 	URL    string `json:"url"`
 	Number string `json:"number"`
+	// Existed is set when an errand found it open already.
+	Existed bool `json:"existed,omitempty"`
 }
 
 // Branch is one that was pushed. URL is its page, empty where nobody knows it.

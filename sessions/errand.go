@@ -56,8 +56,12 @@ func (a *attempt) errand() runner.TakeRequest {
 	if repos == nil {
 		repos = a.with.repos()
 	}
+	all := a.settings()
+	needed := runner.Settings{
+		TimeoutSeconds: all.TimeoutSeconds, LingerSeconds: all.LingerSeconds, GitName: all.GitName, GitEmail: all.GitEmail, Forges: all.Forges,
+	}
 	return runner.TakeRequest{Fence: a.r.Fence, Secrets: secrets, Turn: runner.Turn{
-		ID: string(a.r.Turn), SessionID: a.s.SessionID, Repos: repos, Settings: a.settings(),
+		ID: string(a.r.Turn), SessionID: a.s.SessionID, Repos: repos, Settings: needed,
 		Errand: &a.r.Errand.Errand, Trailers: a.r.Errand.Trailers,
 	}}
 }

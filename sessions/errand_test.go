@@ -26,6 +26,7 @@ func TestErrand(t *testing.T) {
 	t.Parallel()
 	secrets := func(_ *ServiceConfig, m *MachinesConfig) {
 		m.Secrets = runner.Secrets{AnthropicAPIKey: "sk-ant-secret", ClaudeOAuthToken: "oauth-secret", AnthropicBaseURL: "http://up", GitUsername: "u", GitToken: "git-secret"}
+		m.Settings = runner.Settings{Model: "opus", GitName: "Acme", Forges: []runner.Forge{{Host: "git.acme.example", Kind: runner.ForgeGitLab}}}
 	}
 	t.Run("it runs behind the turn before it, brings all it has, and is no turn of the conversation", func(t *testing.T) {
 		t.Parallel()
@@ -56,6 +57,11 @@ func TestErrand(t *testing.T) {
 		take := b.runner.taken()[1]
 		if want := (runner.Secrets{GitUsername: "u", GitToken: "git-secret"}); !cmp.Equal(take.Secrets, want) || take.Turn.Prompt != "" {
 			t.Errorf("it was handed over with %+v", take)
+		}
+		for i, take := range b.runner.taken() {
+			if s := take.Turn.Settings; s.GitName != "Acme" || len(s.Forges) != 1 || (i == 1) != (s.Model == "") {
+				t.Errorf("take %d has the settings %+v", i, s)
+			}
 		}
 		b.until("the machine asleep", func() bool { return b.machinesIn(testApp)[0].State == "stopped" })
 		// As idle as it was before it: the time of the last turn counts.
