@@ -52,6 +52,8 @@ func (b *Bot) answerCommand(ctx context.Context, c slashCommand, word, rest stri
 		return b.orTrouble(ctx, word, sessions.Thread{Team: c.TeamID, Channel: c.ChannelID}, a, err)
 	case "end", "stop", "status":
 		return b.inThread(ctx, c, word, rest)
+	case "config", "settings":
+		return b.config(ctx, c, rest)
 	case "", "help":
 		return plainly(sayHelp)
 	}
@@ -69,8 +71,11 @@ func aloud(rest string) (string, bool) {
 	return rest, false
 }
 
-// acked is the body of an ack that answers a command: to the person alone, unless they asked for all.
-func acked(a answer) map[string]any {
+// acked is the body of an ack that answers a command: to the person alone, unless they asked for all. Nil: a modal answers.
+func acked(a answer) any {
+	if a.text == "" {
+		return nil
+	}
 	out := map[string]any{"response_type": "ephemeral", "text": a.text}
 	if a.public {
 		out["response_type"] = "in_channel"

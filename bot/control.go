@@ -17,7 +17,7 @@ func controlWord(in incoming) string {
 	bang := strings.HasPrefix(words, "!")
 	word := strings.TrimRight(strings.TrimPrefix(words, "!"), ".!")
 	switch word {
-	case "end", "stop", "status", "help", "list", "mute", "unmute":
+	case "end", "stop", "status", "help", "list", "mute", "unmute", "config", "settings":
 		if bang || in.mention || (in.dm && in.root) {
 			return word
 		}
@@ -48,7 +48,7 @@ func (b *Bot) control(ctx context.Context, in incoming, word string) error {
 			b.say(ctx, in.thread, in.id(), r.text, r.blocks...)
 			return
 		}
-		b.whisper(ctx, in.thread, in.event.User, r.text)
+		b.whisperIn(ctx, in.thread.Channel, in.thread.TS, in.event.User, r)
 	})
 	return nil
 }
@@ -155,6 +155,8 @@ func (b *Bot) act(ctx context.Context, word string, thread sessions.Thread, user
 		a, err = b.list(ctx, thread.Team, thread.Channel, user, false)
 	case "mute", "unmute":
 		a, err = b.muted(ctx, thread, word == "mute")
+	case "config", "settings":
+		return offering(sayOpenSettings, button(actionConfig, "Channel settings", offerOf(thread, ""), ""))
 	default:
 		return plainly(sayHelp)
 	}

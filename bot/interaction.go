@@ -34,6 +34,11 @@ type interactionPayload struct {
 		ID       string `json:"id"`
 		Kind     string `json:"callback_id"`
 		Metadata string `json:"private_metadata"`
+		Root     string `json:"root_view_id"`
+		Previous string `json:"previous_view_id"`
+		State    struct {
+			Values filled `json:"values"`
+		} `json:"state"`
 	} `json:"view"`
 	MessageTS   string `json:"message_ts"`
 	TriggerID   string `json:"trigger_id"`
@@ -67,6 +72,11 @@ func (b *Bot) interaction(ctx context.Context, payload json.RawMessage, ack func
 	case p.Type == "block_actions" && len(p.Actions) > 0 && p.Actions[0].ActionID == "details":
 		ack(nil)
 		b.showDetail(ctx, p)
+	case p.Type == "view_submission" && strings.HasPrefix(p.View.Kind, configKind):
+		ack(b.submitConfig(ctx, p))
+	case p.Type == "block_actions" && len(p.Actions) > 0 && strings.HasPrefix(p.View.Kind, configKind):
+		ack(nil)
+		b.pressConfig(ctx, p)
 	case p.Type == "block_actions" && len(p.Actions) > 0:
 		ack(nil) // Slack waits 3 s, and shows no answer here: what comes of it is said below
 		if strings.HasPrefix(p.Actions[0].ActionID, linkAction) {
@@ -108,6 +118,8 @@ func (b *Bot) press(ctx context.Context, p interactionPayload) answer {
 	case "manage":
 		b.manage(ctx, p.TriggerID, thread, p.User.ID)
 		return answer{}
+	case actionConfig:
+		return b.configAt(ctx, p, thread.Channel)
 	case "refresh":
 		b.showInModal(ctx, p, answer{})
 		return answer{}

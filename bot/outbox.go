@@ -48,7 +48,7 @@ const (
 // tiers are the limits of the methods that the bot calls; others are taken for Tier 3.
 func tiers() map[string]int {
 	return map[string]int{
-		"auth.test": tierX, "users.info": tier4, "usergroups.users.list": tier2,
+		"auth.test": tierX, "users.info": tier4, "usergroups.list": tier2, "usergroups.users.list": tier2,
 		"chat.postMessage": tierX, "chat.postEphemeral": tier4, "chat.getPermalink": tierX,
 		"conversations.members": tier4, "conversations.list": tier2, "reactions.remove": tier2,
 		"files.getUploadURLExternal": tier4, "files.completeUploadExternal": tier4, "files.info": tier4,

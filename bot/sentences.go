@@ -25,6 +25,12 @@ const (
 	sayNoSession      = "There is no live session here."
 	sayNoneHere       = "There are no live sessions in this channel. Mention me to begin one."
 	sayNoneOfYours    = "You have no live sessions. Mention me in a channel, or write to me, to begin one."
+	sayNoChannel      = "Which channel do you mean? `/flaude config` opens the settings of the one that you are in, `/flaude config #channel` those of another."
+	sayOpenSettings   = "The settings of this channel open with this button, or with `/flaude config`."
+	sayMayNotChange   = "You may not change these settings: admins of this workspace can, and those whom they name."
+	saySecretThere    = "There is a secret of that name: change that one."
+	sayManySecrets    = "There are as many secrets as I can show here: remove one first."
+	sayAllByDefault   = "All as by default."
 	sayNoLink         = "That is no link to a thread. Take one with “Copy link” from the menu of any message in it."
 	sayNothingRuns    = "Nothing is running here."
 	sayStoppedForGood = "Stopped: the session is being ended."
@@ -66,6 +72,7 @@ const (
 		"• In the thread: `@flaude status`, `stop`, `end`, `mute`, `help`, or a word with `!` before it. “Manage this session” in the menu of any message shows it with buttons.\n" +
 		"• `/flaude list` shows the live sessions here, `/flaude list mine` yours everywhere. `/flaude run PROMPT` runs one prompt on a fresh machine.\n" +
 		"• `/flaude status`, `/flaude stop` and `/flaude end` take a link to a thread; without one they act on the only session that you can mean, or ask which.\n" +
+		"• `/flaude config` shows the settings of the channel, such as its repositories and the model; admins change them there.\n" +
 		"• Only you see what `/flaude` answers, unless you put `public` behind it."
 )
 
@@ -80,6 +87,17 @@ func suggested() []slack.AssistantThreadsPrompt {
 		{Title: "Review the last week", Message: "Read the commits of the last week, and tell me what changed, what looks risky, and what lacks tests."},
 		{Title: "What can you do?", Message: "help"},
 	}
+}
+
+// saySettingsNotOpened: Slack opens a modal within 3 s of a command, or not at all.
+const saySettingsNotOpened = "Slack did not open the settings just now. Please try again in a moment."
+
+func sayChangedMeanwhile(who string) string {
+	return fmt.Sprintf("%s has changed these settings meanwhile. Close this and open it again to see them as they are.", who)
+}
+
+func saySaved(what []string) string {
+	return fmt.Sprintf("Saved: %s. That counts from the next turn; what sessions are made of, from the next session.", strings.Join(what, ", "))
 }
 
 // sayNowhere tells somebody that what was done for them cannot be told where they asked.

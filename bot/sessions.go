@@ -42,4 +42,13 @@ type Sessions interface {
 	// Once reports true for the first of all callers in all replicas who name key, for at least three
 	// days: what is said to somebody only once.
 	Once(ctx context.Context, key string) (bool, error)
+	// Settings are those of a channel, as its admins have set them.
+	Settings(ctx context.Context, team, channel string) (sessions.Settings, error)
+	// DefaultSettings are what a channel has that sets nothing.
+	DefaultSettings() sessions.Settings
+	// KeepsSecrets reports whether secrets can be stored.
+	KeepsSecrets() bool
+	// SaveSettings stores what somebody has set for a channel, if its version is still that of the stored ones, else
+	// [sessions.ErrSettingsChanged]; what is wrong with a field is [sessions.FieldErrors].
+	SaveSettings(ctx context.Context, team, channel, by string, s sessions.Settings, values map[string]string) (sessions.Settings, error)
 }

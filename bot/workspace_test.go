@@ -236,8 +236,11 @@ type fakeSessions struct {
 	status   sessions.Status
 	statuses map[sessions.Thread]sessions.Status // of some threads; status: of the others
 	live     []sessions.Session
-	asked    chan struct{} // if not nil, Cancel tells that it was called
-	answer   chan struct{} // and waits for this
+	settings map[string]sessions.Settings // of channels
+	secrets  map[string]string            // of all channels
+	keyless  bool                         // secrets cannot be stored
+	asked    chan struct{}                // if not nil, Cancel tells that it was called
+	answer   chan struct{}                // and waits for this
 }
 
 // reach is an error while the store is away. f.mu must be held.
@@ -460,6 +463,39 @@ func (f *fakeSessions) Once(ctx context.Context, key string) (bool, error) {
 	first := !f.once[key]
 	f.once[key] = true
 	return first, nil
+}
+
+func (f *fakeSessions) Settings(ctx context.Context, _, channel string) (sessions.Settings, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.settings[channel], f.reach(ctx)
+}
+
+func (f *fakeSessions) DefaultSettings() sessions.Settings {
+	return sessions.Settings{Model: "opus", Region: "iad", VolumeGB: 1, Guest: sessions.Guest{CPUKind: "performance", CPUs: 2, MemoryMB: 4096}, Timeout: new(time.Hour)}
+}
+
+func (f *fakeSessions) KeepsSecrets() bool { return !f.keyless }
+
+func (f *fakeSessions) SaveSettings(ctx context.Context, _, channel, by string, s sessions.Settings, values map[string]string) (sessions.Settings, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.reach(ctx); err != nil {
+		return s, err
+	}
+	if now := f.settings[channel]; now.Version != s.Version {
+		return s, sessions.SettingsChangedError{Now: now}
+	}
+	if err := s.Check(values); err != nil {
+		return s, err
+	}
+	s.Version, s.ChangedBy = s.Version+1, by
+	if f.settings == nil {
+		f.settings, f.secrets = map[string]sessions.Settings{}, map[string]string{}
+	}
+	f.settings[channel] = s
+	maps.Copy(f.secrets, values)
+	return s, nil
 }
 
 // session is a live one of the member, in a thread of general.

@@ -140,12 +140,12 @@ func everywhere(what string) []string {
 func methodScopes() map[string][]string {
 	chat := []string{"chat:write"}
 	return map[string][]string{
-		"AuthTest": nil, "StartSocketMode": nil, "OpenView": nil, "UpdateView": nil, "PublishView": nil,
+		"AuthTest": nil, "StartSocketMode": nil, "OpenView": nil, "PushView": nil, "UpdateView": nil, "PublishView": nil,
 		"PostMessage": chat, "PostMessageWithResponse": chat, "PostEphemeral": chat, "UpdateMessage": chat, "DeleteMessage": chat,
 		"GetPermalink": nil, "AddReaction": {"reactions:write"}, "RemoveReaction": {"reactions:write"}, "GetReactions": {"reactions:read"},
 		"GetConversationReplies": everywhere("history"), "GetConversationHistory": everywhere("history"),
 		"GetConversationsForUser": everywhere("read"), "GetConversationInfo": everywhere("read"), "GetUsersInConversation": everywhere("read"), "OpenConversation": {"im:write"},
-		"GetUserInfo": {"users:read"}, "GetUserGroupMembers": {"usergroups:read"},
+		"GetUserInfo": {"users:read"}, "GetUserGroupMembers": {"usergroups:read"}, "GetUserGroups": {"usergroups:read"},
 		"UploadFile": {"files:write"}, "GetFileInfo": {"files:read"}, "SetAgentSessionStatus": {"assistant:write"}, "SetAssistantThreadsSuggestedPrompts": {"assistant:write"},
 	}
 }

@@ -36,6 +36,8 @@ const (
 	maxLabel, maxAlt          = 2000, 2000
 	maxOptions, maxOption     = 100, 75
 	maxOptionValue            = 150
+	maxBoxes                  = 10 // of checkboxes and radio buttons
+	maxInput, maxPlaceholder  = 3000, 150
 	maxMarkdown               = 12000
 	maxAllText                = 13200 // of all blocks of a message, measured
 	maxTableRows              = 100
@@ -358,15 +360,75 @@ func (c *checker) element(v any, where string, kinds []string) {
 	switch kind {
 	case "button":
 		c.button(m, where)
-	case "static_select":
-		if m["option_groups"] != nil {
-			return
+	case "static_select", "multi_static_select":
+		if m["option_groups"] == nil {
+			c.options(m, where, maxOptions)
 		}
-		for i, o := range c.list(m, "options", 1, maxOptions, where) {
-			o, _ := o.(map[string]any)
-			c.object(o["text"], fmt.Sprintf("%s/options/%d/text", where, i), maxOption, "plain_text", "mrkdwn")
-			value, _ := o["value"].(string)
-			c.longest(value, maxOptionValue, fmt.Sprintf("%s/options/%d/value", where, i))
+	case "checkboxes", "radio_buttons":
+		c.options(m, where, maxBoxes)
+	case "plain_text_input":
+		c.textInput(m, where)
+	case "number_input":
+		if _, ok := m["is_decimal_allowed"].(bool); !ok {
+			c.bad(where, "missing required field: is_decimal_allowed")
+		}
+		for _, name := range []string{"initial_value", "min_value", "max_value"} {
+			if text, ok := m[name].(string); m[name] != nil && (!ok || !isNumber.MatchString(text)) {
+				c.bad(where+"/"+name, "must be a number in a string")
+			}
+		}
+	}
+	if m["placeholder"] != nil {
+		c.object(m["placeholder"], where+"/placeholder", maxPlaceholder, "plain_text")
+	}
+}
+
+var isNumber = regexp.MustCompile(`^-?\d+(\.\d+)?$`)
+
+// textInput is a field for text.
+func (c *checker) textInput(m map[string]any, where string) {
+	most := float64(maxInput)
+	if v, ok := m["max_length"].(float64); ok {
+		if v < 1 || v > maxInput {
+			c.bad(where+"/max_length", "must be between 1 and %d", maxInput)
+		}
+		most = v
+	}
+	text, _ := m["initial_value"].(string)
+	if float64(utf8.RuneCountInString(text)) > most {
+		c.bad(where+"/initial_value", "must be less than %d characters", int(most)+1)
+	}
+}
+
+// options are what can be chosen, and what is at first.
+func (c *checker) options(m map[string]any, where string, most int) {
+	var all []string
+	read := func(o any, at string) string {
+		option, _ := o.(map[string]any)
+		value, ok := option["value"].(string)
+		if !ok || value == "" {
+			c.bad(at, "missing required field: value")
+		}
+		c.longest(value, maxOptionValue, at+"/value")
+		raw, _ := json.Marshal(option) // it was JSON
+		return string(raw)
+	}
+	for i, o := range c.list(m, "options", 1, most, where) {
+		at := fmt.Sprintf("%s/options/%d", where, i)
+		option, _ := o.(map[string]any)
+		c.object(option["text"], at+"/text", maxOption, "plain_text", "mrkdwn")
+		all = append(all, read(o, at))
+	}
+	first := []any{}
+	if m["initial_option"] != nil {
+		first = append(first, m["initial_option"])
+	}
+	if m["initial_options"] != nil {
+		first = c.list(m, "initial_options", 1, most, where)
+	}
+	for _, o := range first {
+		if !slices.Contains(all, read(o, where+"/initial_option")) {
+			c.bad(where+"/initial_option", "must be one of the options")
 		}
 	}
 }

@@ -33,6 +33,7 @@ func (s *Server) methodTable() map[string]method {
 
 		"users.info":            {do: usersInfo, perMinute: tier4},
 		"users.list":            {do: usersList, perMinute: tier2},
+		"usergroups.list":       {do: usergroupsList, perMinute: tier2},
 		"usergroups.users.list": {do: usergroupUsers, perMinute: tier2},
 
 		"chat.postMessage":   {do: s.postMessage}, // one a second and channel

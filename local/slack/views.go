@@ -8,15 +8,18 @@ import (
 
 // view is a modal that a person has open. Those of a person form a stack, the newest on top.
 type view struct {
-	id, root, user string
-	hash           string
-	fields         fields
+	id, root, previous, user string // previous: the one that it lies on
+	hash                     string
+	fields                   fields
 }
 
 func (v *view) shown() fields {
 	out := fields{
 		"id": v.id, "root_view_id": v.root, "team_id": teamID, "app_id": appID, "bot_id": botID, "state": fields{"values": fields{}}, "hash": v.hash,
-		"private_metadata": "", "callback_id": "", "external_id": "",
+		"private_metadata": "", "callback_id": "", "external_id": "", "previous_view_id": nil,
+	}
+	if v.previous != "" {
+		out["previous_view_id"] = v.previous
 	}
 	maps.Copy(out, v.fields)
 	return out
@@ -84,10 +87,10 @@ func (s *Server) viewPush(c *call) (fields, error) {
 
 // pushView lays a modal on those that a person has open. s.mu must be held.
 func (s *Server) pushView(user string, body fields) (*view, error) {
-	root, n := "", 0
+	root, top, n := "", "", 0
 	for _, v := range s.views {
 		if v.user == user {
-			root, n = v.root, n+1
+			root, top, n = v.root, v.id, n+1
 		}
 	}
 	switch n {
@@ -96,7 +99,9 @@ func (s *Server) pushView(user string, body fields) (*view, error) {
 	case maxStack:
 		return nil, refuse("push_limit_reached")
 	}
-	return s.showView(user, root, body), nil
+	v := s.showView(user, root, body)
+	v.previous = top
+	return v, nil
 }
 
 // showView opens a modal. s.mu must be held.
@@ -186,6 +191,10 @@ func (s *Server) submit(c *call) (fields, error) {
 	if !ok {
 		values = fields{}
 	}
+	if missing := unfilled(v.fields["blocks"], values); missing != "" {
+		s.mu.Unlock()
+		return nil, refuse("missing_value", missing+" is required")
+	}
 	payload := s.interaction(c, "view_submission")
 	shown["state"] = fields{"values": values}
 	payload["view"], payload["response_urls"] = shown, []any{}
@@ -212,6 +221,12 @@ func (s *Server) submitted(v *view, body fields) error {
 	}
 	switch body["response_action"] {
 	case "errors":
+		told, _ := body["errors"].(map[string]any)
+		for id := range told {
+			if !hasInput(v.fields["blocks"], id) { // Slack says that it had trouble connecting
+				return refuse("invalid_errors", "no input block has the id "+id)
+			}
+		}
 	case "update":
 		if next == nil {
 			return refuse("invalid_arguments")
@@ -227,4 +242,41 @@ func (s *Server) submitted(v *view, body fields) error {
 		s.closeView(v, body["response_action"] == "clear")
 	}
 	return nil
+}
+
+// inputs are the input blocks of a modal.
+func inputs(blocks any) []fields {
+	list, _ := blocks.([]any)
+	var out []fields
+	for _, b := range list {
+		if m, _ := b.(map[string]any); m["type"] == "input" {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+func hasInput(blocks any, id string) bool {
+	return slices.ContainsFunc(inputs(blocks), func(b fields) bool { return b["block_id"] == id })
+}
+
+// unfilled is the label of an input that has to be filled in and is not, "" if there is none: Slack's client does not send such a modal.
+func unfilled(blocks any, values fields) string {
+	for _, b := range inputs(blocks) {
+		element, _ := b["element"].(map[string]any)
+		id, _ := b["block_id"].(string)
+		action, _ := element["action_id"].(string)
+		block, _ := values[id].(map[string]any)
+		value, _ := block[action].(map[string]any)
+		given := false
+		for name, v := range value {
+			list, isList := v.([]any)
+			given = given || name != "type" && v != nil && v != "" && (!isList || len(list) > 0)
+		}
+		if label, _ := b["label"].(map[string]any); !given && b["optional"] != true {
+			text, _ := label["text"].(string)
+			return text
+		}
+	}
+	return ""
 }

@@ -84,21 +84,13 @@ function richText(b) {
   }));
 }
 
-// input is a field of a modal.
+// input is a field of a modal. What can be filled in is a [data-field], whatever it consists of.
 function input(b, m) {
   const e = b.element;
-  const name = b.block_id + ' ' + e.action_id;
   const error = (state.errors[m.view_id] || {})[b.block_id];
-  const props = { name, data: { kind: e.type }, 'aria-invalid': error ? 'true' : null, 'aria-required': b.optional ? null : 'true', placeholder: e.placeholder ? e.placeholder.text : null };
-  let field;
-  if (e.type === 'static_select') {
-    const start = e.initial_option ? e.initial_option.value : '';
-    field = el('select', props, el('option', { value: '' }, props.placeholder || 'Choose…'), (e.options || []).map((o) => el('option', { value: o.value, selected: o.value === start }, o.text.text)));
-  } else if (e.type === 'plain_text_input') {
-    field = el(e.multiline ? 'textarea' : 'input', { ...props, rows: e.multiline ? 4 : null, maxlength: e.max_length });
-    field.value = e.initial_value || '';
-  } else field = el('span', { class: 'note' }, '[' + e.type + ']');
-  return el('label', { class: 'field' }, el('span', {}, b.label.text, b.optional ? el('span', { class: 'note' }, ' (optional)') : null), field,
+  const props = { data: { field: b.block_id + ' ' + e.action_id, kind: e.type }, 'aria-invalid': error ? 'true' : null, 'aria-required': b.optional ? null : 'true', placeholder: e.placeholder ? e.placeholder.text : null };
+  const several = e.type === 'checkboxes';
+  return el(several ? 'fieldset' : 'label', { class: 'field' }, el(several ? 'legend' : 'span', {}, b.label.text, b.optional ? el('span', { class: 'note' }, ' (optional)') : null), control(e, props),
     b.hint ? el('span', { class: 'note' }, b.hint.text) : null, error ? el('span', { class: 'error' }, error) : null);
 }
 
@@ -113,6 +105,61 @@ function select(e, m) {
   };
   return el('select', { 'aria-label': what, data: { action: e.action_id }, onchange: chosen },
     el('option', { value: '' }, what), (e.options || []).map((o) => el('option', { value: o.value }, o.text.text)));
+}
+
+// control is what is filled in: text, or what is chosen of some options.
+function control(e, props) {
+  const choose = (all, chosen, many) => el('select', { ...props, multiple: many ? true : null, size: many ? Math.min(Math.max(all.length, 2), 5) : null },
+    many || chosen.length ? null : el('option', { value: '' }, props.placeholder || 'Choose…'), all.map(([value, words]) => el('option', { value, selected: chosen.includes(value) }, words)));
+  const options = (e.options || []).map((o) => [o.value, o.text.text]);
+  const people = Object.values(state.people).filter((p) => !p.is_bot).map((p) => [p.id, p.profile.display_name]);
+  switch (e.type) {
+    case 'static_select': return choose(options, e.initial_option ? [e.initial_option.value] : []);
+    case 'multi_static_select': return choose(options, (e.initial_options || []).map((o) => o.value), true);
+    case 'users_select': return choose(people, e.initial_user ? [e.initial_user] : []);
+    case 'multi_users_select': return choose(people, e.initial_users || [], true);
+    case 'conversations_select': return choose(state.channels.filter((c) => !c.is_im).map((c) => [c.id, '#' + c.name]), e.initial_conversation ? [e.initial_conversation] : []);
+    case 'checkboxes': {
+      const on = (e.initial_options || []).map((o) => o.value);
+      return el('div', { ...props, class: 'boxes' }, options.map(([value, words]) => el('label', {}, el('input', { type: 'checkbox', value, checked: on.includes(value) }), ' ', words)));
+    }
+    case 'number_input': {
+      const field = el('input', { ...props, type: 'number', min: e.min_value, max: e.max_value, step: e.is_decimal_allowed ? 'any' : 1 });
+      field.value = e.initial_value || '';
+      return field;
+    }
+    case 'plain_text_input': {
+      const field = el(e.multiline ? 'textarea' : 'input', { ...props, rows: e.multiline ? 4 : null, maxlength: e.max_length });
+      field.value = e.initial_value || '';
+      return field;
+    }
+    default: return el('span', { class: 'note' }, '[' + e.type + ']');
+  }
+}
+
+// chosenIn and choose read and write the values of a field.
+const chosenIn = (n) => (n.classList.contains('boxes') ? [...n.querySelectorAll('input:checked')].map((o) => o.value)
+  : n.localName === 'select' ? [...n.selectedOptions].map((o) => o.value).filter(Boolean) : [n.value].filter(Boolean));
+
+function fill(n, values) {
+  if (n.classList.contains('boxes')) for (const o of n.querySelectorAll('input')) o.checked = values.includes(o.value);
+  else if (n.multiple) for (const o of n.options) o.selected = values.includes(o.value);
+  else n.value = values[0] || '';
+}
+
+// stated is a field as view.state has it.
+function stated(n) {
+  const type = n.dataset.kind;
+  const values = chosenIn(n);
+  const named = (value) => { const o = [...n.querySelectorAll('option, input')].find((x) => x.value === value); return { value, text: { type: 'plain_text', text: o ? (o.textContent || o.parentElement.textContent).trim() : value, emoji: true } }; };
+  switch (type) {
+    case 'static_select': return { type, selected_option: values.length ? named(values[0]) : null };
+    case 'multi_static_select': case 'checkboxes': return { type, selected_options: values.map(named) };
+    case 'users_select': return { type, selected_user: values[0] || null };
+    case 'multi_users_select': return { type, selected_users: values };
+    case 'conversations_select': return { type, selected_conversation: values[0] || null };
+    default: return { type, value: values[0] || null };
+  }
 }
 
 function element(e, m, b) {
@@ -434,10 +481,12 @@ function showStatus(status) {
 function showModal(views) {
   const dialog = $('modal');
   const v = views.at(-1);
-  if (!v) { if (dialog.open) dialog.close(); dialog.json = ''; state.errors = {}; return; }
+  if (!v) { if (dialog.open) dialog.close(); Object.assign(dialog, { json: '', view: null, filled: {} }); state.errors = {}; return; }
   const json = JSON.stringify([v, state.errors[v.id]]);
   if (dialog.json !== json) {
-    const kept = dialog.view === v.id ? Object.fromEntries([...dialog.querySelectorAll('[name]')].map((n) => [n.name, n.value])) : {};
+    dialog.filled = dialog.filled || {}; // view → field → values: what is filled in stays while another modal lies on it
+    if (dialog.view) dialog.filled[dialog.view] = Object.fromEntries([...dialog.querySelectorAll('[data-field]')].map((n) => [n.dataset.field, chosenIn(n)]));
+    const kept = dialog.filled[v.id] || {};
     const active = document.activeElement && dialog.contains(document.activeElement) ? document.activeElement : null;
     dialog.json = json;
     dialog.view = v.id;
@@ -445,7 +494,7 @@ function showModal(views) {
       el('h2', { id: 'modal-title' }, v.title.text), el('div', { class: 'content' }, v.blocks.map((b) => block(b, { view_id: v.id }))),
       el('div', { class: 'actions end' }, el('button', { type: 'button', class: 'block', onclick: () => closeModal(v) }, v.close ? v.close.text : 'Close'),
         v.submit ? el('button', { type: 'submit', class: 'block primary' }, v.submit.text) : null)));
-    for (const n of dialog.querySelectorAll('[name]')) if (kept[n.name] !== undefined) n.value = kept[n.name];
+    for (const n of dialog.querySelectorAll('[data-field]')) if (kept[n.dataset.field] !== undefined) fill(n, kept[n.dataset.field]);
     if (active && dialog.open) refocus(dialog, active);
   }
   if (!dialog.open) dialog.showModal();
@@ -455,11 +504,9 @@ const closeModal = (v) => local('submit', { view_id: v.id, close: true }).then(r
 
 async function submit(v) {
   const values = {};
-  for (const field of $('modal').querySelectorAll('[name]')) {
-    const [blockId, actionId] = field.name.split(' ');
-    const kind = field.dataset.kind;
-    const value = kind === 'static_select' ? { type: kind, selected_option: field.value ? { value: field.value } : null } : { type: kind, value: field.value || null };
-    values[blockId] = { ...values[blockId], [actionId]: value };
+  for (const field of $('modal').querySelectorAll('[data-field]')) {
+    const [blockId, actionId] = field.dataset.field.split(/ (?=[^ ]*$)/);
+    values[blockId] = { ...values[blockId], [actionId]: stated(field) };
   }
   const button = $('modal').querySelector('[type=submit]');
   button.disabled = true;

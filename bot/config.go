@@ -1,0 +1,487 @@
+package bot
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/slack-go/slack"
+
+	"flaudebot/sessions"
+)
+
+// The settings of a channel, in a modal: the most usual fields first, the others on pages that are laid on it. Whoever may not change them
+// sees them. What is saved is what was changed on one page: each block's id tells how its field stood when it was shown, so that of two
+// people who change a field at once the second is told. Secrets have a page each, and their values are never shown.
+
+// Callback ids of the modals. Each carries a configPlace as its private metadata.
+const (
+	configKind    = "settings"
+	configPick    = configKind + " of"     // which channel
+	configPage    = configKind + " page"   // fields
+	configSecret  = configKind + " secret" // one secret
+	configShown   = configKind + " shown"  // for those who may not change them
+	actionPage    = "settings page"
+	actionSecret  = "settings secret"
+	actionAdd     = "settings secret new"
+	actionConfig  = "settings"
+	secretName    = "secret_name"
+	secretValue   = "secret_value"
+	secretRemoval = "secret_removal"
+)
+
+// configPlace is what a modal of settings is about.
+type configPlace struct {
+	Channel string `json:"channel"`
+	Page    string `json:"page,omitempty"`
+	Secret  string `json:"secret,omitempty"` // its name; "": a new one
+}
+
+func (p configPlace) String() string {
+	raw, _ := json.Marshal(p) // strings always encode
+	return string(raw)
+}
+
+func configPlaceOf(metadata string) configPlace {
+	var p configPlace
+	_ = json.Unmarshal([]byte(metadata), &p) // else it is nowhere
+	return p
+}
+
+// filled is what is filled in in a modal: block → action → value.
+type filled map[string]map[string]struct {
+	Value   string   `json:"value"`
+	Chosen  *choice  `json:"selected_option"`
+	Several []choice `json:"selected_options"`
+	Users   []string `json:"selected_users"`
+	Channel string   `json:"selected_conversation"`
+}
+
+type choice struct {
+	Value string `json:"value"`
+}
+
+// of are the values of a block.
+func (f filled) of(block string) (values []string) {
+	v := f[block]["value"]
+	switch {
+	case v.Chosen != nil && v.Chosen.Value != byDefault:
+		values = one(v.Chosen.Value)
+	case v.Value != "":
+		values = one(strings.ReplaceAll(v.Value, "\r\n", "\n"))
+	case v.Channel != "":
+		values = one(v.Channel)
+	case len(v.Users) > 0:
+		values = v.Users
+	}
+	for _, c := range v.Several {
+		values = append(values, c.Value)
+	}
+	return values
+}
+
+// blockOf is the id of a field's block, which tells how the field stands. Slack keeps what was filled in when a modal is brought up to date,
+// unless the id is another one: as when the field was changed meanwhile.
+func blockOf(f sessions.Field, values []string) string { return string(f) + "@" + digest(values) }
+
+// digest tells values apart.
+func digest(values []string) string {
+	raw, _ := json.Marshal(append([]string{}, values...)) // strings always encode
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:6])
+}
+
+// field finds the block of a field, and how the field stood; "": the modal has none.
+func (f filled) field(field sessions.Field) (block, was string) {
+	for id := range f {
+		if name, was, ok := strings.Cut(id, "@"); ok && name == string(field) {
+			return id, was
+		}
+	}
+	return "", ""
+}
+
+// channelToken is a channel as Slack writes it in a command.
+var channelToken = regexp.MustCompile(`^<#([CDG][A-Z0-9]+)(\|[^>]*)?>$`)
+
+// config opens the settings of the channel of a command, or of the one that it names.
+func (b *Bot) config(ctx context.Context, c slashCommand, rest string) answer {
+	channel := c.ChannelID
+	thread, isLink := parseLink(c.TeamID, rest)
+	named := channelToken.FindStringSubmatch(rest)
+	switch {
+	case named != nil:
+		channel = named[1]
+	case isLink:
+		channel = thread.Channel
+	case rest != "":
+		return plainly(sayNoChannel)
+	}
+	return b.showConfig(ctx, c.TriggerID, c.TeamID, channel, c.UserID, channel != c.ChannelID)
+}
+
+// configAt opens the settings of a channel for who pressed a button.
+func (b *Bot) configAt(ctx context.Context, p interactionPayload, channel string) answer {
+	return b.showConfig(ctx, p.TriggerID, p.Team.ID, channel, p.User.ID, false)
+}
+
+// showConfig opens the settings of a channel, or asks of which one.
+func (b *Bot) showConfig(ctx context.Context, trigger, team, channel, user string, elsewhere bool) answer {
+	if strings.HasPrefix(channel, "D") {
+		return b.openConfig(ctx, trigger, pickView())
+	}
+	view, why := b.configOf(ctx, team, channel, user, elsewhere)
+	if why != "" {
+		return plainly(why)
+	}
+	return b.openConfig(ctx, trigger, view)
+}
+
+// openConfig opens a modal; the answer says why it could not be.
+func (b *Bot) openConfig(ctx context.Context, trigger string, view slack.ModalViewRequest) answer {
+	if _, err := b.api.OpenViewContext(ctx, trigger, view); err != nil {
+		b.log.WarnContext(ctx, "settings not opened", "err", err)
+		return plainly(saySettingsNotOpened)
+	}
+	return answer{}
+}
+
+// configOf is the modal of a channel's settings for somebody, or why they cannot see it. elsewhere: they are not in it just now.
+func (b *Bot) configOf(ctx context.Context, team, channel, user string, elsewhere bool) (slack.ModalViewRequest, string) {
+	var view slack.ModalViewRequest
+	if elsewhere {
+		if why := b.people.maySee(ctx, user, channel); why != nil {
+			return view, why.sentence
+		}
+	}
+	s, err := b.sessions.Settings(ctx, team, channel)
+	if err != nil {
+		b.log.WarnContext(ctx, "settings not read", "channel", channel, "err", err)
+		return view, sayTrouble
+	}
+	rights, why := b.people.mayConfigure(ctx, user, s)
+	if why != nil {
+		return view, why.sentence
+	}
+	if rights == noRights {
+		return b.shownView(channel, s), ""
+	}
+	return b.pageView(ctx, channel, pages()[0], s, rights), ""
+}
+
+// rights are what somebody may do with a channel's settings.
+type rights int
+
+const (
+	noRights rights = iota
+	mayChange
+	mayName // also who else may
+)
+
+// mayConfigure tells what somebody may do with a channel's settings: admins of the workspace all, those whom they name nearly all.
+func (p *people) mayConfigure(ctx context.Context, user string, s sessions.Settings) (rights, *refusal) {
+	u, err := p.user(ctx, user)
+	switch {
+	case err != nil:
+		return noRights, &refusal{sentence: sayTryAgain, transient: true}
+	case u.TeamID != p.bot.team || u.Deleted || u.IsBot || u.IsStranger:
+		return noRights, nil
+	case u.IsAdmin || u.IsOwner:
+		return mayName, nil
+	case slices.Contains(s.Admins, user):
+		return mayChange, nil
+	}
+	return noRights, nil
+}
+
+// pressConfig acts on a button in a modal of settings: it lays another one on it.
+func (b *Bot) pressConfig(ctx context.Context, p interactionPayload) {
+	at := configPlaceOf(p.View.Metadata)
+	action := p.Actions[0]
+	s, err := b.sessions.Settings(ctx, p.Team.ID, at.Channel)
+	if err != nil {
+		b.log.WarnContext(ctx, "settings not read", "channel", at.Channel, "err", err)
+		return
+	}
+	rights, why := b.people.mayConfigure(ctx, p.User.ID, s)
+	if why != nil || rights == noRights {
+		return // they were taken away meanwhile
+	}
+	var view slack.ModalViewRequest
+	switch action.ActionID {
+	case actionPage:
+		page, ok := pageOf(action.Value)
+		if !ok {
+			return
+		}
+		view = b.pageView(ctx, at.Channel, page, s, rights)
+	case actionSecret:
+		view = secretView(at.Channel, action.Value)
+	case actionAdd:
+		view = secretView(at.Channel, "")
+	default:
+		return
+	}
+	if _, err := b.api.PushViewContext(ctx, p.TriggerID, view); err != nil {
+		b.log.WarnContext(ctx, "settings not opened", "err", err)
+	}
+}
+
+// submitConfig saves what was filled in, and returns what Slack is told.
+func (b *Bot) submitConfig(ctx context.Context, p interactionPayload) any {
+	ctx, cancel := context.WithTimeout(ctx, commandTime)
+	defer cancel()
+	at := configPlaceOf(p.View.Metadata)
+	switch p.View.Kind {
+	case configPick:
+		view, why := b.configOf(ctx, p.Team.ID, joined(p.View.State.Values.of("channel")), p.User.ID, true)
+		if why != "" {
+			return wrong(map[string]string{"channel": unformatted(why)})
+		}
+		return slack.NewUpdateViewSubmissionResponse(&view)
+	case configPage:
+		return b.submitPage(ctx, p, at)
+	case configSecret:
+		return b.submitSecret(ctx, p, at)
+	}
+	return nil
+}
+
+// wrong says what is wrong with which block.
+func wrong(problems map[string]string) any {
+	for block, problem := range problems {
+		problems[block] = clip(problem, 1900)
+	}
+	return slack.NewErrorsViewSubmissionResponse(problems)
+}
+
+// unformatted is a sentence where Slack shows no formatting.
+func unformatted(s string) string { return unescape(strings.ReplaceAll(s, "`", "")) }
+
+// change is made to a channel's settings; values are those of new secrets, no is why it cannot be made: block → problem.
+type change func(s *sessions.Settings, r rights) (values, no map[string]string)
+
+// saveConfig makes a change to the settings as they are, again if others change them meanwhile. It returns what they are then, or what is
+// wrong. first is the block that shows what belongs to none.
+func (b *Bot) saveConfig(
+	ctx context.Context, p interactionPayload, channel, first string, place func(sessions.Field) string, do change,
+) (is sessions.Settings, no map[string]string) {
+	said := func(sentence string) map[string]string { return map[string]string{first: unformatted(sentence)} }
+	for range 3 {
+		now, err := b.sessions.Settings(ctx, p.Team.ID, channel)
+		if err != nil {
+			break
+		}
+		rights, why := b.people.mayConfigure(ctx, p.User.ID, now)
+		switch {
+		case why != nil:
+			return is, said(why.sentence)
+		case rights == noRights:
+			return is, said(sayMayNotChange)
+		}
+		next := now
+		values, no := do(&next, rights)
+		if no != nil {
+			return is, no
+		}
+		is, err = b.sessions.SaveSettings(ctx, p.Team.ID, channel, p.User.ID, next, values)
+		var bad sessions.FieldErrors
+		switch {
+		case err == nil:
+			return is, nil
+		case errors.As(err, &bad):
+			return is, problems(bad, first, place)
+		case !errors.Is(err, sessions.ErrSettingsChanged):
+			b.log.WarnContext(ctx, "settings not saved", "channel", channel, "err", err)
+			return is, said(sayTrouble)
+		}
+	}
+	return is, said(sayTrouble)
+}
+
+// problems puts what is wrong with fields at their blocks, and what has none here at the first.
+func problems(bad sessions.FieldErrors, first string, place func(sessions.Field) string) map[string]string {
+	out := map[string]string{}
+	for _, e := range bad {
+		block, problem := place(e.Field), sentence(e.Problem)
+		if block == "" {
+			block, problem = first, labelOf(e.Field)+": "+e.Problem
+		}
+		if out[block] == "" {
+			out[block] = problem
+		}
+	}
+	return out
+}
+
+// sentence is a problem as people read it.
+func sentence(s string) string {
+	if s == "" {
+		return s
+	}
+	if first := s[:1]; strings.ToLower(first) == first && !strings.HasPrefix(s, "“") && !strings.HasPrefix(s, `"`) {
+		return strings.ToUpper(first) + s[1:]
+	}
+	return s
+}
+
+// labelOf is what a field is called.
+func labelOf(f sessions.Field) string {
+	for _, p := range pages() {
+		for _, in := range p.inputs {
+			if in.field == f {
+				return in.label
+			}
+		}
+	}
+	return "Secrets"
+}
+
+// submitPage saves what was changed on a page.
+func (b *Bot) submitPage(ctx context.Context, p interactionPayload, at configPlace) any {
+	page, _ := pageOf(at.Page)
+	blocks := p.View.State.Values
+	first := ""
+	for _, in := range page.inputs {
+		if first == "" {
+			first, _ = blocks.field(in.field)
+		}
+	}
+	if first == "" {
+		return nil
+	}
+	place := func(f sessions.Field) string {
+		for _, shown := range []sessions.Field{f, map[sessions.Field]sessions.Field{sessions.FieldModel: fieldModelName, sessions.FieldUsers: fieldGroups}[f]} {
+			if block, _ := blocks.field(shown); block != "" {
+				return block
+			}
+		}
+		return ""
+	}
+	var changed []string
+	is, no := b.saveConfig(ctx, p, at.Channel, first, place, func(s *sessions.Settings, r rights) (_, no map[string]string) {
+		changed = nil
+		no = map[string]string{}
+		for _, in := range page.inputs {
+			if in.namers && r != mayName {
+				continue
+			}
+			did, problem := blocks.apply(in, s)
+			if problem != nil {
+				block, _ := blocks.field(in.field)
+				no[block] = sentence(problem.Error())
+				if errors.Is(problem, errMeanwhile) {
+					no[block] = unformatted(sayChangedMeanwhile(b.people.name(ctx, s.ChangedBy)))
+				}
+			}
+			if did {
+				changed = append(changed, strings.ToLower(in.label))
+			}
+		}
+		if len(no) == 0 && len(changed) > 0 {
+			return nil, nil
+		}
+		return nil, no
+	})
+	switch {
+	case len(no) > 0:
+		return wrong(no)
+	case len(changed) > 0:
+		b.saved(ctx, p, at.Channel, changed, is)
+	}
+	return nil
+}
+
+// errMeanwhile says that a field was changed by others and by who fills it in.
+var errMeanwhile = errors.New("it was changed meanwhile")
+
+// apply puts into settings what was filled in for a field, if that is something else than it was when it was shown.
+func (f filled) apply(in input, s *sessions.Settings) (did bool, problem error) {
+	block, was := f.field(in.field)
+	if block == "" {
+		return false, nil
+	}
+	next := *s
+	if err := in.set(&next, f.of(block)); err != nil {
+		return false, err
+	}
+	will, now := digest(in.get(next)), digest(in.get(*s))
+	switch {
+	case will == was || will == now:
+		return false, nil
+	case now != was:
+		return false, errMeanwhile
+	}
+	*s = next
+	return true, nil
+}
+
+// submitSecret saves, replaces or removes a secret.
+func (b *Bot) submitSecret(ctx context.Context, p interactionPayload, at configPlace) any {
+	blocks := p.View.State.Values
+	name, first := at.Secret, secretValue
+	if name == "" {
+		name, first = joined(blocks.of(secretName)), secretName
+	}
+	value, removed := joined(blocks.of(secretValue)), len(blocks.of(secretRemoval)) > 0
+	if value == "" && !removed && at.Secret != "" {
+		return nil // it stays as it is
+	}
+	place := func(f sessions.Field) string {
+		if f == sessions.FieldSecrets || f == sessions.FieldEnv {
+			return first
+		}
+		return ""
+	}
+	is, no := b.saveConfig(ctx, p, at.Channel, first, place, func(s *sessions.Settings, _ rights) (map[string]string, map[string]string) {
+		there := slices.Contains(s.Secrets, name)
+		if removed {
+			s.Secrets = slices.DeleteFunc(slices.Clone(s.Secrets), func(n string) bool { return n == name })
+			return nil, nil
+		}
+		switch {
+		case there && at.Secret == "":
+			return nil, map[string]string{first: saySecretThere}
+		case !there && len(s.Secrets) >= maxSecrets:
+			return nil, map[string]string{first: sayManySecrets}
+		case !there:
+			s.Secrets = append(slices.Clone(s.Secrets), name)
+			slices.Sort(s.Secrets)
+		}
+		return map[string]string{name: value}, nil
+	})
+	if no != nil {
+		return wrong(no)
+	}
+	b.saved(ctx, p, at.Channel, []string{"secrets"}, is)
+	return nil
+}
+
+// maxSecrets is how many secrets a channel has at most: a modal shows so many.
+const maxSecrets = 50
+
+// saved tells who saved settings what that means, and brings the modals below up to date: what is filled in there stays.
+func (b *Bot) saved(ctx context.Context, p interactionPayload, channel string, what []string, s sessions.Settings) {
+	b.aside(withUrgency(ctx, urgent), func(ctx context.Context) {
+		rights, why := b.people.mayConfigure(ctx, p.User.ID, s)
+		update := func(id, page string) {
+			at, ok := pageOf(page)
+			if id == "" || id == p.View.ID || !ok || why != nil || rights == noRights {
+				return
+			}
+			if _, err := b.api.UpdateViewContext(ctx, b.pageView(ctx, channel, at, s, rights), "", "", id); err != nil {
+				b.log.DebugContext(ctx, "settings below not brought up to date", "err", err)
+			}
+		}
+		if p.View.Kind == configSecret {
+			update(p.View.Previous, pageEnvironment)
+		}
+		update(p.View.Root, pageCommon)
+		b.whisper(ctx, sessions.Thread{Channel: channel}, p.User.ID, saySaved(what))
+	})
+}
