@@ -186,11 +186,20 @@ func (s Settings) over(def Settings) Settings {
 	s.Region = cmp.Or(s.Region, def.Region)
 	s.VolumeGB = cmp.Or(s.VolumeGB, def.VolumeGB)
 	s.TTL, s.Linger, s.Timeout = cmp.Or(s.TTL, def.TTL), cmp.Or(s.Linger, def.Linger), cmp.Or(s.Timeout, def.Timeout)
-	if s.Model != "" { // a default that is the chosen model is no fallback
-		models := slices.DeleteFunc(strings.Split(s.Fallback, ","), func(m string) bool { return m == s.Model })
-		s.Fallback = strings.Join(models, ",")
-	}
+	// A model is no fallback for itself, also where a message chose it.
+	s.Fallback = strings.Join(slices.DeleteFunc(modelList(s.Fallback), func(m string) bool { return m == s.Model }), ",")
 	return s
+}
+
+// modelList reads models, separated by commas.
+func modelList(text string) []string {
+	var out []string
+	for m := range strings.SplitSeq(text, ",") {
+		if m = strings.TrimSpace(m); m != "" {
+			out = append(out, m)
+		}
+	}
+	return out
 }
 
 // Limits of what is set. A request that hands a turn over holds at most runner.MaxBody with everything in it.
@@ -208,9 +217,9 @@ func (s Settings) Check(values map[string]string) error {
 	v.repos(s.Repos)
 	v.variables(s, values)
 	v.model(FieldModel, s.Model)
-	for _, m := range strings.Split(s.Fallback, ",") {
-		v.model(FieldFallback, strings.TrimSpace(m))
-		if s.Model != "" && strings.TrimSpace(m) == s.Model {
+	for _, m := range modelList(s.Fallback) {
+		v.model(FieldFallback, m)
+		if m == s.Model {
 			v.add(FieldFallback, "choose another model to fall back on than %s itself", s.Model)
 		}
 	}

@@ -268,6 +268,9 @@ func TestOverrides(t *testing.T) {
 			}
 		})
 	}
+	if got := (Settings{Fallback: " sonnet, haiku,"}).with(Overrides{Model: "haiku"}).over(def).Fallback; got != "sonnet" {
+		t.Errorf("fallback of a chosen model = %q, want sonnet alone", got)
+	}
 	var bad FieldErrors
 	if err := (Settings{}).CheckOverrides(Overrides{Model: "-x", Effort: "huge"}); !errors.As(err, &bad) || bad.Of(FieldModel) == "" || bad.Of(FieldEffort) == "" {
 		t.Errorf("CheckOverrides of nonsense = %v", err)

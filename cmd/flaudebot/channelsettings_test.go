@@ -85,7 +85,7 @@ func TestChannelSettings(t *testing.T) {
 		s.Guest = sessions.Guest{CPUKind: "shared", CPUs: 1, MemoryMB: 1024}
 	})
 	root := w.say(member, general, "", mention+"run: cat setups; echo $STAGE $NPM_TOKEN")
-	t.Run("the set-up command is told of while it runs", func(t *testing.T) {
+	t.Run("the set-up command is told of while it runs", func(*testing.T) {
 		w.said(general, root, root, "Setting up")
 	})
 	t.Run("commands have the variables and the secret, which nobody is shown", func(t *testing.T) {
