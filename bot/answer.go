@@ -438,7 +438,8 @@ func (b *Bot) tellElsewhere(ctx context.Context, s sessions.Session, t sessions.
 
 // Notify implements [sessions.Front]. One that could not be posted is given again some minutes later: perhaps it stands there.
 func (b *Bot) Notify(ctx context.Context, n sessions.Notice) error {
-	err := b.note(ctx, n.Session.Thread, n.Session.SessionID, "", true, sayEndsSoon(n.At))
+	a := endsSoon(n)
+	err := b.note(ctx, n.Session.Thread, n.Session.SessionID, "", true, a.text, a.blocks...)
 	if isGone(err) {
 		return nil
 	}

@@ -133,6 +133,8 @@ func (b *Bot) press(ctx context.Context, p interactionPayload) answer {
 		return b.pressRetry(ctx, p, thread, turn)
 	case "now":
 		return b.pressNow(ctx, thread, turn)
+	case "keep":
+		return b.pressKeep(ctx, p, thread, string(turn))
 	case "continue":
 		return b.pressContinue(ctx, p, thread, turn)
 	}

@@ -286,7 +286,7 @@ func notes() map[string]string {
 		"none here":         sayNoneHere, "none of yours": sayNoneOfYours, "no link": sayNoLink,
 		"ending":           sayEnding(sessions.Ending{}),
 		"ending in a turn": sayEnding(sessions.Ending{Stopped: &sessions.Turn{}, Dropped: make([]sessions.Turn, 2)}),
-		"ends soon":        sayEndsSoon(time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)),
+		"kept until":       sayKeptUntil("U0ADMIN", time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)), "kept for good": sayKeptUntil("U0ADMIN", time.Time{}), "kept too late": sayKeptTooLate, "was removed": sayWasRemoved,
 	}
 }
 
@@ -311,5 +311,6 @@ func answers() map[string]answer {
 		"which to end":        rows("Which one?", []listed{s, nameless}, 0, false, "end", "End"),
 		"a status":            plainly(strings.Join(statusLines(st, true), "\n")),
 		"an idle session":     plainly(strings.Join(statusLines(sessions.Status{Session: &nameless.Session}, false), "\n")),
+		"ends soon":           endsSoon(sessions.Notice{Session: session("1.2"), Kind: sessions.NoticeEndsSoon, At: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)}),
 	}
 }

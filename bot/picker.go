@@ -135,6 +135,9 @@ func rowOf(s listed, where bool) string {
 	} else {
 		parts = append(parts, "last used "+date(s.LastTurn))
 	}
+	if !s.EndsAt.IsZero() {
+		parts = append(parts, "ends "+date(s.EndsAt))
+	}
 	if s.link != "" {
 		parts = append(parts, "<"+s.link+"|open>")
 	}
@@ -261,6 +264,9 @@ func statusLines(st sessions.Status, muted bool) []string {
 		}
 		lines = append(lines, fmt.Sprintf("Session of <@%s>: %s, $%.2f, machine `%s` in %s, last used %s.",
 			s.Owner, plural(s.Turns, "turn"), s.CostUSD, orDash(s.MachineID), orDash(s.Region), date(s.LastTurn)))
+		if !s.EndsAt.IsZero() {
+			lines = append(lines, "It ends by itself "+date(s.EndsAt)+".")
+		}
 	}
 	return append(lines, goingOn(st, muted)...)
 }

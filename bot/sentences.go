@@ -47,6 +47,8 @@ const (
 	sayTrouble        = "I could not reach my memory just now, so nothing was done. Please try again in a moment."
 	sayKept           = "I cannot reach my memory just now. Your message is not lost: I take it up as soon as I can, so there is no need to send it again."
 	sayOldButton      = "That button belongs to something that is over."
+	sayKeptTooLate    = "This session has ended, or is just being ended, so it could not be kept. Mention me in its thread to begin a fresh one."
+	sayWasRemoved     = "This session was to be removed, and has been."
 	sayRunOver        = "This was a single run on a machine of its own, so I left your reply alone. Mention me here to begin a session that goes on."
 	saySlackAway      = "Slack did not let me read that message just now. Please try again in a moment."
 	sayRetryGone      = "The message of that turn is gone, so I cannot run it again. Send it once more."
@@ -305,8 +307,15 @@ func sayGoodbye(s sessions.Session, o sessions.Outcome) string {
 }
 
 func sayEndsSoon(at time.Time) string {
-	return fmt.Sprintf("This session will be removed <!date^%d^{date_short_pretty} at {time}|%s>, with its files. Reply to keep it in use, or push what you want to keep.",
-		at.Unix(), at.UTC().Format("2 January 15:04 UTC"))
+	return "This session will be removed " + date(at) + ", with its files. Press “Keep it” to put that off, or push what you want to keep."
+}
+
+// sayKeptUntil stands in the place of the notice that a session ends soon.
+func sayKeptUntil(user string, until time.Time) string {
+	if until.IsZero() {
+		return fmt.Sprintf("Kept by <@%s>: this session does not end by itself.", user)
+	}
+	return fmt.Sprintf("Kept by <@%s> until %s.", user, date(until))
 }
 
 // failureSentence says what went wrong with a turn and what to do about it.

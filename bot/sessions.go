@@ -2,6 +2,7 @@ package bot
 
 import (
 	"context"
+	"time"
 
 	"flaudebot/sessions"
 )
@@ -23,6 +24,9 @@ type Sessions interface {
 	// done; by is the Slack user, said the ts of the message that asks for it, "" if none does. [sessions.ErrNoSession] if the thread
 	// has no live session, [sessions.ErrBegunSince] if that began after the message.
 	End(ctx context.Context, thread sessions.Thread, by, said string) (sessions.Ending, error)
+	// Keep puts off the end of a session that was announced for a time, and returns when it will be over instead, zero: never. An end that was
+	// put off already stays as it is. [sessions.ErrNoSession] if the session is over.
+	Keep(ctx context.Context, thread sessions.Thread, session string, announced time.Time) (time.Time, error)
 	// Status tells what is going on in the thread.
 	Status(ctx context.Context, thread sessions.Thread) (sessions.Status, error)
 	// List returns the live sessions of a channel, or of all channels if channel is empty, newest first.

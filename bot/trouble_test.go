@@ -343,7 +343,7 @@ func TestLostAnswers(t *testing.T) {
 			lose(w, "chat.postMessage", 1)
 			n := sessions.Notice{Session: s, Kind: sessions.NoticeEndsSoon, At: time.Now().Add(24 * time.Hour)}
 			asWorker(t, func(bool) error { return w.bot.Notify(t.Context(), n) })
-		}, []string{"This session will be removed"}},
+		}, []string{`"action_id":"keep"`}},
 		{"the answer to a control word", func(_ *testing.T, w *workspace, s sessions.Session, _ sessions.Turn) {
 			w.sessions.set(func(f *fakeSessions) { f.status.Session = &s })
 			lose(w, "chat.postMessage", 1)

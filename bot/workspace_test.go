@@ -219,6 +219,7 @@ type fakeSessions struct {
 	edits    []string // text@revision
 	cancels  []sessions.TurnID
 	stops    []sessions.Thread
+	keeps    []time.Time
 	ends     []sessions.Thread
 	once     map[string]bool
 	seen     map[sessions.TurnID]bool
@@ -377,6 +378,19 @@ func (f *fakeSessions) End(ctx context.Context, thread sessions.Thread, _, _ str
 	}
 	f.ends = append(f.ends, thread)
 	return sessions.Ending{Stopped: f.status.Running, Dropped: f.status.Queued}, nil
+}
+
+func (f *fakeSessions) Keep(ctx context.Context, _ sessions.Thread, session string, announced time.Time) (time.Time, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.reach(ctx); err != nil {
+		return time.Time{}, err
+	}
+	if f.status.Session == nil || f.status.Session.SessionID != session {
+		return time.Time{}, sessions.ErrNoSession
+	}
+	f.keeps = append(f.keeps, announced)
+	return announced.Add(24 * time.Hour), nil
 }
 
 func (f *fakeSessions) Status(ctx context.Context, thread sessions.Thread) (sessions.Status, error) {

@@ -69,7 +69,7 @@ func (sv *Service) reapOne(ctx context.Context, s Session, now time.Time) error 
 	case at.IsZero():
 		return nil
 	case !now.Before(at):
-		return sv.enqueueEnd(ctx, s, s.SessionID, why, TurnID(fmt.Sprintf("end:%s:%s", s.SessionID, s.LastID)))
+		return sv.enqueueEnd(ctx, s, s.SessionID, why, TurnID(fmt.Sprintf("end:%s:%s:%d", s.SessionID, s.LastID, at.Unix())))
 	case at.Sub(now) <= s.warnAhead(why, sv.cfg.IdleTTL):
 		return sv.warn(ctx, s, at)
 	}
@@ -80,31 +80,103 @@ func (sv *Service) reapOne(ctx context.Context, s Session, now time.Time) error 
 func (s Session) warnAhead(why EndReason, idle time.Duration) time.Duration {
 	whole := idle
 	if why == EndByTTL {
-		whole = time.Duration(s.TTLSeconds) * time.Second
+		whole = s.ttl()
 	}
 	return min(warnBefore, whole/2)
 }
 
 // endsAt is when the session will be over, and why; zero: never.
 func (s Session) endsAt(idle time.Duration) (time.Time, EndReason) {
-	var at time.Time
-	var why EndReason
-	if s.TTLSeconds > 0 {
-		at, why = s.CreatedAt.Add(time.Duration(s.TTLSeconds)*time.Second), EndByTTL
+	at, why := s.ttlEnd(), EndByTTL
+	if end := s.idleEnd(idle); !end.IsZero() && (at.IsZero() || end.Before(at)) {
+		at, why = end, EndByIdle
 	}
-	if idle > 0 {
-		if end := s.LastTurn.Add(idle); at.IsZero() || end.Before(at) {
-			at, why = end, EndByIdle
-		}
+	if at.IsZero() {
+		return at, ""
 	}
 	return at, why
+}
+
+// ttlEnd is when the session's time to live is over; zero: never.
+func (s Session) ttlEnd() time.Time {
+	if s.TTLSeconds == 0 {
+		return time.Time{}
+	}
+	return later(s.CreatedAt.Add(s.ttl()), s.kept().TTL)
+}
+
+// idleEnd is when nobody will have used the session for too long; zero: never.
+func (s Session) idleEnd(idle time.Duration) time.Time {
+	if idle == 0 {
+		return time.Time{}
+	}
+	return later(s.LastTurn.Add(idle), s.kept().Idle)
+}
+
+func (s Session) ttl() time.Duration { return time.Duration(s.TTLSeconds) * time.Second }
+
+// kept is what the session was kept to, if it is the one that was meant.
+func (s Session) kept() Kept {
+	if s.Kept.Session != s.SessionID {
+		return Kept{}
+	}
+	return s.Kept
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// Keep puts off the end of a thread's session that was announced for a time: by its time to live once more, or by the idle time from now. It
+// returns when the session will be over instead; zero: never. An end that was put off already, or that the session has outlived by being used,
+// is left as it is. [ErrNoSession]: the session is over, or is being ended.
+func (sv *Service) Keep(ctx context.Context, thread Thread, session string, announced time.Time) (time.Time, error) {
+	s, err := sv.soon(ctx, thread)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if s == nil || s.Ended() || s.SessionID != session {
+		return time.Time{}, ErrNoSession
+	}
+	idle := sv.cfg.IdleTTL
+	if end, _ := s.endsAt(idle); !end.IsZero() && !end.After(announced) {
+		s.Kept = s.keep(announced, time.Now(), idle)
+		if err := sv.store.Keep(ctx, thread, s.Kept); err != nil {
+			return time.Time{}, err
+		}
+	}
+	st, err := sv.Status(ctx, thread) // after it was written: an end that waits will see it
+	if err != nil {
+		return time.Time{}, err
+	}
+	if st.Session == nil || st.Session.Ended() || st.Session.SessionID != session || st.Running != nil && st.Running.Kind == KindEnd {
+		return time.Time{}, ErrNoSession
+	}
+	return st.Session.EndsAt, nil
+}
+
+// keep puts off the end that was announced, and the other one if it comes so soon after it that it would be announced as well.
+func (s Session) keep(announced, now time.Time, idle time.Duration) Kept {
+	k := s.kept()
+	k.Session = s.SessionID
+	if end := s.ttlEnd(); !end.IsZero() && end.Sub(announced) <= s.warnAhead(EndByTTL, idle) {
+		k.TTL = later(end, now).Add(s.ttl()).UTC()
+	}
+	if end := s.idleEnd(idle); !end.IsZero() && end.Sub(announced) <= s.warnAhead(EndByIdle, idle) {
+		k.Idle = now.Add(idle).UTC()
+	}
+	return k
 }
 
 // enqueueEnd queues the end of a session of the thread unless a turn is queued or running: then the next look decides. why
 // is empty for one that has ended and is not removed yet.
 func (sv *Service) enqueueEnd(ctx context.Context, s Session, session string, why EndReason, id TurnID) error {
+	due, _ := s.endsAt(sv.cfg.IdleTTL)
 	job, err := jobOf(Turn{
-		ID: id, Kind: KindEnd, Thread: s.Thread, User: s.Owner, At: time.Now().UTC(), Session: session, Reason: why, After: s.LastID,
+		ID: id, Kind: KindEnd, Thread: s.Thread, User: s.Owner, At: time.Now().UTC(), Session: session, Reason: why, After: s.LastID, Due: due,
 	})
 	if err != nil {
 		return err

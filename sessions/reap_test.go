@@ -229,6 +229,11 @@ func TestMeant(t *testing.T) {
 	end := Turn{Kind: KindEnd, Session: "s1", Reason: EndByIdle, After: "t1"}
 	asked := Turn{Kind: KindEnd, Session: "s1", Reason: EndByPerson}
 	again := Turn{Kind: KindEnd, Session: "s1", After: "t1"}
+	due := Turn{Kind: KindEnd, Session: "s1", Reason: EndByIdle, After: "t1", Due: at("2026-01-01T01:00:00Z")}
+	idle := Session{SessionID: "s1", LastID: "t1", LastTurn: at("2026-01-01T00:00:00Z")}
+	kept, keptBefore := idle, idle
+	kept.Kept = Kept{Session: "s1", Idle: at("2026-01-02T00:00:00Z")}
+	keptBefore.Kept = Kept{Session: "s0", Idle: at("2026-01-02T00:00:00Z")}
 	for name, c := range map[string]struct {
 		end  Turn
 		s    Session
@@ -237,6 +242,9 @@ func TestMeant(t *testing.T) {
 		"by time: the session as it was seen":                        {end, Session{SessionID: "s1", LastID: "t1"}, true},
 		"by time: not the session when it was used since":            {end, Session{SessionID: "s1", LastID: "t2"}, false},
 		"by time: not another session":                               {end, Session{SessionID: "s2", LastID: "t1"}, false},
+		"by time: the session that nobody has kept":                  {due, idle, true},
+		"by time: not the session when it was kept since":            {due, kept, false},
+		"by time: the session whose forerunner was kept":             {due, keptBefore, true},
 		"by a person: the session":                                   {asked, Session{SessionID: "s1", LastID: "t2"}, true},
 		"by a person: the session in the place of one that was lost": {asked, Session{SessionID: "s2", LastID: "t2"}, true},
 		"tried again: the session that has ended":                    {again, Session{SessionID: "s1", LastID: "t1", EndedAt: at("2026-01-01T00:00:00Z")}, true},
@@ -244,7 +252,7 @@ func TestMeant(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if got := (&work{turn: c.end}).meant(c.s); got != c.want {
+			if got := (&work{turn: c.end}).meant(c.s, time.Hour); got != c.want {
 				t.Errorf("meant = %v, want %v", got, c.want)
 			}
 		})

@@ -203,6 +203,9 @@ func (sv *Service) Status(ctx context.Context, thread Thread) (Status, error) {
 	if err != nil {
 		return Status{}, fmt.Errorf("look at the queue of %s: %w", thread.Key(), err)
 	}
+	if s != nil {
+		s.EndsAt, _ = s.endsAt(sv.cfg.IdleTTL)
+	}
 	st := Status{Session: s, Since: q.Since}
 	for _, j := range q.Jobs {
 		t, err := turnOf(j)
@@ -232,7 +235,11 @@ func (sv *Service) List(ctx context.Context, team, channel string) ([]Session, e
 		prefix += channel + ":"
 	}
 	all, err := sv.store.All(ctx, prefix)
-	return slices.DeleteFunc(all, Session.Ended), err
+	all = slices.DeleteFunc(all, Session.Ended)
+	for i := range all {
+		all[i].EndsAt, _ = all[i].endsAt(sv.cfg.IdleTTL)
+	}
+	return all, err
 }
 
 // Once reports true for the first of all callers in all replicas who name key, for thirty days.

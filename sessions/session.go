@@ -69,6 +69,10 @@ type Session struct {
 	Unsure bool `json:"unsure,omitempty"`
 	// Rebuilt is set when the record was made from what Fly has, since Redis had lost it, until the thread was asked for the rest.
 	Rebuilt bool `json:"rebuilt,omitempty"`
+	// Kept is what somebody has put the end off to. It stands beside the record, since it is written while others have the claim.
+	Kept Kept `json:"-"`
+	// EndsAt is when the session will be over unless somebody uses it or keeps it, as [Service.Status] and [Service.List] tell; zero: never.
+	EndsAt time.Time `json:"-"`
 }
 
 // maxSkew is how far our clock and Slack's may be apart.
@@ -82,6 +86,13 @@ func TSOf(t time.Time) string { return fmt.Sprintf("%d.%06d", t.Unix(), t.Nanose
 
 // Begun reports whether there is a conversation: a turn has come as far as Claude Code.
 func (s Session) Begun() bool { return s.State != nil }
+
+// Kept says until when a session is kept in spite of its times.
+type Kept struct {
+	Session string    `json:"session"`      // the one that is meant: the thread may have another by now
+	TTL     time.Time `json:"ttl,omitzero"` // in place of the end of its time to live
+	Idle    time.Time `json:"idle,omitzero"`
+}
 
 // Remains is what is still to be removed of a session whose record was taken by the next one in its thread.
 type Remains struct {

@@ -19,7 +19,8 @@ var saveScript string
 
 // store keeps the sessions in Redis. Its keys share one hash tag, so that Redis Cluster keeps them together:
 //
-//	fb:{sessions}:s:<thread>   hash    json: the thread's newest session, live or ended; fence: of the claim that wrote it
+//	fb:{sessions}:s:<thread>   hash    json: the thread's newest session, live or ended; fence: of the claim that wrote it;
+//	                                   kept: json, until when somebody has kept it
 //	fb:{sessions}:live         zset    thread → unix time of its last turn, in seconds; sessions that have something on Fly
 //	fb:{sessions}:marks        hash    team:channel → ts since when, and of the newest message that was taken in
 //	fb:{sessions}:once:<key>   string  something that is done or said once; expires
@@ -78,18 +79,36 @@ func (st *store) Put(ctx context.Context, s Session, fence int64) error {
 
 // Get returns the thread's newest session, live or ended; nil if it never had one.
 func (st *store) Get(ctx context.Context, thread Thread) (*Session, error) {
-	body, err := st.rdb.HGet(ctx, st.session(thread), "json").Bytes()
-	if errors.Is(err, redis.Nil) {
-		return nil, nil
-	}
+	got, err := st.rdb.HMGet(ctx, st.session(thread), "json", "kept").Result()
 	if err != nil {
 		return nil, fmt.Errorf("read the session of %s: %w", thread.Key(), err)
 	}
+	body, has := got[0].(string)
+	if !has {
+		return nil, nil
+	}
 	var s Session
-	if err := json.Unmarshal(body, &s); err != nil {
+	if err := json.Unmarshal([]byte(body), &s); err != nil {
 		return nil, fmt.Errorf("%w of %s: %w", errUnreadable, thread.Key(), err)
 	}
+	if kept, has := got[1].(string); has {
+		if err := json.Unmarshal([]byte(kept), &s.Kept); err != nil {
+			return nil, fmt.Errorf("%w of %s: until when it is kept: %w", errUnreadable, thread.Key(), err)
+		}
+	}
 	return &s, nil
+}
+
+// Keep writes until when a thread's session is kept, whoever has the claim.
+func (st *store) Keep(ctx context.Context, thread Thread, k Kept) error {
+	body, err := json.Marshal(k)
+	if err != nil {
+		return fmt.Errorf("encode until when %s is kept: %w", k.Session, err)
+	}
+	if err := st.rdb.HSet(ctx, st.session(thread), "kept", body).Err(); err != nil {
+		return fmt.Errorf("keep session %s: %w", k.Session, err)
+	}
+	return nil
 }
 
 // All lists the sessions that are live or have something left on Fly, and whose thread's key begins
@@ -144,7 +163,7 @@ func (sv *Service) Check(ctx context.Context) error {
 // storeCommands are all that the store and its scripts send, in the form of [queue.Missing].
 func storeCommands() []string {
 	return []string{
-		"evalsha x 1 KEY", "eval x 1 KEY", "hget KEY f", "hset KEY f v", "hgetall KEY", "zadd KEY 1 m", "zrem KEY m", "zrevrange KEY 0 1",
+		"evalsha x 1 KEY", "eval x 1 KEY", "hget KEY f", "hset KEY f v", "hmget KEY f g", "hgetall KEY", "zadd KEY 1 m", "zrem KEY m", "zrevrange KEY 0 1",
 		"hsetnx KEY f v", "get KEY", "set KEY x", "del KEY", "exists KEY",
 	}
 }

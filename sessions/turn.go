@@ -55,6 +55,8 @@ type Turn struct {
 	// After belongs to an end by time: the session's last turn when its time was seen to be over. A turn that
 	// has come since keeps the session.
 	After TurnID `json:"after,omitempty"`
+	// Due belongs to an end by time: when that was. A session that somebody has kept since is not over.
+	Due time.Time `json:"due,omitzero"`
 	// Errand belongs to KindErrand; Text then says in words what it is.
 	Errand *Errand `json:"errand,omitempty"`
 }

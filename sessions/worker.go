@@ -484,7 +484,7 @@ func (w *work) end(ctx context.Context) error {
 			return w.endLeft(ctx, s, i)
 		}
 	}
-	if !w.meant(*s) {
+	if !w.meant(*s, w.sv.cfg.IdleTTL) {
 		return nil
 	}
 	again := s.Ended() && s.EndID != w.turn.ID // an earlier end could not remove everything, and said so
@@ -517,12 +517,16 @@ func (w *work) end(ctx context.Context) error {
 }
 
 // meant reports whether the end is for this session. One that a person asked for always is: nothing could begin
-// between them. One by time is not when the session was used since.
-func (w *work) meant(s Session) bool {
+// between them. One by time is not when the session was used since, or kept.
+func (w *work) meant(s Session, idle time.Duration) bool {
 	if w.turn.Reason == EndByPerson {
 		return true
 	}
-	return s.SessionID == w.turn.Session && (s.Ended() || s.LastID == w.turn.After)
+	if s.SessionID != w.turn.Session {
+		return false
+	}
+	end, _ := s.endsAt(idle)
+	return s.Ended() || s.LastID == w.turn.After && (w.turn.Due.IsZero() || !end.After(w.turn.Due))
 }
 
 // endLeft removes what an earlier session of the thread has left; its thread was told long ago.
