@@ -1,6 +1,9 @@
 package runner
 
 import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -146,6 +149,17 @@ func TestGitOrigins(t *testing.T) {
 	}
 	if got := (Secrets{GitOrigins: []string{"https://github.com"}}).mayHave(origins()); !slices.Equal(got, []string{"https://github.com"}) {
 		t.Errorf("with a list: %v", got)
+	}
+	asked := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the host was asked") }))
+	defer asked.Close()
+	host := strings.TrimPrefix(asked.URL, "http://")
+	atHost := &turn{
+		Turn:    Turn{Settings: Settings{Forges: []Forge{{Host: host, Kind: ForgeGitHub}}}},
+		secrets: Secrets{GitToken: "ghp_0123456789", GitOrigins: []string{"https://github.com"}},
+	}
+	var no refused
+	if _, err := atHost.openPull(t.Context(), Repo{URL: asked.URL + "/a/b"}, Publish{}, "main"); !errors.As(err, &no) || no.failure != FailNoToken {
+		t.Errorf("a pull request elsewhere: %v, want it said that there is no token for the place", err)
 	}
 	if got := (Secrets{GitOrigins: []string{}}).mayHave(origins()); len(got) != 0 {
 		t.Errorf("with an empty list: %v", got)
