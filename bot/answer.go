@@ -38,7 +38,10 @@ func (b *Bot) Finish(ctx context.Context, s sessions.Session, t sessions.Turn, l
 	} else if err != nil {
 		return err
 	}
-	return b.settle(ctx, t, cmp.Or(liveTS, posted[partLive]), o, doubt)
+	if err := b.settle(ctx, t, cmp.Or(liveTS, posted[partLive]), o, doubt); err != nil {
+		return err
+	}
+	return b.endAfter(ctx, s, t, o)
 }
 
 // postParts posts the parts that are not in the thread yet, in order.
@@ -141,6 +144,9 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isE
 		last.buttons = append(last.buttons, button("retry", "Retry", string(t.ID), "primary"))
 	}
 	last.buttons = append(last.buttons, madeButtons(o)...)
+	if t.Kind == sessions.KindTurn && !isEnding && canPull(s, o) {
+		last.buttons = append(last.buttons, button("pull", sayOpenPull, string(t.ID), ""))
+	}
 	last.changes = changeLines(o.Changes)
 	last.buttons = append(last.buttons, changeButtons(t, o.Changes)...)
 	if details := detailButton(t, o); details != nil {
@@ -196,11 +202,7 @@ func (p part) fallback() string {
 	if p.changes != "" {
 		text += "\n" + p.changes
 	}
-	for _, e := range p.buttons { // a reader without blocks follows them too
-		if b, ok := e.(*slack.ButtonBlockElement); ok && b.URL != "" {
-			text += "\n" + escape(b.Text.Text+": "+b.URL)
-		}
-	}
+	text += linkLines(p.buttons)
 	if p.footer == "" {
 		return text
 	}

@@ -216,11 +216,11 @@ func (b *Bot) end(ctx context.Context, thread sessions.Thread, user, said string
 		return plainly(why.sentence), nil
 	}
 	if len(s.Unpushed()) > 0 && !sure {
-		text := sayUnpushed(*s)
-		return answer{text: text, blocks: []slack.Block{
-			slack.NewSectionBlock(slack.NewTextBlockObject(slack.MarkdownType, text, false, false), nil, nil),
-			slack.NewActionBlock("", button("end", "End it anyway", thread.Key()+"|sure", "danger")),
-		}}, nil
+		buttons := []slack.BlockElement{button("end", "End it anyway", thread.Key()+"|sure", "danger")}
+		if canSave(*s) {
+			buttons = append([]slack.BlockElement{button("save", saySaveThenEnd, thread.Key()+"|sure", "primary")}, buttons...)
+		}
+		return offering(sayUnpushed(*s), buttons...), nil
 	}
 	e, err := b.sessions.End(ctx, thread, user, said)
 	if errors.Is(err, sessions.ErrNoSession) {

@@ -61,10 +61,15 @@ func (b *Bot) errandAnswer(s sessions.Session, t sessions.Turn, o sessions.Outco
 	switch {
 	case isEnding:
 		return plainly(sayStoppedForGood)
+	case t.Errand.Kind == runner.ErrandPublish:
+		return publishAnswer(t, o)
+	case t.Errand.Kind == runner.ErrandRescue:
+		return savedAnswer(s, t, o)
 	case o.Failure != runner.FailNone:
 		return plainly(sayErrandFailed(t, o))
 	}
 	switch t.Errand.Kind {
+	case runner.ErrandPublish, runner.ErrandRescue: // see above
 	case runner.ErrandState:
 		s.State, s.Unsure = o.Repos, false
 		if len(s.Unpushed()) > 0 {

@@ -88,6 +88,10 @@ func (b *Bot) interaction(ctx context.Context, payload json.RawMessage, ack func
 		if a.text != "" {
 			b.answerPress(ctx, p, a)
 		}
+	case p.Type == "view_submission" && p.View.Kind == pullModal:
+		limit, cancel := context.WithTimeout(ctx, submitTime)
+		defer cancel()
+		ack(b.submitPull(limit, ctx, p))
 	default:
 		ack(nil)
 	}
@@ -129,6 +133,10 @@ func (b *Bot) press(ctx context.Context, p interactionPayload) answer {
 			b.stubbornly(ctx, func(ctx context.Context) { b.say(ctx, thread, "", a.tell) })
 		}
 		return a
+	case "pull":
+		return b.pressPull(ctx, p, thread, turn)
+	case "save":
+		return b.pressSave(ctx, p, thread)
 	case "retry":
 		return b.pressRetry(ctx, p, thread, turn)
 	case "now":
@@ -146,10 +154,10 @@ func offerOf(thread sessions.Thread, turn sessions.TurnID) string {
 	return thread.Key() + "|" + string(turn)
 }
 
-// target is what a button is about: stop, retry and continue carry a turn, end a thread.
+// target is what a button is about: stop, retry and continue carry a turn, end and save a thread.
 func target(p interactionPayload, action, value string) (sessions.Thread, sessions.TurnID) {
 	value = strings.TrimSuffix(value, "|sure")
-	if action == "end" || p.View.ID != "" {
+	if action == "end" || action == "save" || p.View.ID != "" {
 		key, _, _ := strings.Cut(value, "|")
 		thread, _ := sessions.ParseThread(key)
 		return thread, ""

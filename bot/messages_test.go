@@ -164,6 +164,43 @@ func liveStates() map[string]shown {
 	return out
 }
 
+// published are the ends of an attempt at a pull request.
+func published() map[string]runner.Outcome {
+	branch := []runner.Branch{{Dir: "app", Name: "fix", URL: "https://github.com/acme/app/tree/fix"}}
+	pull := runner.Pull{Dir: "app", Number: "12", URL: "https://github.com/acme/app/pull/12"}
+	there := pull
+	there.Existed = true
+	out := map[string]runner.Outcome{
+		"open":             {Pulls: []runner.Pull{pull}, Branches: branch},
+		"open before":      {Pulls: []runner.Pull{there}, Branches: branch},
+		"at GitLab":        {Pulls: []runner.Pull{{Dir: "app", Number: "5", URL: "https://gitlab.com/acme/app/-/merge_requests/5"}}},
+		"not, and pushed":  {Failure: runner.FailForge, Error: "github.com answers 422: Validation Failed", Branches: branch, NewPull: "https://github.com/acme/app/compare/main...fix?expand=1"},
+		"not, unknown":     {Failure: runner.FailNoForge, Branches: []runner.Branch{{Dir: "app", Name: "fix"}}},
+		"not, in trouble":  {Failure: runner.FailRemote, Error: "github.com answers 503", Branches: branch, NewPull: "https://github.com/acme/app/compare/main...fix?expand=1"},
+		"not, not even up": {Failure: sessions.FailCapacity},
+	}
+	for _, f := range []sessions.Failure{runner.FailNothing, runner.FailNoToken, runner.FailNoRight, runner.FailProtected, runner.FailTaken, runner.FailRemote, runner.FailErrand} {
+		out["not pushed, "+string(f)] = runner.Outcome{ExitCode: 1, Failure: f, Error: "push: what Git said <!here>"}
+	}
+	return out
+}
+
+// rescued are the ends of a push of all that is nowhere else.
+func rescued() map[string]runner.Outcome {
+	branch := []runner.Branch{{Dir: "app", Name: "flaudebot/saved-5f0c1d2e", URL: "https://github.com/acme/app/tree/flaudebot/saved-5f0c1d2e"}}
+	left := []runner.RepoState{{Dir: "app", Unpushed: 2}}
+	return map[string]runner.Outcome{
+		"all":           {Branches: branch, Repos: []runner.RepoState{{Dir: "app"}}},
+		"nothing":       {Repos: []runner.RepoState{{Dir: "app"}}},
+		"not all known": {Branches: branch, Repos: []runner.RepoState{{Dir: "lib", Unknown: true}}},
+		"no right":      {Failure: runner.FailNoRight, Error: "app: push: 403", Repos: left},
+		"no token":      {Failure: runner.FailNoToken, Error: "app: push: could not read Username", Repos: left},
+		"no host":       {Failure: runner.FailRemote, Error: "app: push: could not resolve host", Repos: left},
+		"no machine":    {Failure: sessions.FailNotUp, Repos: left},
+		"something":     {Failure: runner.FailErrand, Error: "app: commit: something", Branches: branch, Repos: left},
+	}
+}
+
 // errandTurn is an errand that the member asks for.
 func errandTurn(e runner.Errand, what string) sessions.Turn {
 	return sessions.Turn{
@@ -248,6 +285,18 @@ func outcomes(b *Bot) map[string][]part {
 	out["errand, a file that Slack does not take"] = get(runner.Errand{Kind: runner.ErrandGet, Of: "T:C:1.2", File: 1}, changed(1), "x", maxPartsNoFile)
 	out["errand, all files"] = get(runner.Errand{Kind: runner.ErrandGet, Of: "T:C:1.2"}, changed(3), "PK", maxParts)
 	out["errand, all files that are there"] = get(runner.Errand{Kind: runner.ErrandGet, Of: "T:C:1.2"}, &runner.Changes{Files: changed(3).Files, Total: 9}, "PK", maxParts)
+	for name, o := range published() {
+		out["pull request, "+name] = b.parts(session("1.2"), errandTurn(runner.Errand{
+			Kind: runner.ErrandPublish, Publish: &runner.Publish{Dir: "app", Branch: "flaudebot/`fix`"},
+		}, sayOpenPull), sessions.Outcome{Outcome: o}, false, maxParts)
+	}
+	for name, o := range rescued() {
+		s := session("1.2")
+		s.State = o.Repos
+		turn := errandTurn(runner.Errand{Kind: runner.ErrandRescue}, saySaveThenEnd)
+		turn.Errand.ThenEnd = true
+		out["push, then end, "+name] = b.parts(s, turn, sessions.Outcome{Outcome: o}, false, maxParts)
+	}
 	for name, reason := range map[string]sessions.EndReason{"person": sessions.EndByPerson, "ttl": sessions.EndByTTL, "idle": sessions.EndByIdle} {
 		s := session("1.2")
 		s.EndReason = reason

@@ -65,6 +65,13 @@ const (
 	sayEmptyFile      = "The file is empty, and Slack takes no empty files."
 	sayNoFilesHere    = "Slack does not take that file here, so I cannot show it."
 	sayErrandDone     = "Done."
+	sayOpenPull       = "Open pull request"
+	saySaveThenEnd    = "Push to a branch, then end"
+	saySaveWork       = "Push what is nowhere else"
+	sayKeptOn         = "Somebody wrote here while I pushed, so the session goes on. End it when you are done."
+	sayNoBranch       = "Git takes no such name for a branch: letters, digits, dots, dashes and slashes will do."
+	sayNoTitle        = "It needs a title."
+	saySameBranch     = "It needs a branch of its own, other than the one that it is to be merged into."
 	sayAllPushed      = "Everything in this session's repositories is committed and pushed."
 	sayHelp           = "Mention me in a channel to start a session: `@flaude fix the flaky test`. Each thread is one conversation with its own machine and files. " +
 		"In a direct message no mention is needed, and each message outside of a thread starts a session of its own.\n" +
@@ -204,6 +211,95 @@ func sayErrandFailed(t sessions.Turn, o sessions.Outcome) string {
 		return what + ": the machine and its files are gone." + detail
 	}
 	return what + ": that did not work." + detail
+}
+
+// sayNotPulled says why a pull request was not opened, and what to do about it.
+func sayNotPulled(branch string, o sessions.Outcome) string {
+	pushed := len(o.Branches) > 0
+	did := "I could not push `" + codeText(branch) + "`"
+	if pushed {
+		did = "I pushed `" + codeText(branch) + "`, but could not open the pull request"
+	}
+	why := ""
+	switch o.Failure {
+	case runner.FailNothing:
+		return "There is nothing to open a pull request with: no commits that the other branch does not have." + quoted(o.Error)
+	case runner.FailNoToken:
+		why = "I have no token for its Git host. Whoever runs me must set GITHUB_TOKEN"
+	case runner.FailNoRight:
+		why = "the Git host does not let my token do that. Whoever runs me must give GITHUB_TOKEN the right to write contents and pull requests of this repository"
+	case runner.FailProtected:
+		why = "that branch is protected at the Git host. Choose another name for it"
+	case runner.FailTaken:
+		why = "that branch has commits at the Git host that are not here. Choose another name for it, or ask me to bring them in first"
+	case runner.FailRemote:
+		why = "the Git host does not answer just now. Press the button again in a few minutes"
+	case runner.FailNoForge:
+		why = "nobody has told me what that Git host is. Open it there, or have whoever runs me set FLAUDEBOT_FORGES"
+	case runner.FailForge:
+		why = "the Git host does not take it"
+	case runner.FailErrand:
+		why = "Git does not do it"
+	default:
+		return ""
+	}
+	if pushed {
+		why = strings.Replace(why, "Press the button again", "Open it there, or press the button again", 1)
+	}
+	return did + ": " + why + "." + quoted(o.Error)
+}
+
+// sayPulled says that a pull request is there.
+func sayPulled(p runner.Pull, branch, user string) string {
+	name := "<" + p.URL + "|" + escape(sayPull(p, false)) + ">"
+	if p.Existed {
+		return name + " is open for `" + codeText(branch) + "` already, and has what was pushed now."
+	}
+	return name + " is open, from `" + codeText(branch) + "`, for <@" + user + ">."
+}
+
+// sayPushedAll names the branches that hold what was nowhere else.
+func sayPushedAll(branches []runner.Branch) string {
+	if len(branches) == 0 {
+		return "There was nothing to push: all of it is at its Git host."
+	}
+	var names []string
+	for _, b := range branches {
+		names = append(names, "`"+codeText(b.Name)+"` in `"+codeText(b.Dir)+"`")
+	}
+	return "Pushed, with what was not committed: " + strings.Join(names, ", ") + "."
+}
+
+// sayNotSaved says that some work is still nowhere else.
+func sayNotSaved(o sessions.Outcome) string {
+	why := "Git, or its host, did not take all of it. Nothing was ended."
+	switch o.Failure {
+	case runner.FailNoToken:
+		why = "I have no token for its Git host, so nothing was ended. Whoever runs me must set GITHUB_TOKEN."
+	case runner.FailNoRight:
+		why = "The Git host does not let my token push there, so nothing was ended."
+	case runner.FailRemote:
+		why = "The Git host does not answer just now, so nothing was ended. Try again in a few minutes."
+	}
+	return "I could not push everything. " + why + quoted(o.Error)
+}
+
+// codeText is text within backticks.
+func codeText(s string) string { return escape(strings.ReplaceAll(s, "`", "'")) }
+
+// sayWork says what a repository holds that its remote does not.
+func sayWork(r runner.RepoState) string {
+	var what []string
+	if r.Changed > 0 {
+		what = append(what, plural(r.Changed, "file")+" not committed")
+	}
+	if r.Unpushed > 0 {
+		what = append(what, plural(r.Unpushed, "commit")+" not pushed")
+	}
+	if len(what) == 0 {
+		return "all is pushed"
+	}
+	return strings.Join(what, ", ")
 }
 
 // quoted is what somebody else said of an error, as a quote below a sentence.

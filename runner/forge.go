@@ -30,6 +30,12 @@ type place struct {
 	kind         ForgeKind
 }
 
+// Hosted reports whether the repository is at a Git host, where there may be pull requests.
+func (r Repo) Hosted() bool {
+	_, ok := placeOf(r.URL, nil)
+	return ok
+}
+
 var scpLike = regexp.MustCompile(`^(?:[A-Za-z0-9_.-]+@)?([A-Za-z0-9.-]+):([^/].*)$`)
 
 // placeOf reads a repository's address; false: it is at no host. Over SSH its pages are at https.

@@ -69,6 +69,8 @@ type Errand struct {
 	Private bool `json:"private,omitempty"`
 	// View is the modal that waits for it, if one does.
 	View string `json:"view,omitempty"`
+	// ThenEnd has the session ended when all is pushed.
+	ThenEnd bool `json:"then_end,omitempty"`
 	// Trailers are lines that a commit of the errand carries.
 	Trailers []string `json:"trailers,omitempty"`
 }
