@@ -136,9 +136,9 @@ func TestOpenPull(t *testing.T) {
 			}
 		}
 		for block, values := range map[string]map[string]string{
-			"title":  {"title": " ", "branch": "fix"},
-			"branch": {"title": "T", "branch": "a b"},
-			"base":   {"title": "T", "branch": "fix", "base": "--x"},
+			"title":  {"title": " ", "branch": "fix", "rest": "leave"},
+			"branch": {"title": "T", "branch": "a b", "rest": "leave"},
+			"base":   {"title": "T", "branch": "fix", "base": "--x", "rest": "leave"},
 		} {
 			res := w.local(member, "submit", map[string]any{"view_id": id, "values": fillIn(values)})
 			if !has(w.text(res), `"response_action":"errors"`, `"`+block+`":`) {
