@@ -21,9 +21,10 @@ import (
 
 // Bounds of a look at the workspace. What is beyond them is not looked at, and Changes.Partial says so.
 const (
-	lookBeforeLimit = 15 * time.Second // Claude waits for it
+	lookBeforeLimit = 10 * time.Second // Claude waits for it
+	lookLooseLimit  = 5 * time.Second  // of that, for what is in no repository
 	lookAfterLimit  = 20 * time.Second // the answer waits for it
-	maxLooked       = 20000            // files in a look that Git has not seen as they are
+	maxLooked       = 2000             // files of a unit that Git has not seen as they are
 	maxLookedBytes  = 64 << 20         // bytes of them
 	maxRepos        = 20               // repositories that are compared, those beyond the turn's own included
 	lookFree        = 2 * minFree      // bytes that must be free on the volume for it
@@ -57,7 +58,7 @@ type state struct {
 	tree    string             // of the files that Git compares
 	large   map[string]content // files that are compared by their content's digest
 	nested  []string           // repositories in it, below the workspace
-	partial bool               // not all was looked at
+	skipped map[string]bool    // files that were not looked at
 }
 
 // surveyDir holds the shadow repositories; while the turn runs nobody but root gets there.
@@ -87,44 +88,44 @@ func (c Config) survey(ctx context.Context, repos []Repo) (*survey, error) {
 		return nil, err
 	}
 	s := &survey{cfg: c, budget: min(maxLookedBytes, free/4)}
-	loose, err := s.add(ctx, ".")
-	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(c.surveyDir()))
-	}
-	found := loose.state.nested
+	short, cancel := context.WithTimeout(ctx, lookLooseLimit)
+	defer cancel()
+	found := s.add(short, ".").state.nested
 	for _, r := range repos {
 		found = append(found, r.Folder())
 	}
 	slices.Sort(found)
 	for _, dir := range slices.Compact(found) {
+		if _, err := folder(c.workspace(), dir); err != nil { // it is not there
+			continue
+		}
 		if len(s.units) > maxRepos {
-			loose.state.partial = true
-			break
-		}
-		if _, err := s.add(ctx, dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			s.units = append(s.units, &unit{path: dir, lost: true})
+			continue
 		}
+		s.add(ctx, dir)
 	}
 	return s, os.Chmod(c.surveyDir(), 0o700)
 }
 
 // add looks at a unit for the first time.
-func (s *survey) add(ctx context.Context, dir string) (*unit, error) {
-	sh, err := s.cfg.newShadow(ctx, dir, len(s.units))
-	if err != nil {
-		return nil, fmt.Errorf("look at %s: %w", dir, err)
-	}
-	u := &unit{path: dir, shadow: sh}
-	if u.state, err = s.look(ctx, u); err != nil {
-		return nil, fmt.Errorf("look at %s: %w", dir, err)
-	}
+func (s *survey) add(ctx context.Context, dir string) *unit {
+	u := &unit{path: dir}
 	s.units = append(s.units, u)
-	return u, nil
+	var err error
+	if u.shadow, err = s.cfg.newShadow(ctx, dir, len(s.units)); err == nil {
+		u.state, err = s.look(ctx, u)
+	}
+	if err != nil {
+		u.lost = true
+		s.cfg.Log.Warn("what a turn changes will not be known of a part of the workspace", "dir", dir, "err", err)
+	}
+	return u
 }
 
 // look takes a unit's state.
 func (s *survey) look(ctx context.Context, u *unit) (state, error) {
-	st := state{large: map[string]content{}}
+	st := state{large: map[string]content{}, skipped: map[string]bool{}}
 	names, err := u.shadow.unseen(ctx)
 	if err != nil {
 		return st, err
@@ -136,9 +137,9 @@ func (s *survey) look(ctx context.Context, u *unit) (state, error) {
 	defer func() { _ = root.Close() }()
 	var small, large []string
 	for i, name := range names {
-		if i >= maxLooked {
-			st.partial = true
-			break
+		if i >= maxLooked || u.state.skipped[name] {
+			st.skipped[name] = true
+			continue
 		}
 		if dir, ok := strings.CutSuffix(name, "/"); ok {
 			st.nested = append(st.nested, path.Join(u.path, dir))
@@ -158,7 +159,7 @@ func (s *survey) look(ctx context.Context, u *unit) (state, error) {
 		case !info.Mode().IsRegular() && info.Mode().Type() != fs.ModeSymlink:
 			continue
 		case info.Size() > s.budget:
-			st.partial = true
+			st.skipped[name] = true
 			continue
 		}
 		s.budget -= info.Size()
@@ -193,10 +194,12 @@ func (s *survey) compare(ctx context.Context) (*Changes, []byte) {
 	for _, u := range s.units {
 		known[u.path] = true
 	}
-	s.units[0].shadow.exclude(slices.Collect(maps.Keys(known)))
+	if !s.units[0].lost {
+		s.units[0].shadow.exclude(slices.Collect(maps.Keys(known)))
+	}
 	for i := 0; i < len(s.units); i++ { // new ones may be found
 		u := s.units[i]
-		if out.Partial = out.Partial || u.state.partial || u.lost; u.lost {
+		if out.Partial = out.Partial || u.lost; u.lost {
 			continue
 		}
 		if _, err := folder(s.cfg.workspace(), u.path); err != nil {
@@ -208,7 +211,7 @@ func (s *survey) compare(ctx context.Context) (*Changes, []byte) {
 			out.Partial = true
 			continue
 		}
-		out.Partial = out.Partial || now.partial
+		out.Partial = out.Partial || len(u.state.skipped) > 0 || len(now.skipped) > 0
 		changes, err := u.shadow.compare(ctx, u.state.tree, now.tree)
 		if err != nil {
 			out.Partial = true
@@ -225,7 +228,7 @@ func (s *survey) compare(ctx context.Context) (*Changes, []byte) {
 			}
 			known[dir] = true
 			fresh, err := s.begun(ctx, dir)
-			if err != nil || fresh == nil || len(s.units) > maxRepos {
+			if err != nil || fresh == nil || len(s.units) >= maxRepos {
 				all = append(all, Change{Path: dir + "/", State: ChangeAdded})
 				continue
 			}

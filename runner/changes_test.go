@@ -216,8 +216,27 @@ func TestChangesWithoutTime(t *testing.T) {
 	if c, _ := s.compare(ctx); c.told() != "partial" {
 		t.Errorf("changes = %s, want it told that they are not all", c.told())
 	}
-	if _, err := cfg.survey(ctx, nil); err == nil {
-		t.Error("a look before the turn that had no time is none")
+	if s, err = cfg.survey(ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+	if c, _ := s.compare(t.Context()); c.told() != "partial" {
+		t.Errorf("changes = %s, want it told that they are not all", c.told())
+	}
+}
+
+// TestChangesAmongMany shows that what was not looked at before the turn is not taken for new after it, and that the rest is known.
+func TestChangesAmongMany(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t).boot()
+	turn := m.turn("hello")
+	turn.Repos = []Repo{project(t)}
+	m.run(turn, Secrets{})
+	inShell(t, m.cfg.workspace(), fmt.Sprintf(`mkdir many; cd many; seq %d | xargs touch`, maxLooked+50))
+	next := m.turn("sh: echo x >> app/a.txt; echo x > early")
+	next.Repos = turn.Repos
+	out, _ := m.run(next, Secrets{})
+	if got := out.Changes.told(); got != "modified app/a.txt +1 -0\nadded early +1 -0\npartial" {
+		t.Errorf("changes:\n%s", got)
 	}
 }
 

@@ -138,7 +138,9 @@ func (t *turn) work() (Outcome, string) {
 	}
 	before, remotes := t.lookBefore(ctx), t.cfg.remotesOf(t.Repos)
 	out, answer := t.claude()
-	out.Changes, t.diff = t.lookAfter(before)
+	if !t.stopped() || t.why != FailInterrupted { // else there is no time for it
+		out.Changes, t.diff = t.lookAfter(before)
+	}
 	t.pulls.answer(answer)
 	out.Pulls, out.Branches = t.pulls.found, t.cfg.pushed(t.Repos, remotes, t.Settings.Forges)
 	out.Repos = t.cfg.repoStates(t.Repos)
