@@ -34,11 +34,15 @@ const knownFor = 5 * time.Minute
 type refusal struct {
 	sentence  string
 	transient bool
+	store     error // why: the store is away
 }
 
 // again is the error with which an event is left to Slack, to be sent again when Slack says who somebody is.
 func (r refusal) again() error {
-	if r.transient {
+	switch {
+	case r.store != nil:
+		return r.store
+	case r.transient:
 		return errWho
 	}
 	return nil
@@ -46,8 +50,25 @@ func (r refusal) again() error {
 
 var errWho = errors.New("it is not known who this is: Slack does not answer")
 
-// mayUse returns nil if the person may start, follow up and stop turns in the channel.
+// mayUse returns nil if the person may start, follow up and stop turns in the channel: those may whom the bot is set up for, and of them, where
+// the channel's settings name people, the ones who are named.
 func (p *people) mayUse(ctx context.Context, user, channel string) *refusal {
+	s, err := p.bot.settingsOf(ctx, channel)
+	if err != nil {
+		return &refusal{sentence: sayTrouble, store: err}
+	}
+	if why := p.mayTalk(ctx, user, channel, s); why != nil {
+		return why
+	}
+	if len(s.Users) > 0 {
+		return p.listed(ctx, user, s.Users, sayNotHere)
+	}
+	return nil
+}
+
+// mayTalk returns nil if the bot is set up for the person in the channel. A guest whom the channel's settings name is meant, where the bot's
+// own do not say who is.
+func (p *people) mayTalk(ctx context.Context, user, channel string, s sessions.Settings) *refusal {
 	cfg := p.bot.cfg
 	if len(cfg.AllowedChannels) > 0 && !slices.Contains(cfg.AllowedChannels, channel) {
 		return &refusal{sentence: sayWrongChannel}
@@ -63,15 +84,16 @@ func (p *people) mayUse(ctx context.Context, user, channel string) *refusal {
 		return &refusal{sentence: sayNotYou}
 	}
 	if len(cfg.AllowedUsers) > 0 { // a guest who is named is meant
-		return p.listed(ctx, user, cfg.AllowedUsers)
+		return p.listed(ctx, user, cfg.AllowedUsers, sayNotYou)
 	}
-	if u.IsRestricted || u.IsUltraRestricted {
+	if (u.IsRestricted || u.IsUltraRestricted) && !slices.Contains(s.Users, user) {
 		return &refusal{sentence: sayNotYou}
 	}
 	return nil
 }
 
-func (p *people) listed(ctx context.Context, user string, allowed []string) *refusal {
+// listed returns nil if the person is among those who are allowed, people and user groups; otherwise is what they are told.
+func (p *people) listed(ctx context.Context, user string, allowed []string, otherwise string) *refusal {
 	for _, id := range allowed {
 		if id == user {
 			return nil
@@ -89,7 +111,7 @@ func (p *people) listed(ctx context.Context, user string, allowed []string) *ref
 			}
 		}
 	}
-	return &refusal{sentence: sayNotYou}
+	return &refusal{sentence: otherwise}
 }
 
 // maySee returns nil if the person may act on a thread that they name from elsewhere: in a channel that they are in.
@@ -97,6 +119,11 @@ func (p *people) maySee(ctx context.Context, user, channel string) *refusal {
 	if why := p.mayUse(ctx, user, channel); why != nil {
 		return why
 	}
+	return p.isIn(ctx, user, channel)
+}
+
+// isIn returns nil if the person is in the channel.
+func (p *people) isIn(ctx context.Context, user, channel string) *refusal {
 	params := &slack.GetUsersInConversationParameters{ChannelID: channel, Limit: 1000}
 	for {
 		var members []string

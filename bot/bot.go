@@ -56,6 +56,7 @@ type Bot struct {
 	mention   *regexp.Regexp // of the bot
 	team      string
 	people    people
+	settings  knownSettings
 	out       *outbox
 	dials     *rate.Limiter // apps.connections.open
 	intake    underway      // events that came and are not acked yet

@@ -31,6 +31,9 @@ func (b *Bot) command(ctx context.Context, c slashCommand) answer {
 	defer cancel()
 	word, rest, _ := strings.Cut(strings.TrimSpace(c.Text), " ")
 	word, rest = strings.ToLower(word), strings.TrimSpace(rest)
+	if word == "config" || word == "settings" { // whoever may not use the bot here may still be who sets that
+		return b.config(ctx, c, rest)
+	}
 	if why := b.people.mayUse(ctx, c.UserID, c.ChannelID); why != nil {
 		return plainly(why.sentence)
 	}
@@ -52,8 +55,6 @@ func (b *Bot) answerCommand(ctx context.Context, c slashCommand, word, rest stri
 		return b.orTrouble(ctx, word, sessions.Thread{Team: c.TeamID, Channel: c.ChannelID}, a, err)
 	case "end", "stop", "status":
 		return b.inThread(ctx, c, word, rest)
-	case "config", "settings":
-		return b.config(ctx, c, rest)
 	case "", "help":
 		return plainly(sayHelp)
 	}
@@ -137,8 +138,17 @@ func parseLink(team, link string) (sessions.Thread, bool) {
 
 // runOnce begins a thread for a prompt that gets a machine of its own.
 func (b *Bot) runOnce(ctx context.Context, c slashCommand, prompt string) answer {
+	prompt, chosen, err := overridesIn(prompt)
+	if err != nil {
+		return plainly(err.Error())
+	}
 	if prompt == "" {
 		return plainly("Say what to run: `/flaude run PROMPT`.")
+	}
+	if s, err := b.settingsOf(ctx, c.ChannelID); err != nil {
+		return plainly(sayTrouble)
+	} else if problem := refusedOverride(s, chosen); problem != "" {
+		return plainly(string(problem))
 	}
 	first, err := b.sessions.Once(ctx, "run:"+c.TriggerID)
 	if err != nil || !first {
@@ -156,7 +166,7 @@ func (b *Bot) runOnce(ctx context.Context, c slashCommand, prompt string) answer
 	}
 	t := sessions.Turn{
 		ID: sessions.TurnID(c.TeamID + ":" + c.ChannelID + ":cmd-" + ts), Kind: sessions.KindOnce, User: c.UserID, TS: "cmd-" + ts,
-		Thread: sessions.Thread{Team: c.TeamID, Channel: c.ChannelID, TS: ts}, Text: prompt, At: time.Now().UTC(), Mention: true,
+		Thread: sessions.Thread{Team: c.TeamID, Channel: c.ChannelID, TS: ts}, Text: prompt, Overrides: chosen, At: time.Now().UTC(), Mention: true,
 	}
 	res, err := b.sessions.Accept(ctx, t)
 	if err != nil || res.Status == sessions.AcceptFull { // nothing will come in its thread

@@ -154,15 +154,17 @@ func (b *Bot) openConfig(ctx context.Context, trigger string, view slack.ModalVi
 // configOf is the modal of a channel's settings for somebody, or why they cannot see it. elsewhere: they are not in it just now.
 func (b *Bot) configOf(ctx context.Context, team, channel, user string, elsewhere bool) (slack.ModalViewRequest, string) {
 	var view slack.ModalViewRequest
-	if elsewhere {
-		if why := b.people.maySee(ctx, user, channel); why != nil {
-			return view, why.sentence
-		}
-	}
 	s, err := b.sessions.Settings(ctx, team, channel)
 	if err != nil {
 		b.log.WarnContext(ctx, "settings not read", "channel", channel, "err", err)
 		return view, sayTrouble
+	}
+	why := b.people.mayTalk(ctx, user, channel, s)
+	if why == nil && elsewhere {
+		why = b.people.isIn(ctx, user, channel)
+	}
+	if why != nil {
+		return view, why.sentence
 	}
 	rights, why := b.people.mayConfigure(ctx, user, s)
 	if why != nil {
@@ -467,6 +469,7 @@ const maxSecrets = 50
 
 // saved tells who saved settings what that means, and brings the modals below up to date: what is filled in there stays.
 func (b *Bot) saved(ctx context.Context, p interactionPayload, channel string, what []string, s sessions.Settings) {
+	b.settings.put(channel, s)
 	b.aside(withUrgency(ctx, urgent), func(ctx context.Context) {
 		rights, why := b.people.mayConfigure(ctx, p.User.ID, s)
 		update := func(id, page string) {

@@ -207,6 +207,9 @@ func (b *Bot) message(ctx context.Context, team string, e innerEvent) error {
 	}
 	if why := b.people.mayUse(ctx, e.User, e.Channel); why != nil {
 		if err := why.again(); err != nil {
+			if why.store != nil {
+				b.tellKept(ctx, in)
+			}
 			return err
 		}
 		return b.tellOnce(ctx, in, "refused:"+e.User+":"+e.Channel, why.sentence)
@@ -214,13 +217,16 @@ func (b *Bot) message(ctx context.Context, team string, e innerEvent) error {
 	if word := controlWord(in); word != "" {
 		return b.control(ctx, in, word)
 	}
-	if in.words == "" && len(e.Files) == 0 && !e.forwards() {
+	if rest, _, _ := overridesIn(in.words); rest == "" && len(e.Files) == 0 && !e.forwards() {
 		return b.sayOnce(ctx, in, "empty", sayEmpty)
 	}
 	if begins {
 		if refused, err := b.refuseRepos(ctx, &in); err != nil || refused {
 			return err
 		}
+	}
+	if refused, err := b.refuseOverrides(ctx, &in, begins); err != nil || refused {
+		return err
 	}
 	err := b.accept(ctx, in, begins)
 	if err != nil {
@@ -281,6 +287,10 @@ func (b *Bot) replyCounts(ctx context.Context, in *incoming) (bool, error) {
 func (b *Bot) listens(ctx context.Context, in incoming) (bool, error) {
 	if controlWord(in) != "" {
 		return true, nil
+	}
+	s, err := b.settingsOf(ctx, in.event.Channel)
+	if err != nil || s.MentionOnly {
+		return false, err
 	}
 	muted, err := b.sessions.Muted(ctx, in.thread)
 	return !muted, err
@@ -513,8 +523,11 @@ func (b *Bot) turn(in incoming, begins bool) sessions.Turn {
 		ID: in.id(), Kind: sessions.KindTurn, Thread: in.thread, User: in.event.User, TS: in.event.TS, Text: in.words,
 		Mention: begins, Files: attachments(in.event.Files), Forwards: in.event.forwards(), At: time.Now().UTC(),
 	}
+	if rest, o, err := overridesIn(in.words); err == nil { // else it is an edit that chooses what makes no sense, and is left to Claude as it is
+		t.Text, t.Overrides = rest, o
+	}
 	if begins {
-		t.About = glimpse(in.words)
+		t.About = glimpse(t.Text)
 	}
 	t.Again = in.event.missed || in.event.again || t.At.Sub(timeOf(t.TS)) > fresh
 	if len(t.Text) > maxStored {

@@ -113,6 +113,9 @@ func (b *Bot) press(ctx context.Context, p interactionPayload) answer {
 	if thread.TS == "" {
 		return plainly(sayOldButton)
 	}
+	if action.ActionID == actionConfig {
+		return b.configAt(ctx, p, thread.Channel)
+	}
 	if why := b.people.mayUse(ctx, p.User.ID, thread.Channel); why != nil {
 		return plainly(why.sentence)
 	}
@@ -122,8 +125,6 @@ func (b *Bot) press(ctx context.Context, p interactionPayload) answer {
 	case "manage":
 		b.manage(ctx, p.TriggerID, thread, p.User.ID)
 		return answer{}
-	case actionConfig:
-		return b.configAt(ctx, p, thread.Channel)
 	case "refresh":
 		b.showInModal(ctx, p, answer{})
 		return answer{}

@@ -331,8 +331,13 @@ func notes() map[string]string {
 		"nothing runs": sayNothingRuns, "stopping": sayStopping, "trouble": sayTrouble, "kept": sayKept, "old button": sayOldButton, "taken back": sayTakenBack, "muted": sayMuted, "now": sayNow, "under way": sayUnderway, "not next": sayNotNext, "unmuted": sayUnmuted, "edited at work": sayEditedRunning, "edited when done": sayEditedDone, "retry gone": sayRetryGone,
 		"unread link":   sayUnreadLink("https://local.slack.com/archives/C1/p1?a=1&b=2", sayCannotSee),
 		"refused files": sayRefusedFiles([]string{"a<b>.bin", "film.mp4"}, 2<<20), "not yours": sayNotYours("U0ADMIN"), "unpushed": sayUnpushed(s),
-		"unpushed, unknown": sayUnpushed(sessions.Session{State: []runner.RepoState{{Dir: "repo", Unknown: true}}}),
-		"none here":         sayNoneHere, "none of yours": sayNoneOfYours, "no link": sayNoLink,
+		"unpushed, unknown":   sayUnpushed(sessions.Session{State: []runner.RepoState{{Dir: "repo", Unknown: true}}}),
+		"settings not opened": saySettingsNotOpened, "settings changed meanwhile": sayChangedMeanwhile("mira"),
+		"settings saved": saySaved([]string{"model", "instructions"}), "may not change": sayMayNotChange, "which channel": sayNoChannel, "secret there": saySecretThere,
+		"many secrets": sayManySecrets, "open settings": sayOpenSettings, "volume too late": sayVolumeLate, "not here": sayNotHere,
+		"no override":        string(refusedOverride(sessions.Settings{}, sessions.Overrides{VolumeGB: 9})),
+		"no override at all": string(refusedOverride(sessions.Settings{Overrides: []sessions.Override{}}, sessions.Overrides{Model: "opus"})),
+		"none here":          sayNoneHere, "none of yours": sayNoneOfYours, "no link": sayNoLink,
 		"ending":           sayEnding(sessions.Ending{}),
 		"ending in a turn": sayEnding(sessions.Ending{Stopped: &sessions.Turn{}, Dropped: make([]sessions.Turn, 2)}),
 		"kept until":       sayKeptUntil("U0ADMIN", time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)), "kept for good": sayKeptUntil("U0ADMIN", time.Time{}), "kept too late": sayKeptTooLate, "was removed": sayWasRemoved,
@@ -343,6 +348,9 @@ func notes() map[string]string {
 func answers() map[string]answer {
 	s := listed{Session: session("1.2"), link: "https://local.example/archives/C0GENERAL/p1", busy: true}
 	nameless := s
+	s.InUse = &sessions.InUse{
+		Model: "opus", Effort: "high", PermissionMode: "plan", AllowedTools: []string{"Edit"}, MCPServers: []string{"a", "b"}, Secrets: []string{"A"}, Instructions: true, SetUp: true, Trust: true,
+	}
 	s.About, nameless.busy, nameless.link = "fix the <login> test & *go on*", false, ""
 	running := sessions.Turn{ID: "T:C:1.2", Kind: sessions.KindTurn, User: "U0MEMBER", Text: "fix &lt;it&gt;"}
 	st := sessions.Status{Session: &s.Session, Running: &running, Queued: []sessions.Turn{running, {Kind: sessions.KindTurn, User: "U0ADMIN", Files: make([]sessions.Attachment, 2)}}}

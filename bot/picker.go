@@ -268,6 +268,9 @@ func statusLines(st sessions.Status, muted bool) []string {
 			lines = append(lines, "It ends by itself "+date(s.EndsAt)+".")
 		}
 	}
+	if s := st.Session; s != nil && !s.Ended() && s.InUse != nil {
+		lines = append(lines, "Its last turn ran with "+sayInUse(*s.InUse)+".")
+	}
 	return append(lines, goingOn(st, muted)...)
 }
 

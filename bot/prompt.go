@@ -26,6 +26,9 @@ func (b *Bot) Prompt(ctx context.Context, s sessions.Session, t sessions.Turn, f
 	words := t.Text
 	if t.AtSlack {
 		words = b.withoutMention(around.own.Text)
+		if rest, _, err := overridesIn(words); err == nil {
+			words = rest
+		}
 	}
 	var parts []string
 	var repos []runner.Repo

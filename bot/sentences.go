@@ -31,6 +31,8 @@ const (
 	saySecretThere    = "There is a secret of that name: change that one."
 	sayManySecrets    = "There are as many secrets as I can show here: remove one first."
 	sayAllByDefault   = "All as by default."
+	sayVolumeLate     = "The size of a volume can be chosen in the message that begins a session, and this one has begun. Send your message again without `volume:`."
+	sayNotHere        = "Only some people may use me in this channel, so I left your message alone. `/flaude config` shows who, and whom to ask."
 	sayNoLink         = "That is no link to a thread. Take one with “Copy link” from the menu of any message in it."
 	sayNothingRuns    = "Nothing is running here."
 	sayStoppedForGood = "Stopped: the session is being ended."
@@ -76,6 +78,7 @@ const (
 	sayHelp           = "Mention me in a channel to start a session: `@flaude fix the flaky test`. Each thread is one conversation with its own machine and files. " +
 		"In a direct message no mention is needed, and each message outside of a thread starts a session of its own.\n" +
 		"• Name another repository with `repo:owner/name`, a branch with `branch:name` behind it, and none with `repo:none`, in the message that starts the session.\n" +
+		"• Choose for one message with `model:opus` or `effort:high` before or behind it, where the channel lets you.\n" +
 		"• Reply in the thread to go on; attach files; edit or delete a message that still waits. Begin with `!aside` to talk among yourselves (I read along, and do nothing), or `!mute` the thread until `!unmute`.\n" +
 		"• Stop what runs with its button, with `!stop`, or with ❌ on the message.\n" +
 		"• In the thread: `@flaude status`, `stop`, `end`, `mute`, `help`, or a word with `!` before it. “Manage this session” in the menu of any message shows it with buttons.\n" +
@@ -100,6 +103,55 @@ func suggested() []slack.AssistantThreadsPrompt {
 
 // saySettingsNotOpened: Slack opens a modal within 3 s of a command, or not at all.
 const saySettingsNotOpened = "Slack did not open the settings just now. Please try again in a moment."
+
+// sayInUse says what a turn ran with, of which settings it was told something.
+func sayInUse(u sessions.InUse) string {
+	parts := []string{"the default model"}
+	if u.Model != "" {
+		parts[0] = "model `" + escape(u.Model) + "`"
+	}
+	if u.Effort != "" {
+		parts = append(parts, "effort "+escape(u.Effort))
+	}
+	if u.PermissionMode != "" && u.PermissionMode != runner.ModeBypass {
+		parts = append(parts, "permission mode "+escape(u.PermissionMode))
+	}
+	for _, one := range []struct {
+		n    int
+		what string
+	}{
+		{len(u.AllowedTools), "allowed tool"}, {len(u.MCPServers), "MCP server"}, {len(u.Env), "variable"}, {len(u.Secrets), "secret"},
+	} {
+		if one.n > 0 {
+			parts = append(parts, plural(one.n, one.what))
+		}
+	}
+	for _, one := range []struct {
+		is   bool
+		what string
+	}{
+		{u.Instructions, "the channel's instructions"}, {u.SetUp, "a set-up command"}, {u.Trust, "trust in the repository's settings"},
+	} {
+		if one.is {
+			parts = append(parts, one.what)
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// sayAllowed says what a message may choose.
+func sayAllowed(allowed []sessions.Override) string {
+	if len(allowed) == 0 {
+		return "nothing can be chosen in a message here."
+	}
+	var all []string
+	for _, o := range allowed {
+		all = append(all, map[sessions.Override]string{
+			sessions.OverrideModel: "`model:opus`", sessions.OverrideEffort: "`effort:high`", sessions.OverrideVolume: "`volume:20`",
+		}[o])
+	}
+	return "what can be chosen here is like " + strings.Join(all, ", ") + "."
+}
 
 func sayChangedMeanwhile(who string) string {
 	return fmt.Sprintf("%s has changed these settings meanwhile. Close this and open it again to see them as they are.", who)

@@ -100,12 +100,21 @@ func facts(s sessions.Session) *slack.SectionBlock {
 		{"So far", fmt.Sprintf("%s, $%.2f", plural(s.Turns, "turn"), s.CostUSD)},
 		{"Machine", fmt.Sprintf("`%s` in %s", orDash(s.MachineID), orDash(s.Region))},
 		{"Repositories", repositoryList(s.Repos)},
+		{"Last turn ran with", inUse(s)},
 	} {
 		if f[1] != "" {
 			fields = append(fields, slack.NewTextBlockObject(slack.MarkdownType, "*"+f[0]+"*\n"+clip(f[1], 1900), false, false))
 		}
 	}
 	return slack.NewSectionBlock(nil, fields, nil)
+}
+
+// inUse says what the session's last turn ran with, "" if nobody knows.
+func inUse(s sessions.Session) string {
+	if s.InUse == nil {
+		return ""
+	}
+	return sayInUse(*s.InUse)
 }
 
 // repositoryList names repositories in a line each, "" if it is not known which they are.
