@@ -122,7 +122,7 @@ func startWorld(ctx context.Context, t task) (*world, error) {
 		w.stop()
 		return nil, err
 	}
-	w.slack, err = w.start(ctx, t.Binary, nil, "local", "--slack", "127.0.0.1:0", "--fly", fly, "--claude", claude, "--data", dir)
+	w.slack, err = w.start(ctx, t.Binary, nil, "local", "--slack", "127.0.0.1:0", "--fly", fly, "--claude", claude, "--git", "127.0.0.1:0", "--data", dir)
 	if err != nil {
 		w.stop()
 		return nil, err

@@ -264,7 +264,7 @@ func newRealMachine(t *testing.T, claude string) *realMachine {
 		t: t, api: freeAddr(t), key: "sk-ant-local", session: "5f2f3c3e-58a5-4d5c-9d5c-0a6b2c1d7e77",
 		cfg: runner.Config{Data: filepath.Join(dir, "data"), RunDir: filepath.Join(dir, "run")},
 	}
-	start(t, nil, "local", "--slack", "127.0.0.1:0", "--fly", "127.0.0.1:0", "--claude", m.api, "--data", t.TempDir())
+	start(t, nil, "local", "--slack", "127.0.0.1:0", "--fly", "127.0.0.1:0", "--claude", m.api, "--git", "127.0.0.1:0", "--data", t.TempDir())
 	m.env = []string{"FLAUDEBOT_DATA=" + m.cfg.Data, "FLAUDEBOT_RUN_DIR=" + m.cfg.RunDir, "FLAUDEBOT_CLAUDE=" + claude}
 	return m
 }

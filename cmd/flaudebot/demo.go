@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -83,7 +84,11 @@ func (w *world) settings(redisURL string) (config, error) {
 	s.FlyApp, s.FlyOrg, s.Image = "flaudebot-demo", "personal", "flaudebot-session:local"
 	s.RedisURL = redisURL
 	if s.Repos == "" {
-		s.Repos = w.repo()
+		s.Repos = w.repoAddress()
+	}
+	if s.GitToken == "" && w.hosted {
+		s.GitToken = forgeToken
+		s.Forges = strings.TrimPrefix(s.Forges+","+w.gitAddr()+"=github", ",")
 	}
 	if w.flags.agent != "auto" {
 		s.AnthropicBaseURL, s.AnthropicAPIKey, s.ClaudeOAuthToken = "http://"+w.claudeAddr(), "sk-ant-local", ""

@@ -22,23 +22,25 @@ import (
 
 	localclaude "flaudebot/local/claude"
 	localfly "flaudebot/local/fly"
+	localforge "flaudebot/local/forge"
 	localslack "flaudebot/local/slack"
 	"flaudebot/sessions"
 )
 
 // worldFlags say where the local world is and what answers in it.
 type worldFlags struct {
-	slack, fly, claude string // addresses
-	data               string // folder; empty: a temporary one, removed at the end
-	agent              string // scripted, cli or auto
-	redis              string // demo only
-	generosity         int    // of Slack's rate limits
+	slack, fly, claude, git string // addresses
+	data                    string // folder; empty: a temporary one, removed at the end
+	agent                   string // scripted, cli or auto
+	redis                   string // demo only
+	generosity              int    // of Slack's rate limits
 }
 
 func (f *worldFlags) register(flags *flag.FlagSet) {
 	flags.StringVar(&f.slack, "slack", "127.0.0.1:8700", "`address` of Slack and its page")
 	flags.StringVar(&f.fly, "fly", "127.0.0.1:8701", "`address` of the Machines API")
 	flags.StringVar(&f.claude, "claude", "127.0.0.1:8702", "`address` of the Messages API")
+	flags.StringVar(&f.git, "git", "127.0.0.1:8703", "`address` of the Git host")
 	flags.StringVar(&f.data, "data", "", "`folder` that is kept; without it a temporary one that is removed at the end")
 	flags.StringVar(&f.agent, "agent", "scripted", "who answers: `scripted`, cli (the real Claude Code against scripted answers) or auto (the real one, with your credential)")
 }
@@ -52,7 +54,7 @@ func (f *worldFlags) check() error {
 	if !oneOf(f.agent, "scripted", "cli", "auto") {
 		return fmt.Errorf("--agent %s: want scripted, cli or auto", f.agent)
 	}
-	for _, addr := range []string{f.slack, f.fly, f.claude} {
+	for _, addr := range []string{f.slack, f.fly, f.claude, f.git} {
 		host, _, err := net.SplitHostPort(addr)
 		if err != nil {
 			return fmt.Errorf("%q is no address: want 127.0.0.1:PORT", addr)
@@ -85,15 +87,16 @@ func local(ctx context.Context, c cli) error {
 	return g.Wait()
 }
 
-// world is the three stand-ins, listening.
+// world is the four stand-ins, listening.
 type world struct {
 	flags     worldFlags
 	dir       string
 	temporary bool
 	log       *slog.Logger
 
-	listeners map[string]net.Listener // :: slack, fly, claude → where it listens
+	listeners map[string]net.Listener // :: slack, fly, claude, git → where it listens
 	handlers  map[string]http.Handler
+	hosted    bool // the repository is at the Git host
 	closers   []func() error
 }
 
@@ -113,7 +116,7 @@ func (w *world) open() error {
 	if err := w.makeDir(); err != nil {
 		return err
 	}
-	for name, addr := range map[string]string{"slack": w.flags.slack, "fly": w.flags.fly, "claude": w.flags.claude} {
+	for name, addr := range map[string]string{"slack": w.flags.slack, "fly": w.flags.fly, "claude": w.flags.claude, "git": w.flags.git} {
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
 			return fmt.Errorf("listen for %s: %w (choose another address with --%s)", name, err, name)
@@ -121,6 +124,9 @@ func (w *world) open() error {
 		w.listeners[name] = l
 	}
 	if err := makeRepo(filepath.Join(w.dir, "repo")); err != nil {
+		return err
+	}
+	if err := w.openForge(); err != nil {
 		return err
 	}
 	bin, err := w.makeBin()
@@ -147,6 +153,27 @@ func (w *world) open() error {
 	w.handlers["fly"] = fly.Handler()
 	w.handlers["claude"] = localclaude.New(localclaude.Config{Log: w.log.With("stand_in", "claude")}).Handler()
 	return nil
+}
+
+// forgeToken is what the local Git host lets push, and open pull requests.
+const forgeToken = "forge-local"
+
+// openForge opens the Git host with the small repository in it. Where Git cannot serve one, sessions clone the folder.
+func (w *world) openForge() error {
+	s, err := localforge.New(localforge.Config{
+		Dir: filepath.Join(w.dir, "git"), Tokens: map[string]localforge.Right{forgeToken: localforge.Write}, Protected: []string{"main"},
+		Log: w.log.With("stand_in", "git"),
+	})
+	if errors.Is(err, errors.ErrUnsupported) {
+		w.log.Warn("there is no Git host: nothing can be pushed", "err", err)
+		w.handlers["git"] = http.NotFoundHandler()
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	w.handlers["git"], w.hosted = s.Handler(), true
+	return s.Add("acme/repo", filepath.Join(w.dir, "repo"))
 }
 
 // runtimeSettings are those of Go's race detector, where this program is built with it: they go along to the machines, which run
@@ -252,7 +279,7 @@ func (w *world) describeAgent() (agent, note string) {
 		w.log.Warn("the real Claude Code will run on this machine, with your credential and your files within reach")
 		return "Claude Code", "The real Claude Code answers, on this machine and with your credential."
 	default:
-		return "scripted", "A scripted stand-in answers, not Claude: try “remember the number 7” or “run: ls”."
+		return "scripted", "A scripted stand-in answers, not Claude: try “remember the number 7” or “run: date > repo/now”."
 	}
 }
 
@@ -290,6 +317,14 @@ func makeRepo(dir string) error {
 
 func (w *world) repo() string { return filepath.Join(w.dir, "repo") }
 
+// repoAddress is where sessions clone it from.
+func (w *world) repoAddress() string {
+	if w.hosted {
+		return "http://" + w.gitAddr() + "/acme/repo.git"
+	}
+	return w.repo()
+}
+
 // sharedFolders are those that machines clone from: their /tmp is their own, and these may be in the host's.
 func (w *world) sharedFolders() []string {
 	out := []string{w.repo()}
@@ -308,6 +343,7 @@ func (w *world) sharedFolders() []string {
 
 func (w *world) slackAddr() string  { return w.listeners["slack"].Addr().String() }
 func (w *world) flyAddr() string    { return w.listeners["fly"].Addr().String() }
+func (w *world) gitAddr() string    { return w.listeners["git"].Addr().String() }
 func (w *world) claudeAddr() string { return w.listeners["claude"].Addr().String() }
 
 // serve answers until ctx ends.

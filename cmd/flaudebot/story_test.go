@@ -83,7 +83,7 @@ func splitWorld(t *testing.T, args ...string) *split {
 func splitWorldOn(t *testing.T, redis string, args ...string) *split {
 	t.Helper()
 	w := &split{fly: freeAddr(t), claude: freeAddr(t), redis: redis, data: t.TempDir()}
-	args = append([]string{"local", "--slack", "127.0.0.1:0", "--fly", w.fly, "--claude", w.claude, "--data", w.data}, args...)
+	args = append([]string{"local", "--slack", "127.0.0.1:0", "--fly", w.fly, "--claude", w.claude, "--git", "127.0.0.1:0", "--data", w.data}, args...)
 	w.slackWorld = newSlackWorld(t, start(t, []string{"FLAUDEBOT_TEST_CLAUDE=" + os.Getenv("FLAUDEBOT_TEST_CLAUDE")}, args...))
 	w.env = []string{
 		"SLACK_API_URL=" + w.base + "/api/", "SLACK_APP_TOKEN=xapp-local", "SLACK_BOT_TOKEN=xoxb-local",
@@ -232,7 +232,7 @@ func TestLeave(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			temp, fly := t.TempDir(), freeAddr(t)
-			p := start(t, []string{"TMPDIR=" + temp}, "demo", "--slack", "127.0.0.1:0", "--fly", fly, "--claude", "127.0.0.1:0")
+			p := start(t, []string{"TMPDIR=" + temp}, "demo", "--slack", "127.0.0.1:0", "--fly", fly, "--claude", "127.0.0.1:0", "--git", "127.0.0.1:0")
 			w := newSlackWorld(t, p)
 			general := w.channel("general")
 			root := w.say(member, general, "", mention+"take "+c.sleep+" seconds")

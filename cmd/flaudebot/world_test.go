@@ -145,7 +145,7 @@ func (p *proc) kill() {
 // demoWorld starts the demo on free ports.
 func demoWorld(t *testing.T, env []string, args ...string) *slackWorld {
 	t.Helper()
-	args = append([]string{"demo", "--slack", "127.0.0.1:0", "--fly", "127.0.0.1:0", "--claude", "127.0.0.1:0"}, args...)
+	args = append([]string{"demo", "--slack", "127.0.0.1:0", "--fly", "127.0.0.1:0", "--claude", "127.0.0.1:0", "--git", "127.0.0.1:0"}, args...)
 	return newSlackWorld(t, start(t, env, args...))
 }
 
