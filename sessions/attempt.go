@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -339,12 +340,12 @@ func (a *attempt) hand(ctx context.Context) (runner.TakeReply, error) {
 	if err != nil {
 		return runner.TakeReply{}, err
 	}
-	inUse := a.with.inUse()
-	if !a.s.Handed || (!a.s.Begun() && prompt.Repos != nil) || !reflect.DeepEqual(a.s.InUse, inUse) {
+	named := !a.s.Begun() && prompt.Repos != nil
+	if named {
+		a.s.Repos = prompt.Repos
+	}
+	if inUse := a.with.inUse(a.settings()); !a.s.Handed || named || !reflect.DeepEqual(a.s.InUse, inUse) {
 		a.s.Handed, a.s.InUse = true, inUse
-		if !a.s.Begun() && prompt.Repos != nil {
-			a.s.Repos = prompt.Repos
-		}
 		if err := a.save(ctx, *a.s); err != nil {
 			return runner.TakeReply{}, err
 		}
@@ -370,8 +371,16 @@ func (a *attempt) hand(ctx context.Context) (runner.TakeReply, error) {
 	return a.take(ctx, request)
 }
 
-// settings are those of the bot with the channel's in them.
-func (a *attempt) settings() runner.Settings { return a.with.forRunner(a.m.cfg.Settings) }
+// settings are those of the bot with the channel's in them. The channel trusts its own repositories: one that a message has named, or that
+// is not among the channel's any more, is not obeyed.
+func (a *attempt) settings() runner.Settings {
+	s := a.with.forRunner(a.m.cfg.Settings)
+	if a.s.Repos != nil {
+		s.Trust = s.Trust && len(a.s.Repos) > 0 &&
+			slices.ContainsFunc(a.with.Repos, func(r runner.Repo) bool { return r.URL == a.s.Repos[0].URL })
+	}
+	return s
+}
 
 // secrets are those of the bot, and the channel's.
 func (a *attempt) secrets() runner.Secrets {

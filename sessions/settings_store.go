@@ -235,8 +235,8 @@ type Effective struct {
 // repos are the repositories of a session that names none; never nil.
 func (e Effective) repos() []runner.Repo { return append([]runner.Repo{}, e.Repos...) }
 
-func (e Effective) inUse() *InUse {
-	r := e.forRunner(runner.Settings{})
+// inUse is what may be shown of settings that a turn is handed over with.
+func (e Effective) inUse(r runner.Settings) *InUse {
 	return &InUse{
 		Version: e.Version, Model: r.Model, Fallback: r.Fallback, Effort: r.Effort, PermissionMode: r.Mode(), AllowedTools: r.AllowedTools, Trust: r.Trust,
 		MCPServers: runner.MCPServers(r.MCP), Env: slices.Sorted(maps.Keys(r.Env)), Secrets: e.Secrets,

@@ -128,6 +128,40 @@ func TestSettingsOfTurns(t *testing.T) {
 		}
 		b.until("the machine asleep, since it lingers no more", func() bool { return b.machinesIn(testApp)[0].State == "stopped" })
 	})
+	t.Run("trust is in the channel's own repositories", func(t *testing.T) {
+		t.Parallel()
+		own, other := runner.Repo{URL: "https://github.com/acme/api"}, runner.Repo{URL: "https://github.com/acme/other"}
+		for name, tt := range map[string]struct {
+			named []runner.Repo // by the message that begins the session
+			after []runner.Repo // what the channel has by the second turn
+			want  []bool
+		}{
+			"none is named":                      {nil, []runner.Repo{own}, []bool{true, true}},
+			"a branch of its own is named":       {[]runner.Repo{{URL: own.URL, Branch: "next"}}, []runner.Repo{own}, []bool{true, true}},
+			"another is named":                   {[]runner.Repo{other, own}, []runner.Repo{own}, []bool{false, false}},
+			"it is not among the channel's soon": {nil, []runner.Repo{other}, []bool{true, false}},
+			"nothing is named":                   {[]runner.Repo{}, []runner.Repo{own}, []bool{false, false}},
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				b := newBot(t)
+				b.front.repos = tt.named
+				r := keyed(b)
+				r.channelSettings(func(s *Settings) { s.Trust, s.Repos = true, []runner.Repo{own} }, nil)
+				b.answered(r, r.accept(turn("1.0", "x", true)))
+				if got := r.session().InUse.Trust; got != tt.want[0] {
+					t.Errorf("the session shows trust %v, want %v", got, tt.want[0])
+				}
+				r.channelSettings(func(s *Settings) { s.Repos = tt.after }, nil)
+				b.answered(r, r.accept(turn("2.0", "y", false)))
+				for i, take := range b.runner.taken() {
+					if got := take.Turn.Settings.Trust; got != tt.want[i] {
+						t.Errorf("turn %d: trust %v, want %v", i+1, got, tt.want[i])
+					}
+				}
+			})
+		}
+	})
 	t.Run("a single run has them as well", func(t *testing.T) {
 		t.Parallel()
 		b := newBot(t)

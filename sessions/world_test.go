@@ -623,6 +623,8 @@ type fakeFront struct {
 	looked  []TurnID       // guarded by mu; turns for which an end looked
 	// earlier takes in what was said before a turn; nil: there is nothing. Set before the replicas start.
 	earlier func(context.Context, Turn) (bool, error)
+	// repos are those that each message names; nil: none. Set before the replicas start.
+	repos []runner.Repo
 }
 
 type post struct {
@@ -633,7 +635,7 @@ type post struct {
 }
 
 func (f *fakeFront) Prompt(_ context.Context, _ Session, t Turn, _ bool) (Prompt, error) {
-	return Prompt{Text: t.Text}, nil
+	return Prompt{Text: t.Text, Repos: f.repos}, nil
 }
 
 // put posts one part unless a look finds it.
