@@ -51,20 +51,16 @@ type wireEvent struct {
 	Status    *int            `json:"error_status"`
 	Message   json.RawMessage `json:"message"`
 	ToolUse   json.RawMessage `json:"tool_use_result"`
-	Denials   []struct {
-		Tool  string          `json:"tool_name"`
-		Input json.RawMessage `json:"tool_input"`
-	} `json:"permission_denials"`
-	Models map[string]struct {
+	Fallback  string          `json:"fallback_model"`
+	Content   json.RawMessage `json:"content"` // text of a notice
+	Denials   json.RawMessage `json:"permission_denials"`
+	Servers   json.RawMessage `json:"mcp_servers"`
+	Models    map[string]struct {
 		Input      int64 `json:"inputTokens"`
 		Output     int64 `json:"outputTokens"`
 		CacheRead  int64 `json:"cacheReadInputTokens"`
 		CacheWrite int64 `json:"cacheCreationInputTokens"`
 	} `json:"modelUsage"`
-	Servers []struct {
-		Name   string `json:"name"`
-		Status string `json:"status"`
-	} `json:"mcp_servers"`
 }
 
 type wireMessage struct {
@@ -144,12 +140,22 @@ func (s *stream) system(e wireEvent) []Event {
 	case "init":
 		s.sawInit, s.model, s.session = true, e.Model, e.SessionID
 		out := []Event{{Kind: KindInit, Model: e.Model}, {Kind: KindPhase, Phase: PhaseRunning}}
-		for _, m := range e.Servers {
+		var servers []struct {
+			Name   string `json:"name"`
+			Status string `json:"status"`
+		}
+		_ = json.Unmarshal(e.Servers, &servers) // another form tells nothing
+		for _, m := range servers {
 			if m.Status == "failed" {
 				out = append(out, Event{Kind: KindNote, Text: fmt.Sprintf("the MCP server %s did not start", s.hidden(m.Name))})
 			}
 		}
 		return out
+	case "model_fallback":
+		s.model = cmp.Or(e.Fallback, s.model)
+		var said string
+		_ = json.Unmarshal(e.Content, &said)
+		return []Event{{Kind: KindInit, Model: s.model}, {Kind: KindNote, Text: s.hidden(said)}}
 	case "api_retry":
 		why := "the API does not answer"
 		if e.Status != nil {
@@ -165,7 +171,12 @@ const maxDenied = 20
 
 // refused notes the uses of tools that were not allowed.
 func (s *stream) refused(e wireEvent) {
-	for _, d := range e.Denials[:min(len(e.Denials), maxDenied)] {
+	var denials []struct {
+		Tool  string          `json:"tool_name"`
+		Input json.RawMessage `json:"tool_input"`
+	}
+	_ = json.Unmarshal(e.Denials, &denials) // another form tells nothing
+	for _, d := range denials[:min(len(denials), maxDenied)] {
 		s.denied = append(s.denied, Denied{Tool: clip(s.hidden(d.Tool), 100), On: s.target(wireBlock{Input: d.Input})})
 	}
 }

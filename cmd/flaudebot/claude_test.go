@@ -241,6 +241,7 @@ type realMachine struct {
 	env     []string
 	api     string
 	key     string
+	token   string // of a subscription, instead of the key
 	session string
 	turns   int
 	cmd     *exec.Cmd
@@ -311,7 +312,7 @@ func (m *realMachine) begin(prompt string) (turn string) {
 	turn = fmt.Sprintf("T:C:%d", m.turns)
 	r := askRunner[runner.TakeReply](m, "take", runner.TakeRequest{
 		Turn:    runner.Turn{ID: turn, SessionID: m.session, Prompt: prompt, Settings: m.settings, Repos: m.repos},
-		Secrets: runner.Secrets{AnthropicAPIKey: m.key, AnthropicBaseURL: "http://" + m.api, Env: m.secrets},
+		Secrets: runner.Secrets{AnthropicAPIKey: m.key, ClaudeOAuthToken: m.token, AnthropicBaseURL: "http://" + m.api, Env: m.secrets},
 	})
 	if r.Status != runner.StatusAccepted {
 		m.t.Fatalf("take = %+v, want accepted", r)

@@ -55,7 +55,20 @@ func TestRealSettings(t *testing.T) {
 		t.Parallel()
 		m := machine(t)
 		m.settings = runner.Settings{Model: "no-such-model", Fallback: "sonnet,haiku"}
-		good(t, m, "say: here")
+		turn := m.begin("say: here")
+		told := ""
+		m.follow(turn, func(e runner.Event) bool {
+			if e.Kind == runner.KindNote {
+				told += e.Text
+			}
+			return false
+		})
+		if r := askRunner[runner.ResultReply](m, "result", runner.ResultRequest{Turn: turn}); r.Outcome.Failure != runner.FailNone || r.Outcome.Model != "claude-sonnet-5" {
+			t.Errorf("outcome = %+v, want the answer of the fallback", r.Outcome)
+		}
+		if !strings.Contains(told, "Sonnet") {
+			t.Errorf("it is told %q, want that the model is another one", told)
+		}
 		if s := m.lastSeen(); s.Model != "claude-sonnet-5" {
 			t.Errorf("the API was asked for %q in the end, want the first fallback", s.Model)
 		}
@@ -173,6 +186,9 @@ func TestRealSettings(t *testing.T) {
 		if filesWith(t, journal, `\"greet\"`) == nil {
 			t.Error("trusted, and its skill is not there")
 		}
+		m.key, m.token = "", m.key // of a subscription, the same
+		good(t, m, "say: well")
+		m.key, m.token = m.token, ""
 		where, _ := os.ReadFile(filepath.Join(marks, "hook"))
 		if !strings.HasSuffix(strings.TrimSpace(string(where)), "/workspace/project") {
 			t.Errorf("the hook ran in %s, want the repository", where)
