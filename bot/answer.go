@@ -143,6 +143,9 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isE
 	if canRetry(o.Failure) && t.Kind == sessions.KindTurn && !isEnding {
 		last.buttons = append(last.buttons, button("retry", "Retry", string(t.ID), "primary"))
 	}
+	if (o.Failure == runner.FailTranscript || o.Failure == runner.FailDisk) && !isEnding { // as the sentence says
+		last.buttons = append(last.buttons, button("end", "End session", t.Thread.Key(), "danger"))
+	}
 	last.buttons = append(last.buttons, madeButtons(o)...)
 	if t.Kind == sessions.KindTurn && !isEnding && canPull(s, o) {
 		last.buttons = append(last.buttons, button("pull", sayOpenPull, string(t.ID), ""))

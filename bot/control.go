@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/slack-go/slack"
@@ -11,18 +12,33 @@ import (
 	"flaudebot/sessions"
 )
 
+// aroundWord is what people write around a control word and do not mean by it: "Stop.", "`!stop`", "@flaude: stop".
+const aroundWord = " \t\n.,:;…`*_~'\"“”‘’()-–—"
+
 // controlWord is a word that steers the bot instead of being a prompt. It is matched whole: "stop the server" is a prompt.
 func controlWord(in incoming) string {
-	words := strings.ToLower(strings.TrimSpace(in.words))
-	bang := strings.HasPrefix(words, "!")
-	word := strings.TrimRight(strings.TrimPrefix(words, "!"), ".!")
-	switch word {
-	case "end", "stop", "status", "help", "list", "mute", "unmute", "config", "settings":
-		if bang || in.mention || (in.dm && in.root) {
-			return word
+	word, _ := steering(in)
+	return word
+}
+
+// steering is controlWord, and whether it is plain that the word is for the bot: by its mark, a mention, or where it is said. Stop is obeyed
+// in any case: nobody who writes it while Claude works wants Claude to read it.
+func steering(in incoming) (word string, plain bool) {
+	words := strings.Trim(strings.ToLower(in.words), aroundWord)
+	plain = strings.HasPrefix(words, "!") || in.mention || in.dm && in.root
+	word = strings.Trim(words, aroundWord+"!")
+	switch question := strings.TrimRight(word, "?"+aroundWord); question {
+	case "status", "help", "list", "config", "settings":
+		word = question
+	default:
+		if !slices.Contains([]string{"end", "stop", "mute", "unmute"}, word) {
+			return "", false
 		}
 	}
-	return ""
+	if !plain && word != "stop" {
+		return "", false
+	}
+	return word, plain
 }
 
 // control acts on a control word. It acts first and notes afterwards that it did: whoever dies between the two leaves the word to
@@ -32,6 +48,9 @@ func (b *Bot) control(ctx context.Context, in incoming, word string) error {
 		return nil // what it was about is over
 	}
 	key := "control:" + string(in.id())
+	if in.event.Edited != nil { // it was another word before
+		key += ":" + in.event.Edited.TS
+	}
 	if done, err := b.sessions.Noted(ctx, key); err != nil || done {
 		return err
 	}
@@ -59,13 +78,17 @@ func (b *Bot) obey(ctx context.Context, in incoming, word string) (a answer, ove
 	case "stop":
 		return b.stopSince(ctx, in)
 	case "end":
-		a, err = b.end(ctx, in.thread, in.event.User, in.event.TS, false)
+		a, err = b.end(ctx, in.thread, in.event.User, in.said(), false)
 		if errors.Is(err, sessions.ErrBegunSince) {
 			return answer{}, true, nil
 		}
 		return b.orTrouble(ctx, word, in.thread, a, err), false, nil
 	}
-	return b.act(ctx, word, in.thread, in.event.User, false), false, nil
+	a = b.act(ctx, word, in.thread, in.event.User, false)
+	if word == "status" && !slices.Contains([]string{sayNoSession, sayTrouble}, a.text) {
+		a = offering(a.text, button("stop", "Stop the turn", offerOf(in.thread, ""), ""), button("end", "End session", offerOf(in.thread, ""), "danger"))
+	}
+	return a, false, nil
 }
 
 // stopSince stops the turn that runs in the thread of a word to stop. over: the word came late, and the turn that runs by now was
@@ -78,7 +101,7 @@ func (b *Bot) stopSince(ctx context.Context, in incoming) (a answer, over bool, 
 	if st.Running == nil || st.Running.Kind == sessions.KindEnd {
 		return plainly(sayNothingRuns), false, nil
 	}
-	if st.Running.TS > in.event.TS {
+	if st.Running.TS > in.said() {
 		return answer{}, true, nil
 	}
 	_, running, err := b.sessions.Cancel(ctx, in.thread, st.Running.ID)
@@ -123,6 +146,22 @@ func (b *Bot) reacted(ctx context.Context, team string, e innerEvent) error {
 	}
 	return nil
 }
+
+// movedUp tells who wrote the message that waits next in a thread that it does, unless they were told when they wrote it.
+func (b *Bot) movedUp(ctx context.Context, thread sessions.Thread) {
+	st, err := b.sessions.Status(ctx, thread)
+	if err != nil || len(st.Queued) == 0 || st.Queued[0].Kind != sessions.KindTurn {
+		return
+	}
+	next := st.Queued[0]
+	if first, err := b.sessions.Once(ctx, nextKey(next)); err != nil || !first {
+		return
+	}
+	b.whisperIn(ctx, thread.Channel, thread.TS, next.User, offerNow(next, sayNext(next)))
+}
+
+// nextKey notes that somebody was told that their message comes next.
+func nextKey(t sessions.Turn) string { return "next:" + string(t.ID) }
 
 // answer is what a person is told.
 type answer struct {

@@ -123,7 +123,10 @@ func (b *Bot) take(ctx context.Context, o outerEvent) (err error) {
 		if why := b.people.mayUse(ctx, e.User, e.Channel); why != nil {
 			return why.again()
 		}
-		_, err := b.sessions.Stop(ctx, thread)
+		t, err := b.sessions.Stop(ctx, thread)
+		if err == nil && t == nil { // Slack leaves its status as it is
+			b.native.set(ctx, b, thread, slack.AgentSessionSetStatusParameters{Status: slack.AgentSessionStatusActive})
+		}
 		return err
 	}
 	return nil
@@ -139,6 +142,14 @@ type incoming struct {
 	dm      bool
 	root    bool             // it begins its thread
 	status  *sessions.Status // of its thread, if that was asked for
+}
+
+// said is the ts of when it was said as it reads now.
+func (in incoming) said() string {
+	if in.event.Edited != nil {
+		return in.event.Edited.TS
+	}
+	return in.event.TS
 }
 
 func (in incoming) id() sessions.TurnID { return turnID(in.team, in.event.Channel, in.event.TS) }
@@ -196,7 +207,7 @@ func (b *Bot) message(ctx context.Context, team string, e innerEvent) error {
 	if e.Edited != nil && e.Type == "app_mention" {
 		return nil // an edit: message_changed tells of it
 	}
-	if !begins && in.root {
+	if !begins && in.root || isMarkedAside(in.words) {
 		return nil // people talking
 	}
 	if !begins {
@@ -285,7 +296,7 @@ func (b *Bot) replyCounts(ctx context.Context, in *incoming) (bool, error) {
 
 // listens reports whether a reply without a mention counts in its thread. Words to the bot always do.
 func (b *Bot) listens(ctx context.Context, in incoming) (bool, error) {
-	if controlWord(in) != "" {
+	if word, plain := steering(in); word != "" && plain {
 		return true, nil
 	}
 	s, err := b.settingsOf(ctx, in.event.Channel)
@@ -336,8 +347,12 @@ var toSomebody = regexp.MustCompile(`^<@[UW][A-Z0-9]+(\|[^>]*)?>`)
 
 // isAside tells a message that is meant for people.
 func isAside(text string) bool {
-	text = strings.TrimSpace(text)
-	return strings.HasPrefix(text, "!aside") || toSomebody.MatchString(text)
+	return isMarkedAside(text) || toSomebody.MatchString(strings.TrimSpace(text))
+}
+
+// isMarkedAside tells one that says so, with a mention or without.
+func isMarkedAside(text string) bool {
+	return strings.HasPrefix(strings.ToLower(strings.Trim(text, aroundWord)), "!aside")
 }
 
 // accept stores the turn and shows that it was heard.
@@ -608,6 +623,9 @@ func (b *Bot) heard(ctx context.Context, t sessions.Turn, ahead int) {
 	if ahead > 0 {
 		b.whisperIn(ctx, t.Thread.Channel, t.Thread.TS, t.User, place(t, ahead))
 	}
+	if ahead == 1 { // they are told later else, see movedUp
+		_, _ = b.sessions.Once(ctx, nextKey(t)) // twice is no harm
+	}
 	if refused := b.refusedFiles(t); len(refused) > 0 {
 		b.whisper(ctx, t.Thread, t.User, sayRefusedFiles(refused, b.cfg.AttachmentLimit))
 	}
@@ -619,6 +637,11 @@ func place(t sessions.Turn, ahead int) answer {
 	if ahead > 1 {
 		return plainly(text)
 	}
+	return offerNow(t, text)
+}
+
+// offerNow is a text with a button that stops what runs for a turn.
+func offerNow(t sessions.Turn, text string) answer {
 	return offering(text, button("now", "Send now", offerOf(t.Thread, t.ID), ""))
 }
 
@@ -767,6 +790,9 @@ func (b *Bot) edited(ctx context.Context, team string, e innerEvent) error {
 	if why := b.people.mayUse(ctx, m.User, e.Channel); why != nil {
 		return why.again()
 	}
+	if controlWord(in) != "" || isAside(m.Text) || in.words == "" && len(m.Files) == 0 && !m.forwards() {
+		return b.editedAway(ctx, in, b.overtook(team, e))
+	}
 	t, revision := b.turn(in, in.mention || (in.dm && in.root)), m.Edited.TS
 	done, err := b.sessions.Edit(ctx, t, revision)
 	if err != nil || done {
@@ -787,6 +813,39 @@ func (b *Bot) edited(ctx context.Context, team string, e innerEvent) error {
 	}
 	_, err = b.sessions.Edit(ctx, t, revision) // another replica may have taken in the message meanwhile
 	return err
+}
+
+// editedAway acts on an edit after which a message is no prompt any more: one that waits is taken back, and what it says to the bot is done.
+func (b *Bot) editedAway(ctx context.Context, in incoming, early bool) error {
+	known, err := b.sessions.Known(ctx, in.id())
+	if err != nil {
+		return err
+	}
+	if !known && early { // its message may come yet, as it was
+		if err := b.sessions.Forestall(ctx, in.thread, in.id()); err != nil {
+			return err
+		}
+	}
+	st, err := b.statusFor(ctx, &in)
+	if err != nil {
+		return err
+	}
+	if waits(st, in.id()) {
+		if _, _, err := b.sessions.Cancel(ctx, in.thread, in.id()); err != nil {
+			return err
+		}
+		b.aside(ctx, func(ctx context.Context) { b.whisper(ctx, in.thread, in.event.User, sayTakenBack) })
+	}
+	word := controlWord(in)
+	if word == "" {
+		return nil
+	}
+	if !in.mention && !(in.dm && in.root) {
+		if counts, err := b.replyCounts(ctx, &in); err != nil || !counts {
+			return err
+		}
+	}
+	return b.control(ctx, in, word)
 }
 
 // editedLate tells who edited a message that is at work, or was answered, what that means, and offers to run it again.

@@ -363,6 +363,7 @@ func answers() map[string]answer {
 		"files to fetch":      filesAnswer(about, changed(2, hostile())),
 		"many files to fetch": filesAnswer(about, changed(150)),
 		"no files to fetch":   filesAnswer(about, changed(0, runner.Change{Path: "gone", State: runner.ChangeRemoved})),
+		"yours is next":       offerNow(running, sayNext(running)),
 		"a list":              rows("", []listed{s, nameless}, 3, false, "manage", "Manage"),
 		"one's own":           rows("", []listed{s}, 0, true, "manage", "Manage"),
 		"which to end":        rows("Which one?", []listed{s, nameless}, 0, false, "end", "End"),

@@ -233,6 +233,9 @@ func sayFileAbove(files []runner.Change) string {
 	return codeName(files[0].Path) + " is above, as it is now."
 }
 
+// sayNext tells who waited behind several turns that only one is left before theirs.
+func sayNext(t sessions.Turn) string { return "Yours comes next: " + about(t) + "." }
+
 // sayErrandPlace tells how many turns somebody has to wait for who pressed a button.
 func sayErrandPlace(ahead int) string {
 	if ahead == 1 {

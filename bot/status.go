@@ -81,6 +81,7 @@ func (b *Bot) Begin(ctx context.Context, s sessions.Session, t sessions.Turn, lo
 		shown.Title = b.title(ctx, t)
 	}
 	b.native.set(ctx, b, t.Thread, shown)
+	b.aside(ctx, func(ctx context.Context) { b.movedUp(ctx, t.Thread) })
 	return ts, err
 }
 
