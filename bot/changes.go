@@ -148,7 +148,7 @@ func (b *Bot) pressChanges(ctx context.Context, p interactionPayload) answer {
 		return plainly(why.sentence)
 	}
 	e := sessions.Errand{Errand: runner.Errand{Of: string(turn)}}
-	what := ""
+	var what string
 	switch action.ActionID {
 	case actDiff:
 		e.Kind, e.Private = runner.ErrandDiff, true

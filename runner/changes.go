@@ -96,7 +96,7 @@ func (c Config) survey(ctx context.Context, repos []Repo) (*survey, error) {
 	}
 	slices.Sort(found)
 	for _, dir := range slices.Compact(found) {
-		if _, err := folder(c.workspace(), dir); err != nil { // it is not there
+		if err := folder(c.workspace(), dir); err != nil { // it is not there
 			continue
 		}
 		if len(s.units) > maxRepos {
@@ -202,7 +202,7 @@ func (s *survey) compare(ctx context.Context) (*Changes, []byte) {
 		if out.Partial = out.Partial || u.lost; u.lost {
 			continue
 		}
-		if _, err := folder(s.cfg.workspace(), u.path); err != nil {
+		if err := folder(s.cfg.workspace(), u.path); err != nil {
 			all = append(all, Change{Path: u.path + "/", State: ChangeRemoved})
 			continue
 		}
@@ -344,17 +344,17 @@ func (c Config) keepDiff(turn, diff string) int64 {
 func (c Config) diffFile(turn string) string { return c.turnFile(turn, ".diff") }
 
 // folder tells whether a path below the workspace leads to a folder, over no link.
-func folder(workspace, dir string) (fs.FileInfo, error) {
+func folder(workspace, dir string) error {
 	root, err := os.OpenRoot(workspace)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = root.Close() }()
 	info, err := root.Lstat(dir)
 	if err == nil && !info.IsDir() {
 		err = fmt.Errorf("%s is no folder: %w", dir, fs.ErrNotExist)
 	}
-	return info, err
+	return err
 }
 
 // openFolder opens a folder below the workspace, out of which nothing leads.

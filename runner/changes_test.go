@@ -80,18 +80,24 @@ func TestChanges(t *testing.T) {
 		{"another branch", `cd app; git checkout -qb side; echo side > side.txt; git add -A; git commit -qm side; git checkout -q main`, `cd app; git checkout -q side`, "added app/side.txt +1 -0", nil},
 		{"what is ignored", ``, `cd app; echo noise > x.log; mkdir -p node_modules/y; echo z > node_modules/y/z`, ``, nil},
 		{"files in no repository", `echo a > notes.txt; mkdir d; echo b > d/b`, `echo more >> notes.txt; rm d/b; echo c > d/c.md`, "removed d/b +0 -1\nadded d/c.md +1 -0\nmodified notes.txt +1 -0", []string{"+++ b/notes.txt\n"}},
-		{"a large file", `head -c 2000000 /dev/zero > big; head -c 2000000 /dev/zero > same; head -c 2000000 /dev/zero > gone`, `printf x >> big; touch same; rm gone; head -c 1500000 /dev/zero > app/new.bin`,
-			"added app/new.bin binary\nmodified big binary\nremoved gone binary", nil},
-		{"a file that outgrows the comparing of lines, and one that no longer does", `echo a > app/grows; head -c 2000000 /dev/zero > shrinks`, `head -c 2000000 /dev/zero >> app/grows; echo b > shrinks`,
-			"modified app/grows binary\nmodified shrinks binary", nil},
+		{
+			"a large file", `head -c 2000000 /dev/zero > big; head -c 2000000 /dev/zero > same; head -c 2000000 /dev/zero > gone`, `printf x >> big; touch same; rm gone; head -c 1500000 /dev/zero > app/new.bin`,
+			"added app/new.bin binary\nmodified big binary\nremoved gone binary", nil,
+		},
+		{
+			"a file that outgrows the comparing of lines, and one that no longer does", `echo a > app/grows; head -c 2000000 /dev/zero > shrinks`, `head -c 2000000 /dev/zero >> app/grows; echo b > shrinks`,
+			"modified app/grows binary\nmodified shrinks binary", nil,
+		},
 		{"a large file that Git holds", `cd app; head -c 2000000 /dev/zero > big; git add big; git commit -qm big`, `printf x >> app/big`, "modified app/big binary", nil},
 		{"a repository that is begun", ``, `mkdir p; cd p; git init -q; echo x > x; git add x; git commit -qm x`, "added p/x +1 -0", nil},
 		{"a repository that is cloned, and one that is removed", `git clone -q app other`, `git clone -q app third; rm -rf other`, "removed other/ +0 -0\nadded third/ +0 -0", nil},
 		{"the workspace as a repository", `git init -q; echo x > x; git add x; git commit -qm x`, `echo y >> x; echo z >> app/a.txt; echo n > n`, "modified app/a.txt +1 -0\nadded n +1 -0\nmodified x +1 -0", nil},
 		{"links lead nowhere", `ln -s /etc/passwd l`, `rm l; ln -s /etc/shadow l; ln -s / app/root; mkfifo pipe`, "added app/root +1 -0\nmodified l +1 -1", []string{"+/etc/shadow\n"}},
 		{"a folder that becomes a link", ``, `mv app elsewhere; ln -s / app`, "added app +1 -0\nremoved app/ +0 -0\nadded elsewhere/ +0 -0", nil},
-		{"names that would break a list", ``, `cd app; touch -- "$(printf 'a\nb')" ":(top)" "tab$(printf '\t')x" "-n"; echo x > "*"`,
-			"added app/* +1 -0\nadded app/-n +0 -0\nadded app/:(top) +0 -0\nadded app/a\nb +0 -0\nadded app/tab\tx +0 -0", nil},
+		{
+			"names that would break a list", ``, `cd app; touch -- "$(printf 'a\nb')" ":(top)" "tab$(printf '\t')x" "-n"; echo x > "*"`,
+			"added app/* +1 -0\nadded app/-n +0 -0\nadded app/:(top) +0 -0\nadded app/a\nb +0 -0\nadded app/tab\tx +0 -0", nil,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -28,10 +28,10 @@ func (t *turn) brought(ctx context.Context) (out Outcome, err error) {
 		return out, errors.New("what that turn changed is not known any more")
 	}
 	changes := rec.Outcome.Changes
-	switch t.Errand.Kind {
-	case ErrandChanges:
+	if t.Errand.Kind == ErrandChanges {
 		return Outcome{Changes: changes}, nil
-	case ErrandDiff:
+	}
+	if t.Errand.Kind == ErrandDiff {
 		if t.payload, err = os.ReadFile(t.cfg.diffFile(t.Errand.Of)); errors.Is(err, fs.ErrNotExist) {
 			err = errors.New("the diff of that turn is not kept any more")
 		}

@@ -37,7 +37,7 @@ const heavy = "node_modules/\n.venv/\n__pycache__/\n"
 const ours = "/attachments/\n/.cloning-*/\n"
 
 func (c Config) newShadow(ctx context.Context, dir string, n int) (shadow, error) {
-	if _, err := folder(c.workspace(), dir); err != nil {
+	if err := folder(c.workspace(), dir); err != nil {
 		return shadow{}, err
 	}
 	s := shadow{cfg: c, git: filepath.Join(c.surveyDir(), strconv.Itoa(n)), tree: filepath.Join(c.workspace(), filepath.FromSlash(dir))}
@@ -106,13 +106,14 @@ func (s shadow) put(name, text string) error {
 // exclude leaves folders out that are looked at by themselves.
 func (s shadow) exclude(dirs []string) {
 	escape := strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, "\n", "?", " ", `\ `)
-	text := heavy + ours
+	var text strings.Builder
+	text.WriteString(heavy + ours)
 	for _, dir := range dirs {
 		if dir != "." {
-			text += "/" + escape.Replace(dir) + "/\n"
+			text.WriteString("/" + escape.Replace(dir) + "/\n")
 		}
 	}
-	if err := s.put("info/exclude", text); err != nil {
+	if err := s.put("info/exclude", text.String()); err != nil {
 		s.cfg.Log.Warn("folders are looked at twice", "err", err)
 	}
 }
