@@ -7,7 +7,7 @@ LINT := GOLANGCI_LINT_CACHE=$(CURDIR)/.tools/lint-cache $(GO) tool -modfile=tool
 CLAUDE_PIN := tools/claude-code
 IMAGE ?= registry.fly.io/$(FLAUDEBOT_FLY_APP):session
 
-.PHONY: help demo build test crash chaos mutants bench lint fmt images deploy
+.PHONY: help demo build test pictures crash chaos mutants bench lint fmt images deploy
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z\/-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ build: ## build bin/flaudebot
 
 test: ## run all tests with the race detector, and say what was left out
 	@GORACE=atexit_sleep_ms=0 $(GO) run ./tools/testall -race -parallel 4 -timeout 15m ./... # else every process waits a second at its end; tests mostly wait, and more of them may than there are cores
+
+pictures: ## draw every state of every message, and what docs/using.md shows, into docs/pictures
+	FLAUDEBOT_TEST_PICTURES=$(CURDIR)/docs/pictures $(GO) test -count=1 -run '^TestPictures$$' ./bot
+	FLAUDEBOT_TEST_PICTURES=$(CURDIR)/docs/pictures $(GO) test -count=1 -run '^TestUsing$$' ./cmd/flaudebot
 
 CRASH = $(GO) test -count=1 -timeout 4h -v
 FENCES = nofence_queue nofence_clock nofence_runner nofence_look nofence

@@ -112,13 +112,13 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isE
 	var out []part
 	switch {
 	case len(bodies) > most && most == maxParts:
-		out = append(out, part{markdown: bodies[0] + "\n\n_The whole answer is in the file " + answerFile(o) + "._", file: answer})
+		out = append(out, part{markdown: bodies[0] + "\n\n_" + sayInFile(answerFile(o)) + "_", file: answer})
 	default:
 		for _, body := range bodies[:min(len(bodies), most)] {
 			out = append(out, part{markdown: body})
 		}
 		if len(bodies) > most {
-			out[most-1].markdown += "\n\n_The answer goes on, and Slack takes no files here. Ask me for the rest._"
+			out[most-1].markdown += "\n\n_" + sayCutShort + "_"
 		}
 	}
 	for i := range out {
@@ -133,7 +133,7 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isE
 	case o.Failure != runner.FailNone:
 		out = append(out, part{text: failureSentence(o)})
 	case len(out) == 0:
-		out = append(out, part{text: "Done. Claude had nothing to say about it."})
+		out = append(out, part{text: sayNothingToSay})
 	}
 	last := &out[len(out)-1]
 	last.footer = footerLine(o)

@@ -220,6 +220,7 @@ func diffAnswer(t sessions.Turn, o sessions.Outcome) answer {
 	}
 	if len(pieces) > maxDiffBlocks {
 		a.blocks = append(a.blocks, section(sayDiffGoesOn))
+		a.text += "\n" + sayDiffGoesOn
 	}
 	a.blocks = append(a.blocks, slack.NewActionBlock("", button(actDiffFile, "As a file", offerAgain(t), "")))
 	return a
@@ -262,6 +263,7 @@ func filesAnswer(t sessions.Turn, c *runner.Changes) answer {
 	pick := section(sayPickFile(more))
 	pick.BlockID, pick.Accessory = offerAgain(t), slack.NewAccessory(picker)
 	a.blocks = []slack.Block{section(a.text), pick, slack.NewActionBlock("", button(actGetAll, "All of them, as a ZIP file", offerAgain(t), ""))}
+	a.text += "\n" + sayPickFile(more)
 	return a
 }
 

@@ -143,7 +143,7 @@ func (b *Bot) runOnce(ctx context.Context, c slashCommand, prompt string) answer
 		return plainly(err.Error())
 	}
 	if prompt == "" {
-		return plainly("Say what to run: `/flaude run PROMPT`.")
+		return plainly(sayWhatToRun)
 	}
 	if s, err := b.settingsOf(ctx, c.ChannelID); err != nil {
 		return plainly(sayTrouble)
@@ -158,7 +158,7 @@ func (b *Bot) runOnce(ctx context.Context, c slashCommand, prompt string) answer
 	asked := sessions.TurnID("run:" + c.TriggerID)
 	_, ts, err := b.api.PostMessageContext(ctx, c.ChannelID, slack.MsgOptionText(text, false), slack.MsgOptionDisableLinkUnfurl(), metadata("", asked, partNote))
 	if isGone(err) {
-		return plainly("I am not in this channel: invite me first.")
+		return plainly(sayInviteMe)
 	}
 	if err != nil {
 		b.stubbornly(ctx, func(ctx context.Context) { b.removeRun(ctx, c.ChannelID, asked) })
@@ -178,7 +178,7 @@ func (b *Bot) runOnce(ctx context.Context, c slashCommand, prompt string) answer
 	if res.Status == sessions.AcceptFull {
 		return plainly(sayFull)
 	}
-	return plainly("Running it. The answer comes in its thread.")
+	return plainly(sayRunning)
 }
 
 // removeRun removes the message of a run that was not begun, if it stands in the channel: Slack did not say.

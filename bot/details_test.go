@@ -25,7 +25,7 @@ func TestDetails(t *testing.T) {
 		t.Parallel()
 		got := strings.Join(detailLines(detailOf(sessions.Turn{At: at}, o)), "\n")
 		for _, want := range []string{
-			"*Asked*: <!date^1777863721^{date_short_pretty} at {time}|2026-05-04 03:02 UTC>", "10 s behind other turns, 30 s until the machine was at work, 1 min 0 s of work",
+			"*Asked*: <!date^1777863721^{date_short_pretty} {time}|4 May 03:02 UTC>", "*Waits*: 10 s behind other turns, 30 s until the machine was at work\n*Work*: 1 min 0 s",
 			"*Model*: claude-opus", "$0.5000", "1,000 in, 20 out; cache: 1,234,567 read, 5 written", "*Steps*: 4", "*Tools*: Bash 3×", "*Exit code*: 0",
 		} {
 			if !strings.Contains(got, want) {
@@ -69,7 +69,9 @@ func TestDetails(t *testing.T) {
 			return has(got, "Turn 7") && has(got, "*Tools*: Bash 3×")
 		})
 		w.local(guest, "click", map[string]any{"channel": general, "ts": ts, "action_id": "details"})
-		w.until("a guest is told", func() bool { return has(w.text(w.local(guest, "seen", map[string]any{"channel": general})), "full members") })
+		w.until("a guest is told", func() bool {
+			return has(w.text(w.local(guest, "seen", map[string]any{"channel": general})), "full members")
+		})
 	})
 	t.Run("what never ran has none", func(t *testing.T) {
 		t.Parallel()

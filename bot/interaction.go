@@ -213,7 +213,7 @@ func (b *Bot) pressRetry(ctx context.Context, p interactionPayload, thread sessi
 	e.User = p.User.ID
 	t := b.turn(b.read(thread.Team, e), true)
 	t.ID = turnID(thread.Team, thread.Channel, ts+"-retry-"+p.Container.MessageTS)
-	return b.acceptPressed(ctx, t, "Running it again.")
+	return b.acceptPressed(ctx, t, sayAgain)
 }
 
 // pressNow stops what is at work in favour of the turn that waits next.
@@ -245,7 +245,7 @@ func (b *Bot) pressContinue(ctx context.Context, p interactionPayload, thread se
 	return b.acceptPressed(ctx, sessions.Turn{
 		ID: turnID(thread.Team, thread.Channel, ts+"-continue-"+p.Container.MessageTS), Kind: sessions.KindTurn, Thread: thread,
 		User: p.User.ID, TS: ts, Text: goOn, At: time.Now().UTC(),
-	}, "Going on.")
+	}, sayGoingOn)
 }
 
 // acceptPressed takes in a turn that a button asked for, and returns what its presser is told.

@@ -490,8 +490,10 @@ func (s *shaper) code(words string) string {
 }
 
 var (
-	entity  = regexp.MustCompile(`&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});`)
-	escaped = regexp.MustCompile("\\\\([!-/:-@\\[-`{-~])")
+	entity = regexp.MustCompile(`&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});`)
+	// numbered are the entities that Slack knows by name only.
+	numbered = strings.NewReplacer("&#60;", "&lt;", "&#62;", "&gt;", "&#38;", "&amp;", "&#x3c;", "&lt;", "&#x3e;", "&gt;", "&#x3C;", "&lt;", "&#x3E;", "&gt;")
+	escaped  = regexp.MustCompile("\\\\([!-/:-@\\[-`{-~])")
 )
 
 // words is text outside of code, as it stands in the source.
@@ -501,8 +503,11 @@ func (s *shaper) words(source string) string {
 	}
 	source = entity.ReplaceAllStringFunc(source, func(m string) string {
 		out := html.UnescapeString(m)
-		if out == m || strings.ContainsAny(out, "<>&\\`*_{}[]()#+-.!|~\"'$:= \t\r\n") {
-			return m
+		switch {
+		case out == m, strings.ContainsAny(out, "<>&"), strings.ContainsAny(out, "\r\n\t\x00"):
+			return numbered.Replace(m)
+		case len(out) == 1 && strings.ContainsAny(out, "\\`*_{}[]()#+-.!|~"):
+			return `\` + out
 		}
 		return out
 	})

@@ -117,7 +117,7 @@ func shorten(v any) any {
 			v[i] = shorten(e)
 		}
 	case string:
-		if n := utf8.RuneCountInString(v); n > 1000 {
+		if n := utf8.RuneCountInString(v); n > 2000 {
 			return string([]rune(v)[:60]) + fmt.Sprintf(" … (%d characters) … ", n) + string([]rune(v)[n-60:])
 		}
 	}

@@ -3,7 +3,6 @@ package bot
 import (
 	"context"
 	"errors"
-	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -73,18 +72,18 @@ func choose(o *sessions.Overrides, what, value string) error {
 	switch strings.ToLower(what) {
 	case "model":
 		if !knownModel.MatchString(value) {
-			return nameError(fmt.Sprintf("I know no model “%s”. Name one such as `model:opus`, `model:sonnet` or `model:haiku`, or by its full name.", escape(clip(value, 60))))
+			return nameError(sayNoModel(value))
 		}
 		o.Model = value
 	case "effort":
 		if !slices.Contains(runner.Efforts(), value) {
-			return nameError(fmt.Sprintf("There is no effort “%s”: choose one of %s.", escape(clip(value, 60)), strings.Join(runner.Efforts(), ", ")))
+			return nameError(sayNoEffort(value))
 		}
 		o.Effort = value
 	case "volume":
 		gb, err := strconv.Atoi(strings.TrimSuffix(value, "gb"))
 		if err != nil || gb < 1 {
-			return nameError("A volume's size is a whole number of GB: `volume:20`.")
+			return nameError(sayVolumeSize)
 		}
 		o.VolumeGB = gb
 	}

@@ -170,11 +170,11 @@ func (b *Bot) pick(ctx context.Context, c slashCommand, word string) (thread ses
 	case len(all) == 1 && more == 0:
 		return all[0].Thread, a, nil
 	case word == "status":
-		return thread, rows("Which one?", all, more, false, "manage", "Manage"), nil
+		return thread, rows(sayWhich, all, more, false, "manage", "Manage"), nil
 	case word == "stop":
-		return thread, rows("Which one?", all, more, false, "stop", "Stop"), nil
+		return thread, rows(sayWhich, all, more, false, "stop", "Stop"), nil
 	}
-	return thread, rows("Which one?", all, more, false, "end", "End"), nil
+	return thread, rows(sayWhich, all, more, false, "end", "End"), nil
 }
 
 // maxAbout bounds what a session says that it is about, in characters.
@@ -262,8 +262,7 @@ func statusLines(st sessions.Status, muted bool) []string {
 		if s.About != "" {
 			lines = append(lines, "“"+escape(clip(s.About, maxAbout))+"”")
 		}
-		lines = append(lines, fmt.Sprintf("Session of <@%s>: %s, $%.2f, machine `%s` in %s, last used %s.",
-			s.Owner, plural(s.Turns, "turn"), s.CostUSD, orDash(s.MachineID), orDash(s.Region), date(s.LastTurn)))
+		lines = append(lines, saySession(*s))
 		if !s.EndsAt.IsZero() {
 			lines = append(lines, "It ends by itself "+date(s.EndsAt)+".")
 		}

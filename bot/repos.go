@@ -2,7 +2,6 @@ package bot
 
 import (
 	"errors"
-	"fmt"
 	"net/url"
 	"regexp"
 	"strings"
@@ -38,7 +37,7 @@ func (b *Bot) repositories(words string) (rest string, repos []runner.Repo, err 
 		what, value := strings.ToLower(m[2]), strings.TrimRight(plainLink(m[3]), ".,;")
 		switch {
 		case what == "branch" && len(repos) == 0:
-			return "", nil, nameError("Say of which repository: `repo:owner/name branch:" + escape(value) + "`.")
+			return "", nil, nameError(sayBranchOf(value))
 		case what == "branch":
 			repos[len(repos)-1].Branch = value
 		case strings.EqualFold(value, "none"):
@@ -57,7 +56,7 @@ func (b *Bot) repositories(words string) (rest string, repos []runner.Repo, err 
 		return words, nil, nil
 	}
 	if err := runner.CheckRepos(repos); err != nil {
-		return "", nil, nameError("That does not make a workspace: " + escape(err.Error()) + ".")
+		return "", nil, nameError(sayNoWorkspace(err))
 	}
 	return strings.TrimSpace(named.ReplaceAllString(words, "")), repos, nil
 }
@@ -101,13 +100,13 @@ func (b *Bot) mayName(address string) bool {
 
 func (b *Bot) notNamed(value string) error {
 	if len(b.cfg.NamedRepos) == 0 {
-		return nameError("I work on the repositories that I am set up with, and may not take others from a message. Whoever runs me can allow that (FLAUDEBOT_NAMED_REPOS).")
+		return nameError(sayNoNamedRepos)
 	}
 	var places []string
 	for _, p := range b.cfg.NamedRepos {
 		places = append(places, "`"+escape(strings.TrimSuffix(strings.TrimPrefix(p, "https://"), "/"))+"`")
 	}
-	return nameError(fmt.Sprintf("I may not work on `%s`. Repositories that I may be given are below %s.", escape(clip(value, 100)), strings.Join(places, ", ")))
+	return nameError(sayForeignRepo(value, places))
 }
 
 // NamedPlace is a place below which people may name repositories, as [Config.NamedRepos] wants it: from host/owner, host, or an address.

@@ -1,6 +1,7 @@
 package bot
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -75,6 +76,18 @@ const (
 	sayNoTitle        = "It needs a title."
 	saySameBranch     = "It needs a branch of its own, other than the one that it is to be merged into."
 	sayAllPushed      = "Everything in this session's repositories is committed and pushed."
+	sayCutShort       = "The answer goes on, and Slack takes no files here. Ask me for the rest."
+	sayNothingToSay   = "Done. Claude had nothing to say about it."
+	sayWhatToRun      = "Say what to run: `/flaude run PROMPT`."
+	sayInviteMe       = "I am not in this channel: invite me first."
+	sayRunning        = "Running it. The answer comes in its thread."
+	sayAgain          = "Running it again."
+	sayGoingOn        = "Going on."
+	sayWhich          = "Which one?"
+	sayEndThis        = "End this session?"
+	sayWhatGoes       = "Its machine and its files go. What is pushed stays."
+	sayVolumeSize     = "A volume's size is a whole number of GB: `volume:20`."
+	sayNoNamedRepos   = "I work on the repositories that I am set up with, and may not take others from a message. Whoever runs me can allow that (FLAUDEBOT_NAMED_REPOS)."
 	sayHelp           = "Mention me in a channel to start a session: `@flaude fix the flaky test`. Each thread is one conversation with its own machine and files. " +
 		"In a direct message no mention is needed, and each message outside of a thread starts a session of its own.\n" +
 		"• Name another repository with `repo:owner/name`, a branch with `branch:name` behind it, and none with `repo:none`, in the message that starts the session.\n" +
@@ -159,6 +172,28 @@ func sayChangedMeanwhile(who string) string {
 
 func saySaved(what []string) string {
 	return fmt.Sprintf("Saved: %s. That counts from the next turn; what sessions are made of, from the next session.", strings.Join(what, ", "))
+}
+
+func sayNoModel(named string) string {
+	return fmt.Sprintf("I know no model “%s”. Name one such as `model:opus`, `model:sonnet` or `model:haiku`, or by its full name.", escape(clip(named, 60)))
+}
+
+func sayNoEffort(named string) string {
+	return fmt.Sprintf("There is no effort “%s”: choose one of %s.", escape(clip(named, 60)), strings.Join(runner.Efforts(), ", "))
+}
+
+func sayInFile(name string) string { return "The whole answer is in the file " + name + "." }
+
+func sayBranchOf(branch string) string {
+	return "Say of which repository: `repo:owner/name branch:" + escape(branch) + "`."
+}
+
+func sayNoWorkspace(why error) string {
+	return "That does not make a workspace: " + escape(why.Error()) + "."
+}
+
+func sayForeignRepo(named string, places []string) string {
+	return fmt.Sprintf("I may not work on `%s`. Repositories that I may be given are below %s.", escape(clip(named, 100)), strings.Join(places, ", "))
 }
 
 // sayNowhere tells somebody that what was done for them cannot be told where they asked.
@@ -599,14 +634,28 @@ func sayBranch(b runner.Branch, several bool) string {
 	return "Branch " + b.Name
 }
 
+// saySession tells of a live session.
+func saySession(s sessions.Session) string {
+	return fmt.Sprintf("Session of <@%s>: %s, $%.2f, machine `%s` in %s, last used %s.",
+		s.Owner, plural(s.Turns, "turn"), s.CostUSD, orDash(s.MachineID), orDash(s.Region), date(s.LastTurn))
+}
+
 // detailLines say what stands behind the footer, a line each.
 func detailLines(d detail) []string {
 	var out []string
 	line := func(name, words string) { out = append(out, "*"+name+"*: "+words) }
 	if d.Asked > 0 {
-		line("Asked", dateOf(time.Unix(d.Asked, 0)))
+		line("Asked", date(time.Unix(d.Asked, 0)))
 	}
-	line("Waits", fmt.Sprintf("%s behind other turns, %s until the machine was at work, %s of work", howLong(d.Queued), howLong(d.Woken), howLong(d.Ran)))
+	var waits []string
+	if d.Queued > 0 {
+		waits = append(waits, howLong(d.Queued)+" behind other turns")
+	}
+	if d.Woken > 0 {
+		waits = append(waits, howLong(d.Woken)+" until the machine was at work")
+	}
+	line("Waits", cmp.Or(strings.Join(waits, ", "), "none"))
+	line("Work", howLong(d.Ran))
 	if d.Model != "" {
 		line("Model", escape(d.Model))
 	}
@@ -628,11 +677,6 @@ func detailLines(d detail) []string {
 	line("Tools", strings.Join(tools, ", "))
 	line("Exit code", strconv.Itoa(d.ExitCode))
 	return out
-}
-
-// dateOf is a time, in the reader's own zone.
-func dateOf(at time.Time) string {
-	return fmt.Sprintf("<!date^%d^{date_short_pretty} at {time}|%s>", at.Unix(), at.UTC().Format("2006-01-02 15:04 UTC"))
 }
 
 // howLong is a time in seconds, for people.

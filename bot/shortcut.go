@@ -78,7 +78,7 @@ func (b *Bot) managers(st sessions.Status, muted bool, thread sessions.Thread) [
 	}
 	if !ending(st) {
 		end := button("end", "End session", thread.Key(), "danger")
-		end.Confirm = confirm("End this session?", "Its machine and its files go. What is pushed stays.", "End it", "Keep it")
+		end.Confirm = confirm(sayEndThis, sayWhatGoes, "End it", "Keep it")
 		out = append(out, end)
 	}
 	return append(out, button("refresh", "Refresh", thread.Key(), ""))

@@ -250,6 +250,15 @@ const maxTodos = 12
 
 func todoLines(p sessions.Progress) []string {
 	var out []string
+	done := 0
+	for _, t := range p.Todos {
+		if t.State == "completed" {
+			done++
+		}
+	}
+	if len(p.Todos) > 0 {
+		out = append(out, fmt.Sprintf("%d of %d done", done, len(p.Todos)))
+	}
 	for i, t := range p.Todos {
 		if i == maxTodos {
 			return append(out, fmt.Sprintf("… and %d more", len(p.Todos)-i))
@@ -261,7 +270,7 @@ func todoLines(p sessions.Progress) []string {
 		case "completed":
 			mark, text = "☑ ", "~"+text+"~"
 		case "in_progress":
-			mark, text = "▶ ", "*"+text+"*"
+			mark, text = "▶ ", "*"+text+"* (now)"
 		}
 		out = append(out, mark+text)
 	}

@@ -125,7 +125,7 @@ func TestPage(t *testing.T) {
 	do(t, ctx, "the page says who answers", shows("#about", "scripted"))
 	do(t, ctx, "a mention is answered", send("channel", "@flaude remember the number 42"), visible("#thread-pane"),
 		shows("#thread .content", "I will remember the number 42."), shows("#thread .content", "exit 0 ·"))
-	do(t, ctx, "Details shows what it took", press(`#thread button.block[data-action="details"]`), shows("#modal", "Tokens"), shows("#modal", "until the machine was at work"),
+	do(t, ctx, "Details shows what it took", press(`#thread button.block[data-action="details"]`), shows("#modal", "Tokens"), shows("#modal", "Waits"),
 		press(`#modal .actions.end button`), gone(`#modal[open]`))
 	do(t, ctx, "a follow-up remembers", send("thread", "what number did I ask you to remember?"), shows("#thread .content", "asked me to remember the number 42"),
 		shows("#thread .content", "turn 2"))

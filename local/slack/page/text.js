@@ -207,7 +207,7 @@ function list(lines, raw, i, out, depth) {
   const node = el(ordered ? 'ol' : 'ul', ordered ? { start: parseInt(first[2], 10) } : {});
   while (i < lines.length) {
     const m = lines[i].match(itemLine);
-    if (!m || m[1].length < first[1].length || m[1].length > first[1].length + 1 || /\d/.test(m[2]) !== ordered) break;
+    if (!m || m[1].length < first[1].length || m[1].length > first[1].length + 1 || /\d/.test(m[2]) !== ordered || m[2].at(-1) !== first[2].at(-1)) break;
     const inner = m[1].length + m[2].length + Math.min(Math.max(m[3].length, 1), 4);
     const least = m[1].length + 2;
     const task = m[4].match(/^\[([ xX])\] +(.*)$/);
