@@ -790,10 +790,11 @@ func (b *Bot) edited(ctx context.Context, team string, e innerEvent) error {
 	if why := b.people.mayUse(ctx, m.User, e.Channel); why != nil {
 		return why.again()
 	}
-	if controlWord(in) != "" || isAside(m.Text) || in.words == "" && len(m.Files) == 0 && !m.forwards() {
+	begins := in.mention || (in.dm && in.root)
+	if controlWord(in) != "" || isMarkedAside(in.words) || !begins && isAside(m.Text) || in.words == "" && len(m.Files) == 0 && !m.forwards() {
 		return b.editedAway(ctx, in, b.overtook(team, e))
 	}
-	t, revision := b.turn(in, in.mention || (in.dm && in.root)), m.Edited.TS
+	t, revision := b.turn(in, begins), m.Edited.TS
 	done, err := b.sessions.Edit(ctx, t, revision)
 	if err != nil || done {
 		return err

@@ -288,7 +288,7 @@ func TestTwice(t *testing.T) {
 		w.until("a whisper", func() bool { return has(w.whispered(member, general, root), "3 turns") })
 		w.settled(general)
 		if w.turns(root) != 1 || w.turns(reply) != 1 || strings.Count(w.thread(general, empty), `"part":"note"`) != 1 ||
-			strings.Count(w.whispered(member, general, root), "3 turns") != 1 {
+			strings.Count(w.whispered(member, general, root), `"is_ephemeral":true`) != 1 {
 			t.Errorf("%d and %d turns, in the thread %s, whispered %s", w.turns(root), w.turns(reply), w.thread(general, empty), w.whispered(member, general, root))
 		}
 	})
