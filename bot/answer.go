@@ -102,7 +102,7 @@ func (b *Bot) isEnding(ctx context.Context, t sessions.Turn, o sessions.Outcome)
 // parts makes the messages of an outcome, at most so many of its answer.
 func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isEnding bool, most int) []part {
 	if t.Kind == sessions.KindEnd {
-		return []part{{text: sayGoodbye(s, o)}}
+		return []part{{text: sayGoodbye(s, o), buttons: pullButtons(s)}}
 	}
 	if t.Kind == sessions.KindErrand {
 		return b.errandParts(s, t, o, isEnding, most == maxParts)

@@ -16,7 +16,14 @@ import (
 // endsSoon is the notice that a session will end, with a button that puts that off.
 func endsSoon(n sessions.Notice) answer {
 	what := fmt.Sprintf("%s@%d", n.Session.SessionID, n.At.UnixNano())
-	return offering(sayEndsSoon(n.At), button("keep", "Keep it", offerOf(n.Session.Thread, sessions.TurnID(what)), "primary"))
+	text, buttons := sayEndsSoon(n.At), []slack.BlockElement{button("keep", "Keep it", offerOf(n.Session.Thread, sessions.TurnID(what)), "primary")}
+	if len(n.Session.Unpushed()) > 0 {
+		text += " " + sayUnpushed(n.Session)
+	}
+	if canSave(n.Session) {
+		buttons = append(buttons, button("save", saySaveWork, n.Session.Thread.Key(), ""))
+	}
+	return offering(text, buttons...)
 }
 
 // pressKeep puts off the end that a notice tells of, and has the notice say so. However often it is pressed, that is done once.

@@ -302,6 +302,12 @@ func outcomes(b *Bot) map[string][]part {
 		s.EndReason = reason
 		out["end by "+name] = b.parts(s, sessions.Turn{Kind: sessions.KindEnd}, sessions.Outcome{Destroyed: true}, false, maxParts)
 	}
+	much := session("1.2")
+	much.EndReason, much.State = sessions.EndByIdle, []runner.RepoState{{Dir: "app", Changed: 2, Unpushed: 1}, {Dir: "lib"}, {Dir: "unknown", Unknown: true}}
+	much.Did = sessions.Did{Worked: 83 * time.Minute, Files: []string{"a", "b"}, Pulls: []runner.Pull{
+		{Dir: "app", Number: "12", URL: "https://github.com/acme/app/pull/12"}, {Dir: "lib", Number: "5", URL: "https://gitlab.com/acme/lib/-/merge_requests/5"},
+	}}
+	out["end with a summary"] = b.parts(much, sessions.Turn{Kind: sessions.KindEnd}, sessions.Outcome{Destroyed: true}, false, maxParts)
 	out["end that is not through"] = b.parts(session("1.2"), sessions.Turn{Kind: sessions.KindEnd}, sessions.Outcome{
 		Outcome: runner.Outcome{Failure: sessions.FailFly, Error: "503"},
 	}, false, maxParts)
@@ -360,15 +366,23 @@ func answers() map[string]answer {
 		"a long diff": diffAnswer(about, sessions.Outcome{
 			Outcome: runner.Outcome{Changes: changed(1)}, Payload: []byte(strings.Repeat("+"+strings.Repeat("x", 99)+"\n", 500)),
 		}),
-		"files to fetch":      filesAnswer(about, changed(2, hostile())),
-		"many files to fetch": filesAnswer(about, changed(150)),
-		"no files to fetch":   filesAnswer(about, changed(0, runner.Change{Path: "gone", State: runner.ChangeRemoved})),
-		"yours is next":       offerNow(running, sayNext(running)),
-		"a list":              rows("", []listed{s, nameless}, 3, false, "manage", "Manage"),
-		"one's own":           rows("", []listed{s}, 0, true, "manage", "Manage"),
-		"which to end":        rows("Which one?", []listed{s, nameless}, 0, false, "end", "End"),
-		"a status":            plainly(strings.Join(statusLines(st, true), "\n")),
-		"an idle session":     plainly(strings.Join(statusLines(sessions.Status{Session: &nameless.Session}, false), "\n")),
-		"ends soon":           endsSoon(sessions.Notice{Session: session("1.2"), Kind: sessions.NoticeEndsSoon, At: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)}),
+		"files to fetch":       filesAnswer(about, changed(2, hostile())),
+		"many files to fetch":  filesAnswer(about, changed(150)),
+		"no files to fetch":    filesAnswer(about, changed(0, runner.Change{Path: "gone", State: runner.ChangeRemoved})),
+		"yours is next":        offerNow(running, sayNext(running)),
+		"a list":               rows("", []listed{s, nameless}, 3, false, "manage", "Manage"),
+		"one's own":            rows("", []listed{s}, 0, true, "manage", "Manage"),
+		"which to end":         rows("Which one?", []listed{s, nameless}, 0, false, "end", "End"),
+		"a status":             plainly(strings.Join(statusLines(st, true), "\n")),
+		"an idle session":      plainly(strings.Join(statusLines(sessions.Status{Session: &nameless.Session}, false), "\n")),
+		"ends soon":            endsSoon(sessions.Notice{Session: session("1.2"), Kind: sessions.NoticeEndsSoon, At: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)}),
+		"ends soon, with work": endsSoon(sessions.Notice{Session: unpushed(), Kind: sessions.NoticeEndsSoon, At: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)}),
 	}
+}
+
+// unpushed is a session whose work can be pushed.
+func unpushed() sessions.Session {
+	s := session("1.2")
+	s.Repos, s.State = []runner.Repo{{URL: "https://github.com/acme/app"}}, []runner.RepoState{{Dir: "app", Changed: 1}}
+	return s
 }

@@ -94,6 +94,11 @@ func madeButtons(o sessions.Outcome) []slack.BlockElement {
 	return out
 }
 
+// pullButtons lead to all pull requests of a session.
+func pullButtons(s sessions.Session) []slack.BlockElement {
+	return madeButtons(sessions.Outcome{Outcome: runner.Outcome{Repos: s.State, Pulls: s.Did.Pulls}})
+}
+
 // severalDirs reports whether a turn had more than one repository: then each is named.
 func severalDirs(o sessions.Outcome) bool { return len(o.Repos) > 1 }
 

@@ -488,8 +488,47 @@ func sayGoodbye(s sessions.Session, o sessions.Outcome) string {
 		why = " because nobody used it for a long time"
 	case sessions.EndByPerson:
 	}
-	return fmt.Sprintf("The session has ended%s: %s, $%.2f. Its machine and files are gone. Mention me here to begin a fresh one.",
-		why, plural(s.Turns, "turn"), s.CostUSD)
+	what := []string{plural(s.Turns, "turn")}
+	if s.Did.Worked >= time.Second {
+		what = append(what, took(s.Did.Worked)+" of work")
+	}
+	what = append(what, fmt.Sprintf("$%.2f", s.CostUSD))
+	switch n := len(s.Did.Files); {
+	case n > 0 && s.Did.More:
+		what = append(what, "more than "+plural(n, "file")+" changed")
+	case n > 0:
+		what = append(what, plural(n, "file")+" changed")
+	}
+	if n := len(s.Did.Pulls); n > 0 {
+		what = append(what, plural(n, "pull request"))
+	}
+	return "The session has ended" + why + ": " + strings.Join(what, ", ") + "." + sayThrownAway(s) + " Its machine and files are gone. Mention me here to begin a fresh one."
+}
+
+// sayThrownAway names the work that went with a session.
+func sayThrownAway(s sessions.Session) string {
+	var parts []string
+	for _, r := range s.Unpushed() {
+		if r.Changed > 0 || r.Unpushed > 0 {
+			parts = append(parts, "`"+codeText(r.Dir)+"`: "+sayWork(r))
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return " What was nowhere else went with it: " + strings.Join(parts, "; ") + "."
+}
+
+// took says how long something took in all.
+func took(d time.Duration) string {
+	switch s := int(d / time.Second); {
+	case s < 60:
+		return fmt.Sprintf("%d s", s)
+	case s < 3600:
+		return fmt.Sprintf("%d min", s/60)
+	default:
+		return fmt.Sprintf("%d h %d min", s/3600, s/60%60)
+	}
 }
 
 func sayEndsSoon(at time.Time) string {

@@ -42,6 +42,7 @@ func (w *work) errand(ctx context.Context) error {
 // looked takes what an errand saw of the repositories into the session. It is no turn: neither the count nor the time of the last one
 // changes.
 func (w *work) looked(s *Session, out Outcome) int {
+	s.Did.addPulls(out.Pulls)
 	if out.Repos != nil && s.Begun() {
 		s.State, s.Unsure = out.Repos, false
 	}

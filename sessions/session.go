@@ -51,6 +51,7 @@ type Session struct {
 	LastTurn  time.Time     `json:"last_turn"`           // when the last one ended, or CreatedAt
 	Since     string        `json:"since,omitempty"`     // ts of the message that began it; "": nobody knows
 	CostUSD   float64       `json:"cost_usd"`
+	Did       Did           `json:"did,omitzero"`
 	EndedAt   time.Time     `json:"ended_at,omitzero"`
 	EndReason EndReason     `json:"end_reason,omitempty"`
 	EndID     TurnID        `json:"end_id,omitempty"` // the job that ended it

@@ -427,6 +427,7 @@ func (w *work) count(s *Session, out Outcome) int {
 	s.Turns++
 	s.LastID, s.LastTurn = w.turn.ID, time.Now().UTC()
 	s.CostUSD += out.CostUSD
+	s.Did.add(out)
 	switch {
 	case out.Repos != nil:
 		s.State, s.Unsure = out.Repos, false

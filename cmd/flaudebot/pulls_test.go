@@ -60,6 +60,9 @@ func pulls(t *testing.T, w *slackWorld) {
 	w.say(member, general, root, "!end")
 	w.click(t, map[string]any{"channel": general, "ts": w.offered(t, general, root, "save").TS, "action_id": "save"})
 	w.until("the end", func() bool { return strings.Contains(toJSON(t, w.thread(general, root)), "The session has ended") })
+	if said := toJSON(t, w.thread(general, root)); !hasAll(said, "The session has ended: 4 turns, ", ", 2 files changed, 1 pull request.") || strings.Contains(said, "went with it") {
+		t.Errorf("the summary is not in the thread: %s", tail(said, 3000))
+	}
 	saved := regexp.MustCompile(`http://127\.0\.0\.1:\d+/acme/repo/tree/flaudebot/saved-[0-9a-f]{8}`).FindString(toJSON(t, w.thread(general, root)))
 	if saved == "" || !hasAll(read(t, saved), "Work of a session that ended", "last.txt") {
 		t.Errorf("the branch %s has %s", saved, read(t, saved))
