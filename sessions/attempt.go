@@ -108,6 +108,8 @@ type attempt struct {
 	stuck    string // the state that the machine was last seen to stay in
 	replaced bool   // a machine that was stuck has been replaced
 	resized  bool   // the machine's size was changed, or cannot be
+	lasting  string // a note that stays until the turn runs
+	hadSize  Guest  // the size that it had before that; zero: it is not to be had back
 
 	accepted bool // the runner has the turn, or an earlier owner saw that it did
 	asked    bool // the runner may have the turn: it was offered and has not refused it
@@ -195,7 +197,7 @@ func (w *wait) over() {
 	}
 }
 
-func (a *attempt) step(s Step) { a.report(func(p *Progress) { p.Step, p.Note = s, "" }) }
+func (a *attempt) step(s Step) { a.report(func(p *Progress) { p.Step, p.Note = s, a.lasting }) }
 
 func (a *attempt) stage(ctx context.Context, s Stage) error {
 	if err := a.r.Stage(ctx, s); err != nil {
@@ -290,7 +292,7 @@ func (a *attempt) started(ctx context.Context) error {
 	if a.accepted && a.r.Started {
 		return nil
 	}
-	a.accepted = true
+	a.accepted, a.lasting = true, ""
 	return a.stage(ctx, StageStarted)
 }
 

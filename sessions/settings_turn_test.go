@@ -250,20 +250,28 @@ func TestResize(t *testing.T) {
 			b.have(1, 1)
 		})
 	}
-	t.Run("without room for it the turn runs on the machine as it is, and the next one tries again", func(t *testing.T) {
-		t.Parallel()
-		b, r, before := begun(t, 0)
-		b.faults(map[string]any{"method": "machine.update", "status": 409})
-		out := b.answered(r, r.accept(turn("2.0", "y", false)))
-		if out.Failure != runner.FailNone || *b.machinesIn(testApp)[0].Config.Guest == small {
-			t.Errorf("outcome = %+v", out)
-		}
-		b.faults(nil)
-		b.answered(r, r.accept(turn("3.0", "z", false)))
-		if got := *b.machinesIn(testApp)[0].Config.Guest; got != small {
-			t.Errorf("machine %s has %+v, want %+v", before.ID, got, small)
-		}
-	})
+	for name, fault := range map[string]map[string]any{
+		"where Fly does not take it":          {"method": "machine.update", "status": 409, "nth": 1},
+		"where Fly takes it, and has no room": {"method": "machine.start", "status": 409, "nth": 1},
+	} {
+		t.Run("the turn runs on the machine as it was "+name+", and the next one tries again", func(t *testing.T) {
+			t.Parallel()
+			b, r, before := begun(t, 0)
+			b.faults(fault)
+			out := b.answered(r, r.accept(turn("2.0", "y", false)))
+			if got := *b.machinesIn(testApp)[0].Config.Guest; out.Failure != runner.FailNone || got != *before.Config.Guest || r.session().Guest == small {
+				t.Errorf("outcome = %+v, machine has %+v, on record is %+v", out, got, r.session().Guest)
+			}
+			if !slices.Contains(b.front.told(), sayOldSize) {
+				t.Errorf("it is told %q, want that the size stays", b.front.told())
+			}
+			b.faults(nil)
+			b.answered(r, r.accept(turn("3.0", "z", false)))
+			if got := *b.machinesIn(testApp)[0].Config.Guest; got != small || r.session().Guest != small {
+				t.Errorf("machine %s has %+v, want %+v", before.ID, got, small)
+			}
+		})
+	}
 	t.Run("an update whose answer was lost is not made again", func(t *testing.T) {
 		t.Parallel()
 		b, r, before := begun(t, 0)

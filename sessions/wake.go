@@ -136,6 +136,9 @@ func (a *attempt) advance(ctx context.Context, mach *fly.Machine) error {
 		if errors.Is(err, fly.ErrNotFound) {
 			return a.missing(ctx)
 		}
+		if restored, restoreErr := a.restoreSize(ctx, mach, err); restored || restoreErr != nil {
+			return restoreErr
+		}
 		if err != nil {
 			return fmt.Errorf("start machine %s: %w", mach.ID, err)
 		}

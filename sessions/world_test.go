@@ -674,6 +674,13 @@ func (f *fakeFront) Progress(_ context.Context, _ Session, _ Turn, _ string, p P
 	}
 }
 
+// told is all that was said to be waited for.
+func (f *fakeFront) told() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.lines)
+}
+
 func (f *fakeFront) Quiet(t Turn) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
