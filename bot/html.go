@@ -113,7 +113,7 @@ func (s *shaper) inCode(n *ast.RawHTML) bool {
 		return ""
 	}
 	raw := tagOf(n)
-	words, other := n.NextSibling(), ast.Node(nil)
+	words := n.NextSibling()
 	if strings.HasPrefix(raw, "</") {
 		words = n.PreviousSibling()
 	}
@@ -121,7 +121,8 @@ func (s *shaper) inCode(n *ast.RawHTML) bool {
 	if !ok || !codeTag.MatchString(raw) || strings.ContainsAny(string(t.Segment.Value(s.src)), "`<&\\") {
 		return false
 	}
-	if other = words.NextSibling(); strings.HasPrefix(raw, "</") {
+	other := words.NextSibling()
+	if strings.HasPrefix(raw, "</") {
 		other = words.PreviousSibling()
 	}
 	return codeTag.MatchString(tagOf(other)) && strings.HasPrefix(raw, "</") != strings.HasPrefix(tagOf(other), "</")

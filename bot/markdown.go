@@ -72,7 +72,7 @@ func shape(markdown string, plain bool) []unit {
 	if !s.crowded(doc) {
 		doc = newParser(true).Parse(text.NewReader(s.src))
 	}
-	_ = ast.Walk(doc, func(n ast.Node, entering bool) (ast.WalkStatus, error) {
+	_ = ast.Walk(doc, func(n ast.Node, _ bool) (ast.WalkStatus, error) {
 		if l, ok := n.(*ast.Link); ok && l.Reference != nil {
 			s.linked[strings.ToLower(string(l.Reference.Value))] = true
 		}
@@ -490,11 +490,22 @@ func (s *shaper) code(words string) string {
 }
 
 var (
-	entity = regexp.MustCompile(`&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});`)
-	// numbered are the entities that Slack knows by name only.
-	numbered = strings.NewReplacer("&#60;", "&lt;", "&#62;", "&gt;", "&#38;", "&amp;", "&#x3c;", "&lt;", "&#x3e;", "&gt;", "&#x3C;", "&lt;", "&#x3E;", "&gt;")
-	escaped  = regexp.MustCompile("\\\\([!-/:-@\\[-`{-~])")
+	entity  = regexp.MustCompile(`&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});`)
+	escaped = regexp.MustCompile("\\\\([!-/:-@\\[-`{-~])")
 )
+
+// numbered writes an entity by its name where Slack knows it by that alone.
+func numbered(entity string) string {
+	switch html.UnescapeString(entity) {
+	case "<":
+		return "&lt;"
+	case ">":
+		return "&gt;"
+	case "&":
+		return "&amp;"
+	}
+	return entity
+}
 
 // words is text outside of code, as it stands in the source.
 func (s *shaper) words(source string) string {
@@ -505,7 +516,7 @@ func (s *shaper) words(source string) string {
 		out := html.UnescapeString(m)
 		switch {
 		case out == m, strings.ContainsAny(out, "<>&"), strings.ContainsAny(out, "\r\n\t\x00"):
-			return numbered.Replace(m)
+			return numbered(m)
 		case len(out) == 1 && strings.ContainsAny(out, "\\`*_{}[]()#+-.!|~"):
 			return `\` + out
 		}
@@ -551,11 +562,11 @@ func (s *shaper) target(address string) string {
 	if !webLink.MatchString(address) {
 		return s.words(address)
 	}
-	return "[" + markUp.Replace(address) + "](" + safeURL(address) + ")"
+	return "[" + strings.ReplaceAll(markUp.ReplaceAllString(address, `\$0`), "<", "&lt;") + "](" + safeURL(address) + ")"
 }
 
-// markUp keeps what an address holds from being taken for Markdown.
-var markUp = strings.NewReplacer("_", `\_`, "*", `\*`, "~", `\~`, "[", `\[`, "]", `\]`, "`", "\\`", "<", "&lt;")
+// markUp is what of an address would be taken for Markdown.
+var markUp = regexp.MustCompile("[_*~\\[\\]`]")
 
 // safeURL has nothing in it that would end a link or be taken for one of Slack's own forms.
 func safeURL(address string) string {

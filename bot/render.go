@@ -22,12 +22,12 @@ var liveForm = regexp.MustCompile(`<(![a-zA-Z]+|@[A-Za-z0-9]|#[A-Z0-9]|[a-zA-Z][
 var declaration = regexp.MustCompile(`^<!(?i:doctype|element|attlist|entity|notation)$`)
 
 // override turns the direction of text around, by which code can look like what it is not.
-var override = strings.NewReplacer("\u202d", "", "\u202e", "")
+var override = regexp.MustCompile("[\u202d\u202e]")
 
 // disarm lets nothing that Claude writes ping or forge: a zero-width space after < breaks Slack's own forms, in code
 // and outside of it, and leaves all else as it was written.
 func disarm(markdown string) string {
-	return liveForm.ReplaceAllStringFunc(override.Replace(markdown), func(m string) string {
+	return liveForm.ReplaceAllStringFunc(override.ReplaceAllString(markdown, ""), func(m string) string {
 		if declaration.MatchString(m) {
 			return m
 		}
