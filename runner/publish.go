@@ -68,7 +68,7 @@ func (t *turn) publish(ctx context.Context) Outcome {
 	err := t.preparePush(ctx, r, *p, base)
 	if err == nil {
 		t.tell("git push", p.Branch)
-		err = t.cfg.push(ctx, r, "HEAD", p.Branch, t.secrets.GitToken != "")
+		err = t.cfg.push(ctx, r, "HEAD", p.Branch, t.hasToken(r))
 	}
 	if err == nil {
 		at, known := placeOf(r.URL, t.Settings.Forges)
@@ -95,6 +95,11 @@ func errandFailure(err error) Failure {
 		return f
 	}
 	return FailErrand
+}
+
+// hasToken reports whether there is a token that the repository's host may have.
+func (t *turn) hasToken(r Repo) bool {
+	return t.secrets.GitToken != "" && len(t.secrets.mayHave(gitOrigins([]Repo{r}))) > 0
 }
 
 // tell says in the live message what is being done.
@@ -275,7 +280,7 @@ func (t *turn) rescueOne(ctx context.Context, r Repo, prefix string) ([]Branch, 
 			branch += "-" + strings.Trim(notInBranch.ReplaceAllString(name, "-"), "-.")
 		}
 		t.tell("git push", branch)
-		if err := t.cfg.push(ctx, r, ref, branch, t.secrets.GitToken != ""); err != nil {
+		if err := t.cfg.push(ctx, r, ref, branch, t.hasToken(r)); err != nil {
 			return out, err
 		}
 		b := Branch{Dir: dir, Name: branch}

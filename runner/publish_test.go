@@ -183,6 +183,34 @@ func TestPublish(t *testing.T) {
 			t.Errorf("the branch has %s", log)
 		}
 	})
+	t.Run("a host that is not to have the token does not get it", func(t *testing.T) {
+		t.Parallel()
+		p := atForge(t, ForgeGitHub)
+		p.sh("git commit -q --allow-empty -m One")
+		turn := p.turnOf("")
+		turn.Errand = &Errand{Kind: ErrandPublish, Publish: &Publish{Dir: "app", Branch: "fix", Title: "T"}}
+		if out, _ := p.run(turn, Secrets{GitToken: writeToken, GitOrigins: []string{"https://github.com"}}); out.Failure != FailNoToken {
+			t.Errorf("outcome = %+v", out)
+		}
+	})
+	t.Run("Stop ends a push that hangs", func(t *testing.T) {
+		t.Parallel()
+		p := atForge(t, ForgeGitHub)
+		p.sh("git commit -q --allow-empty -m One")
+		res, err := http.Post(p.url+"/local/faults", "application/json", strings.NewReader(`{"method":"git","delay_ms":600000}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		turn := p.turnOf("")
+		turn.Errand = &Errand{Kind: ErrandPublish, Publish: &Publish{Dir: "app", Branch: "fix", Title: "T"}}
+		p.begin(turn, Secrets{GitToken: writeToken})
+		p.look(turn, 0, func(e Event) bool { return e.Tool == "git push" })
+		p.stop(turn)
+		if out, _ := p.end(turn); out.Failure != FailStopped || out.ExitCode != 130 {
+			t.Errorf("outcome = %+v", out)
+		}
+	})
 	t.Run("a host of which nobody knows what it is gets the branch", func(t *testing.T) {
 		t.Parallel()
 		p := atForge(t, "")
