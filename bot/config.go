@@ -365,7 +365,7 @@ func (b *Bot) submitPage(ctx context.Context, p interactionPayload, at configPla
 		}
 		return ""
 	}
-	var changed []string
+	var changed []input
 	is, no := b.saveConfig(ctx, p, at.Channel, first, place, func(s *sessions.Settings, r rights) (_, no map[string]string) {
 		changed = nil
 		no = map[string]string{}
@@ -382,7 +382,7 @@ func (b *Bot) submitPage(ctx context.Context, p interactionPayload, at configPla
 				}
 			}
 			if did {
-				changed = append(changed, strings.ToLower(in.label))
+				changed = append(changed, in)
 			}
 		}
 		if len(no) == 0 && len(changed) > 0 {
@@ -460,7 +460,7 @@ func (b *Bot) submitSecret(ctx context.Context, p interactionPayload, at configP
 	if no != nil {
 		return wrong(no)
 	}
-	b.saved(ctx, p, at.Channel, []string{"secrets"}, is)
+	b.saved(ctx, p, at.Channel, []input{{label: "Secrets"}}, is)
 	return nil
 }
 
@@ -468,7 +468,7 @@ func (b *Bot) submitSecret(ctx context.Context, p interactionPayload, at configP
 const maxSecrets = 50
 
 // saved tells who saved settings what that means, and brings the modals below up to date: what is filled in there stays.
-func (b *Bot) saved(ctx context.Context, p interactionPayload, channel string, what []string, s sessions.Settings) {
+func (b *Bot) saved(ctx context.Context, p interactionPayload, channel string, what []input, s sessions.Settings) {
 	b.settings.put(channel, s)
 	b.aside(withUrgency(ctx, urgent), func(ctx context.Context) {
 		rights, why := b.people.mayConfigure(ctx, p.User.ID, s)
@@ -485,6 +485,19 @@ func (b *Bot) saved(ctx context.Context, p interactionPayload, channel string, w
 			update(p.View.Previous, pageEnvironment)
 		}
 		update(p.View.Root, pageCommon)
-		b.whisper(ctx, sessions.Thread{Channel: channel}, p.User.ID, saySaved(what))
+		b.whisper(ctx, sessions.Thread{Channel: channel}, p.User.ID, savedOf(what))
 	})
+}
+
+// savedOf says what was saved, and from when it counts.
+func savedOf(what []input) string {
+	var turns, fresh []string
+	for _, in := range what {
+		if in.fresh {
+			fresh = append(fresh, inside(in.label))
+		} else {
+			turns = append(turns, inside(in.label))
+		}
+	}
+	return saySaved(turns, fresh)
 }

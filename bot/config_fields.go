@@ -50,6 +50,8 @@ type input struct {
 	get         func(s sessions.Settings) []string
 	set         func(s *sessions.Settings, values []string) error
 	usual       func(def sessions.Settings) string // what it is by default; nil: nothing
+	zero        string                             // what "0" means, in words
+	fresh       bool                               // a change counts for sessions that begin after it
 	namers      bool                               // it is for admins of the workspace alone
 	private     bool                               // its value is for those alone who may change it
 }
@@ -92,7 +94,7 @@ func pageOf(id string) (page, bool) {
 func commonInputs() []input {
 	return []input{
 		{
-			field: sessions.FieldRepos, kind: asArea, label: "Repositories",
+			field: sessions.FieldRepos, kind: asArea, label: "Repositories", fresh: true,
 			hint: "One a line: owner/name or an address, with #branch behind it if you like. “none” for no repository. For sessions that begin from now on.",
 			get:  func(s sessions.Settings) []string { return one(reposText(s.Repos)) },
 			set: func(s *sessions.Settings, v []string) (err error) {
@@ -271,7 +273,7 @@ func machineInputs() []input {
 			usual: func(def sessions.Settings) string { return guestLabel(def.Guest) },
 		},
 		{
-			field: sessions.FieldRegion, kind: asChoice, label: "Region", options: regionOptions(), hint: "Of sessions that begin from now on.",
+			field: sessions.FieldRegion, kind: asChoice, label: "Region", fresh: true, options: regionOptions(), hint: "Of sessions that begin from now on.",
 			get: func(s sessions.Settings) []string { return one(s.Region) },
 			set: func(s *sessions.Settings, v []string) error {
 				s.Region = joined(v)
@@ -280,7 +282,7 @@ func machineInputs() []input {
 			usual: func(def sessions.Settings) string { return def.Region },
 		},
 		{
-			field: sessions.FieldVolume, kind: asNumber, label: "Volume in GB", hint: "Of sessions that begin from now on.",
+			field: sessions.FieldVolume, kind: asNumber, label: "Volume in GB", fresh: true, hint: "Of sessions that begin from now on.",
 			get: func(s sessions.Settings) []string {
 				if s.VolumeGB == 0 {
 					return nil
@@ -298,15 +300,15 @@ func machineInputs() []input {
 			},
 			usual: func(def sessions.Settings) string { return strconv.Itoa(max(def.VolumeGB, 1)) },
 		},
-		spanInput(sessions.FieldTTL, "Life of a session", "Such as 7d or 12h; 0 for no end. Of sessions that begin from now on.", func(s *sessions.Settings) **time.Duration { return &s.TTL }),
-		spanInput(sessions.FieldTimeout, "Longest turn", "Such as 45m or 2h; 0 for no limit.", func(s *sessions.Settings) **time.Duration { return &s.Timeout }),
-		spanInput(sessions.FieldLinger, "Wait for the next message", "How long the machine stays awake after a turn, such as 5m; 0 for not at all.", func(s *sessions.Settings) **time.Duration { return &s.Linger }),
+		spanInput(sessions.FieldTTL, "Life of a session", "Such as 7d or 12h; 0 for no end. Of sessions that begin from now on.", "without end", func(s *sessions.Settings) **time.Duration { return &s.TTL }),
+		spanInput(sessions.FieldTimeout, "Longest turn", "Such as 45m or 2h; 0 for no limit.", "without limit", func(s *sessions.Settings) **time.Duration { return &s.Timeout }),
+		spanInput(sessions.FieldLinger, "Wait for the next message", "How long the machine stays awake after a turn, such as 5m; 0 for not at all.", "not at all", func(s *sessions.Settings) **time.Duration { return &s.Linger }),
 	}
 }
 
-func spanInput(field sessions.Field, label, hint string, of func(*sessions.Settings) **time.Duration) input {
+func spanInput(field sessions.Field, label, hint, zero string, of func(*sessions.Settings) **time.Duration) input {
 	return input{
-		field: field, kind: asText, label: label, hint: hint,
+		field: field, kind: asText, label: label, hint: hint, zero: zero, fresh: field == sessions.FieldTTL,
 		get: func(s sessions.Settings) []string { return one(spanText(*of(&s))) },
 		set: func(s *sessions.Settings, v []string) (err error) {
 			*of(s), err = spanOf(joined(v))
@@ -359,6 +361,14 @@ func one(s string) []string {
 }
 
 func joined(values []string) string { return strings.TrimSpace(strings.Join(values, "\n")) }
+
+// inside is a label within a sentence.
+func inside(label string) string {
+	if len(label) > 1 && strings.ToUpper(label[:2]) == label[:2] {
+		return label
+	}
+	return lowerFirst(label)
+}
 
 func onOff(on bool) []string {
 	if on {

@@ -138,7 +138,7 @@ func TestConfig(t *testing.T) {
 		t.Parallel()
 		w := newWorkspace(t, nil)
 		f := w.config(admin)
-		if !has(f.text(), "As by default: opus", "Settings of <#C0GENERAL>", "*Machine*", sayAllByDefault) {
+		if !has(f.text(), "As by default: Opus", "Settings of <#C0GENERAL>", "*Machine*", sayAllByDefault) {
 			t.Errorf("the modal shows %s", f.text())
 		}
 		no := f.submit(map[string]map[string]any{
@@ -152,7 +152,7 @@ func TestConfig(t *testing.T) {
 			t.Errorf("errors %v, settings (-want +got):\n%s", no, diff)
 		}
 		w.until("who saved is told", func() bool {
-			return has(w.text(w.local(admin, "seen", map[string]any{"channel": general})["ephemeral"]), saySaved([]string{"repositories", "model", "instructions", "replies"}))
+			return has(w.text(w.local(admin, "seen", map[string]any{"channel": general})["ephemeral"]), "Saved: model, instructions, replies, from the next turn; repositories, for sessions that begin from now on.")
 		})
 		if f := w.top(admin); f.view != nil {
 			t.Errorf("a modal is open still: %s", f.text())
@@ -181,7 +181,7 @@ func TestConfig(t *testing.T) {
 			}, sessions.Settings{
 				Effort: "high", Model: "claude-opus-4-7", Fallback: "sonnet,haiku", PermissionMode: "acceptEdits", AllowedTools: []string{"Edit", "Bash(git log *)"}, Trust: true,
 				Overrides: []sessions.Override{"volume"}, MCP: `{"mcpServers":{"a":{"command":"b"}}}`,
-			}, "effort: high · another model: claude-opus-4-7"},
+			}, "effort: High · another model: claude-opus-4-7"},
 			{"environment", "Environment", map[string]map[string]any{"set_up": typed("npm ci"), "env": typed("A=1\n B = x=y ")}, sessions.Settings{
 				SetUp: "npm ci", Env: map[string]string{"A": "1", "B": "x=y"},
 			}, "set-up command: 1 line · variables: 2 lines"},
@@ -190,7 +190,7 @@ func TestConfig(t *testing.T) {
 			}, sessions.Settings{
 				Guest: sessions.Guest{CPUKind: "shared", CPUs: 4, MemoryMB: 4096}, Region: "fra", VolumeGB: 20,
 				TTL: new(7 * 24 * time.Hour), Timeout: new(90 * time.Minute), Linger: new(time.Duration(0)),
-			}, "size: shared-4x:4096 · region: fra · volume in gb: 20 · life of a session: 7d"},
+			}, "size: 4 shared CPUs, 4 GB · region: Frankfurt (fra) · volume in GB: 20 · life of a session: 7d · longest turn: 1h30m · wait for the next message: not at all"},
 			{"access", "Who may", map[string]map[string]any{
 				"users": persons("U0MEMBER", "U0GUEST"), "groups": {"type": "multi_static_select", "selected_options": []any{map[string]any{"value": "S0TEAM"}}}, "admins": persons("U0MEMBER"),
 			}, sessions.Settings{Users: []string{"U0MEMBER", "U0GUEST", "S0TEAM"}, Admins: []string{"U0MEMBER"}}, "people who may use me here: 2"},
@@ -332,7 +332,7 @@ func TestConfigRights(t *testing.T) {
 		w := newWorkspace(t, nil)
 		w.set(general, s)
 		f := w.config(member)
-		if !has(f.text(), "acme/app", "Model: haiku", ">Be &lt;short&gt;.", "Variables: _set_", "Longest turn: 1h, as by default", "<@U0MEMBER>", "Replies count only") {
+		if !has(f.text(), "acme/app", "Model: Haiku", ">Be &lt;short&gt;.", "Variables: _set_", "Longest turn: 1h, as by default", "<@U0MEMBER>", "Replies count only") {
 			t.Errorf("the modal shows %s", f.text())
 		}
 		if has(f.text(), "NPM_TOKEN") || has(f.text(), "a-value") || f.view["submit"] != nil {

@@ -176,13 +176,13 @@ func (in input) block(s, def sessions.Settings) slack.Block {
 func (in input) element(values []string, usual string) slack.BlockElement {
 	var placeholder *slack.TextBlockObject
 	if usual != "" {
-		placeholder = plainObject(clip("By default "+usual, maxPlaceholder))
+		placeholder = plainObject(clip("By default "+in.inWords(usual), maxPlaceholder))
 	}
 	switch in.kind {
 	case asChoice:
 		label := "As by default"
 		if usual != "" {
-			label += ": " + usual
+			label += ": " + in.inWords(usual)
 		}
 		all := objects(append([]option{{byDefault, label}}, in.withSet(values)...))
 		e := slack.NewOptionsSelectBlockElement(slack.OptTypeStatic, nil, "value", all...)
@@ -266,7 +266,7 @@ func (p page) summary(s sessions.Settings) string {
 // short is a field that is set, in a few words.
 func (in input) short(s sessions.Settings) string {
 	values := in.get(s)
-	label := strings.ToLower(in.label)
+	label := inside(in.label)
 	switch lines := linesOf(joined(values)); {
 	case in.kind == asSwitch:
 		return label
@@ -277,13 +277,17 @@ func (in input) short(s sessions.Settings) string {
 	case len(lines) == 0:
 		return label + ": none"
 	default:
-		return label + ": " + escape(clip(strings.Join(lines, ", "), 60))
+		return label + ": " + escape(clip(in.inWords(strings.Join(lines, ", ")), 60))
 	}
 }
 
 // line is a field for those who may not change it, "" if there is nothing to say.
 func (in input) line(s, def sessions.Settings) string {
 	values := in.get(s)
+	usual := ""
+	if in.usual != nil {
+		usual = in.inWords(in.usual(def))
+	}
 	text := ""
 	switch {
 	case in.private && len(values) > 0:
@@ -297,12 +301,25 @@ func (in input) line(s, def sessions.Settings) string {
 	case in.kind == asArea && len(values) > 0:
 		text = "\n>" + strings.ReplaceAll(escape(clip(joined(values), 500)), "\n", "\n>")
 	case len(values) > 0:
-		text = escape(strings.Join(values, ", "))
-	case in.usual != nil && in.usual(def) != "":
-		text = escape(in.usual(def)) + ", as by default"
+		text = escape(in.inWords(strings.Join(values, ", ")))
+	case usual != "":
+		text = escape(usual) + ", as by default"
 	}
 	if text == "" || len(values) == 0 && (in.kind == asPeople || in.kind == asGroups) {
 		return ""
 	}
 	return "• " + in.label + ": " + text
+}
+
+// inWords is a value as people say it.
+func (in input) inWords(value string) string {
+	if value == "0" && in.zero != "" {
+		return in.zero
+	}
+	for _, o := range in.options {
+		if o.value == value {
+			return o.label
+		}
+	}
+	return value
 }

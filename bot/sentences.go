@@ -170,8 +170,16 @@ func sayChangedMeanwhile(who string) string {
 	return fmt.Sprintf("%s has changed these settings meanwhile. Close this and open it again to see them as they are.", who)
 }
 
-func saySaved(what []string) string {
-	return fmt.Sprintf("Saved: %s. That counts from the next turn; what sessions are made of, from the next session.", strings.Join(what, ", "))
+// saySaved names what was saved: what counts from the next turn, and what from the next session.
+func saySaved(turns, fresh []string) string {
+	var parts []string
+	if len(turns) > 0 {
+		parts = append(parts, strings.Join(turns, ", ")+", from the next turn")
+	}
+	if len(fresh) > 0 {
+		parts = append(parts, strings.Join(fresh, ", ")+", for sessions that begin from now on")
+	}
+	return "Saved: " + strings.Join(parts, "; ") + "."
 }
 
 func sayNoModel(named string) string {

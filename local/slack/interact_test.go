@@ -215,7 +215,11 @@ func TestModals(t *testing.T) {
 			w.api(bot, "views.push", args{"trigger_id": triggered(w, s), "view": modal(title, note("x"))})
 		}
 		w.refused(bot, "views.push", args{"trigger_id": triggered(w, s), "view": modal("Four", note("4"))}, "push_limit_reached")
-		w.want("seen", w.local(member, "seen", args{"channel": general}), args{"views.2.title.text": "Three"})
+		seen := w.local(member, "seen", args{"channel": general})
+		w.want("seen", seen, args{"views.2.title.text": "Three", "views.0.previous_view_id": nil})
+		w.want("each names what it lies on", seen, args{
+			"views.1.previous_view_id": at(seen, "views.0.id"), "views.2.previous_view_id": at(seen, "views.1.id"), "views.2.root_view_id": at(seen, "views.0.id"),
+		})
 	})
 	in(t, "a button of a modal is pressed in the modal", slack.Config{}, func(_ *testing.T, w *world) {
 		s := w.connect()
@@ -264,6 +268,21 @@ func TestModals(t *testing.T) {
 			w.want("left", w.local(member, "seen", args{"channel": general}), c.left)
 		})
 	}
+	in(t, "what has to be filled in is, before a modal is sent", slack.Config{}, func(_ *testing.T, w *world) {
+		s := w.connect()
+		id := at(w.api(bot, "views.open", args{"trigger_id": triggered(w, s), "view": form}), "view.id")
+		for _, value := range []args{{}, {"q": args{}}, {"q": args{"a": args{"type": "plain_text_input", "value": nil}}}} {
+			w.want("refused", w.local(member, "submit", args{"view_id": id, "values": value}), args{"error": "missing_value"})
+		}
+	})
+	in(t, "errors of fields that the modal does not have are trouble", slack.Config{}, func(_ *testing.T, w *world) {
+		s := w.connect()
+		id := at(w.api(bot, "views.open", args{"trigger_id": triggered(w, s), "view": form}), "view.id")
+		values := args{"q": args{"a": args{"type": "plain_text_input", "value": "because"}}}
+		ack := args{"response_action": "errors", "errors": args{"other": "No."}}
+		_, res := s.answers(ack, func() map[string]any { return w.local(member, "submit", args{"view_id": id, "values": values}) })
+		w.want("answer", res, args{"ok": false, "error": "invalid_errors"})
+	})
 	in(t, "closing tells the app if it asked to be told", slack.Config{}, func(_ *testing.T, w *world) {
 		s := w.connect()
 		id := at(w.api(bot, "views.open", args{"trigger_id": triggered(w, s), "view": modal("Quiet", note("x"))}), "view.id")
@@ -297,6 +316,49 @@ func TestModals(t *testing.T) {
 			view := modal("Session", note("x"))
 			c.change(view)
 			res := w.refused(bot, "views.open", args{"trigger_id": triggered(w, w.connect()), "view": view}, "invalid_arguments")
+			if got := string(w.json(at(res, "response_metadata.messages"))); !strings.Contains(got, "[ERROR] "+c.say) {
+				t.Errorf("messages = %s, want %q", got, c.say)
+			}
+		})
+	}
+}
+
+// TestFields: what can be filled in is checked as Slack checks it.
+func TestFields(t *testing.T) {
+	t.Parallel()
+	option := func(value string) args { return args{"text": plain(value), "value": value} }
+	boxes := func(n int) args { return args{"type": "checkboxes", "action_id": "a", "options": many(n, option("x"))} }
+	for _, c := range []struct {
+		name    string
+		element args
+		say     string // "": Slack takes it
+	}{
+		{"text", args{"type": "plain_text_input", "max_length": 3000, "initial_value": "x", "placeholder": plain("p")}, ""},
+		{"text of 3,001", args{"type": "plain_text_input", "max_length": 3001}, "must be between 1 and 3000 [json-pointer:/blocks/0/element/max_length]"},
+		{"text that is longer than it may be", args{"type": "plain_text_input", "max_length": 2, "initial_value": "xyz"}, "must be less than 3 characters [json-pointer:/blocks/0/element/initial_value]"},
+		{"a placeholder of 151", args{"type": "plain_text_input", "placeholder": plain(strings.Repeat("x", 151))}, "must be less than 151 characters [json-pointer:/blocks/0/element/placeholder/text]"},
+		{"a number", args{"type": "number_input", "is_decimal_allowed": false, "initial_value": "20", "min_value": "1"}, ""},
+		{"a number of no kind", args{"type": "number_input"}, "missing required field: is_decimal_allowed [json-pointer:/blocks/0/element]"},
+		{"a number that is one", args{"type": "number_input", "is_decimal_allowed": false, "min_value": 1}, "must be a number in a string [json-pointer:/blocks/0/element/min_value]"},
+		{"10 boxes", boxes(10), ""},
+		{"11 boxes", boxes(11), "no more than 10 items allowed [json-pointer:/blocks/0/element/options]"},
+		{"a choice", args{"type": "static_select", "options": []any{option("x")}, "initial_option": option("x")}, ""},
+		{"a choice of nothing", args{"type": "static_select", "options": []any{option("x")}, "initial_option": option("y")}, "must be one of the options [json-pointer:/blocks/0/element/initial_option]"},
+		{"a choice of 151", args{"type": "static_select", "options": []any{args{"text": plain("x"), "value": strings.Repeat("x", 151)}}}, "must be less than 151 characters [json-pointer:/blocks/0/element/options/0/value]"},
+		{"a choice without a value", args{"type": "static_select", "options": []any{args{"text": plain("x"), "value": ""}}}, "missing required field: value [json-pointer:/blocks/0/element/options/0]"},
+		{"choices at first, and none", args{"type": "multi_static_select", "options": []any{option("x")}, "initial_options": []any{}}, "no fewer than 1 items allowed [json-pointer:/blocks/0/element/initial_options]"},
+		{"people", args{"type": "multi_users_select", "initial_users": []any{"U0ADMIN"}}, ""},
+		{"a channel", args{"type": "conversations_select", "filter": args{"include": []any{"public"}}}, ""},
+	} {
+		in(t, c.name, slack.Config{}, func(t *testing.T, w *world) {
+			view := modal("Ask", args{"type": "input", "block_id": "q", "label": plain("Why?"), "element": c.element})
+			view["submit"] = plain("Send")
+			post := args{"trigger_id": triggered(w, w.connect()), "view": view}
+			if c.say == "" {
+				w.api(bot, "views.open", post)
+				return
+			}
+			res := w.refused(bot, "views.open", post, "invalid_arguments")
 			if got := string(w.json(at(res, "response_metadata.messages"))); !strings.Contains(got, "[ERROR] "+c.say) {
 				t.Errorf("messages = %s, want %q", got, c.say)
 			}

@@ -390,6 +390,48 @@ func pageActs(t *testing.T, chromium context.Context) {
 		p.until("Escape closes it", `!$("modal").open`)
 		p.want("also for Slack", p.local(member, "seen", args{"channel": general}), args{"views": []any{}})
 	})
+	inTab(t, chromium, "what is filled in stays while another modal lies on it, and is sent in the form of its kind", func(_ *testing.T, p *tab) {
+		s := p.connect()
+		p.shown("messages", p.post(member, general, "", "root"))
+		s.event()
+		option := func(value string) args { return args{"text": plain("the " + value), "value": value} }
+		field := func(id string, element args) args {
+			return args{"type": "input", "block_id": id, "optional": true, "label": plain(id), "element": with(element, "action_id", "a")}
+		}
+		form := modal(
+			"Ask", field("text", args{"type": "plain_text_input", "multiline": true}), field("number", args{"type": "number_input", "is_decimal_allowed": false, "initial_value": "3"}),
+			field("choice", args{"type": "static_select", "options": []any{option("x"), option("y")}, "initial_option": option("x")}),
+			field("boxes", args{"type": "checkboxes", "options": []any{option("x"), option("y")}, "initial_options": []any{option("y")}}),
+			field("people", args{"type": "multi_users_select", "initial_users": []any{"U0ADMIN"}}),
+			field("several", args{"type": "multi_static_select", "options": []any{option("x"), option("y")}}),
+			field("channel", args{"type": "conversations_select"}), actions(button("more", "1")),
+		)
+		form["submit"] = plain("Send")
+		p.do("the shortcut", run(`document.querySelector("#messages [data-tool=manage]").click()`))
+		f := s.next()
+		s.ack(f, nil)
+		id := at(p.api(bot, "views.open", args{"trigger_id": at(f, "payload.trigger_id"), "view": form}), "view.id")
+		p.until("the modal opens", `$("modal").open && $("modal").textContent.includes("boxes")`)
+		p.do("fill in", run(`for (const [name, values] of Object.entries({ text: ["two\nlines"], choice: ["y"], boxes: ["x"], several: ["x", "y"], channel: ["C0GENERAL"] }))
+			fill(document.querySelector('[data-field="' + name + ' a"]'), values)`))
+		p.click(`#modal button[data-action="more"]`)
+		f = s.next()
+		s.ack(f, nil)
+		above := p.api(bot, "views.push", args{"trigger_id": at(f, "payload.trigger_id"), "view": modal("More", note("above"))})
+		p.until("another lies on it", `$("modal").textContent.includes("above")`)
+		p.api(bot, "views.update", args{"view_id": id, "view": with(form, "title", plain("Ask again"))})
+		p.local(member, "submit", args{"view_id": at(above, "view.id"), "close": true})
+		p.until("it is back, brought up to date", `$("modal-title").textContent === "Ask again"`)
+		p.click("#modal [type=submit]")
+		f = s.next()
+		s.ack(f, nil)
+		p.want("submission", f["payload"], args{
+			"view.state.values.text.a.value": "two\nlines", "view.state.values.number.a.value": "3", "view.state.values.choice.a.selected_option.value": "y",
+			"view.state.values.choice.a.selected_option.text.text": "the y", "view.state.values.boxes.a.selected_options.0.value": "x", "view.state.values.boxes.a.selected_options.1": nil,
+			"view.state.values.people.a.selected_users": []any{"U0ADMIN"}, "view.state.values.several.a.selected_options.1.value": "y",
+			"view.state.values.channel.a.selected_conversation": "C0GENERAL", "view.state.values.number.a.type": "number_input",
+		})
+	})
 	inTab(t, chromium, "one's own messages are edited in place and deleted", func(_ *testing.T, p *tab) {
 		other := p.shown("messages", p.post(admin, general, "", "not mine"))
 		p.is("others' have no such tools", fmt.Sprintf(`!document.querySelector(%q)`, other+" [data-tool=edit], "+other+" [data-tool=trash]"))

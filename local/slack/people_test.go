@@ -58,6 +58,7 @@ func TestPeople(t *testing.T) {
 		w.want("team.info", w.api(bot, "team.info", nil), args{"team.id": "T0LOCAL"})
 		w.refused(bot, "users.info", args{"user": "U9"}, "user_not_found")
 		w.refused(bot, "usergroups.users.list", args{"usergroup": "S1"}, "no_such_subteam")
+		w.want("usergroups.list", w.api(bot, "usergroups.list", nil), args{"usergroups.0.id": "S0TEAM", "usergroups.0.handle": "team"})
 	})
 	in(t, "a DM with the bot is opened from both sides", slack.Config{}, func(_ *testing.T, w *world) {
 		w.want("a person", w.api(guest, "conversations.open", args{"users": "U0FLAUDE"}), args{"channel.id": "D0GUEST", "channel.user": "U0FLAUDE"})

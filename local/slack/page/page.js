@@ -13,6 +13,7 @@ const state = {
 };
 const personName = (id) => (state.people[id] ? state.people[id].profile.display_name : id === 'USLACKBOT' ? 'slackbot' : id || 'someone');
 names.person = (id) => (id === BOT ? 'flaude' : personName(id));
+names.channel = (id) => (state.channels.find((c) => c.id === id) || { name: id }).name;
 
 // ── calls ──
 

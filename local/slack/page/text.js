@@ -46,7 +46,7 @@ const entities = { '&lt;': '<', '&gt;': '>', '&amp;': '&' };
 const decode = (s) => s.replace(/&(lt|gt|amp);/g, (m) => entities[m]);
 
 // names is set by the page: what people and channels are called.
-const names = { person: (id) => id };
+const names = { person: (id) => id, channel: (id) => id };
 
 function link(url, label) {
   if (!/^(https?|mailto):/i.test(url)) return text(label);
@@ -57,7 +57,7 @@ function link(url, label) {
 function token(inner) {
   const [what, label] = inner.split(/\|(.*)/s);
   if (what[0] === '@') return el('span', { class: 'mention' }, '@' + names.person(what.slice(1)));
-  if (what[0] === '#') return el('span', { class: 'mention' }, '#' + (label || what.slice(1)));
+  if (what[0] === '#') return el('span', { class: 'mention' }, '#' + (label || names.channel(what.slice(1))));
   if (what.startsWith('!date^')) {
     const at = new Date(Number(what.split('^')[1]) * 1000);
     if (isNaN(at)) return text(decode(label || what));
