@@ -105,3 +105,26 @@ func (w *slackWorld) fetched(t *testing.T, channel, thread, name string) string 
 	}
 	return ""
 }
+
+// TestPageShowsChanges looks at the changes in a browser, as people do.
+func TestPageShowsChanges(t *testing.T) {
+	t.Parallel()
+	ctx := browser(t, false, 1280, 860)
+	w := demoWorld(t, nil)
+	open(t, ctx, w.base)
+	general := w.channel("general")
+	root := w.say(member, general, "", mention+"run: cd repo && printf 'one\\n```\\n&lt;b&gt;two&lt;/b&gt;\\n' > notes.md && echo '# greeted' >> greet.sh")
+	if text, code := w.answer(general, root, root); code != "0" {
+		t.Fatalf("answer = %q (exit %s)", text, code)
+	}
+	do(t, ctx, "the changes stand below the answer", press(".replies"), shows("#thread .content", "Changed 2 files"), shows("#thread .content code", "repo/notes.md"))
+	do(t, ctx, "Diff shows the diff", press(`#thread button.block[data-action="changes_diff"]`), shows("#modal pre code", "+<b>two</b>"), shows("#modal pre code", "+# greeted"))
+	screenshot(t, ctx, "changes-diff.png")
+	do(t, ctx, "and brings it as a file", press(`#modal button.block[data-action="changes_diff_file"]`), shows("#modal", "it comes into the thread"),
+		press(`#modal .actions.end button`), gone(`#modal[open]`), shows("#thread .message", "changes.diff"))
+	do(t, ctx, "Files shows the files", press(`#thread button.block[data-action="changes_files"]`), visible(`#modal select[data-action="changes_get"]`))
+	screenshot(t, ctx, "changes-files.png")
+	do(t, ctx, "and brings one", choose(`#modal select[data-action="changes_get"]`, "2"), shows("#modal", "it comes into the thread"),
+		press(`#modal .actions.end button`), gone(`#modal[open]`), shows("#thread .content", "is above, as it is now"))
+	screenshot(t, ctx, "changes-thread.png")
+}

@@ -74,6 +74,15 @@ func press(selector string) step {
 	}
 }
 
+// choose takes an option of a select by its value.
+func choose(selector, value string) step {
+	evaluate := chromedp.Evaluate[bool](fmt.Sprintf(`(() => { const e = document.querySelector(%q); e.value = %q; e.dispatchEvent(new Event('change')); return true })()`, selector, value))
+	return func(ctx context.Context, t *chromedp.Target) (chromedp.Void, error) {
+		_, err := evaluate(ctx, t)
+		return chromedp.Void{}, err
+	}
+}
+
 // gone waits until there is no such element.
 func gone(selector string) step {
 	poll := chromedp.Poll[bool](fmt.Sprintf(`!document.querySelector(%q)`, selector), chromedp.WithPollingTimeout(60*time.Second), chromedp.WithPollingInterval(100*time.Millisecond))
