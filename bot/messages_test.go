@@ -144,6 +144,8 @@ func liveStates() map[string]shown {
 		"setting up":                   {Step: sessions.StepSetUp, Since: now.Add(-20 * time.Second)},
 		"working":                      {Step: sessions.StepRunning, Since: now.Add(-59 * time.Second), Model: "claude-opus"},
 		"working with a tool":          {Step: sessions.StepRunning, Since: now.Add(-2 * time.Minute), Tool: "Bash", On: "echo `id` <!here> && sleep 1"},
+		"working with a server's tool": {Step: sessions.StepRunning, Since: now, Tool: "mcp__docs__search", On: "rate limits", Said: "I look that up."},
+		"working with another tool":    {Step: sessions.StepRunning, Since: now, Tool: "<Odd>"},
 		"working and talking":          {Step: sessions.StepRunning, Since: now.Add(-2 * time.Hour), Said: "I ask <@U0ADMIN> & <!channel>"},
 		"working with a list":          {Step: sessions.StepRunning, Since: now, Todos: todos(3)},
 		"working with a long list":     {Step: sessions.StepRunning, Since: now, Todos: todos(15)},

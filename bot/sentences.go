@@ -774,6 +774,50 @@ func stepSentence(p sessions.Progress) string {
 	return "Starting"
 }
 
+// toolSentence says what Claude is doing with a tool, in the words of people.
+func toolSentence(tool, on string) string {
+	what := ""
+	if on != "" {
+		what = " `" + escape(strings.ReplaceAll(clip(on, 150), "`", "'")) + "`"
+	}
+	switch tool {
+	case "Bash":
+		return "Running" + what
+	case "Read", "NotebookRead":
+		return "Reading" + what
+	case "Edit", "MultiEdit", "NotebookEdit":
+		return "Editing" + what
+	case "Write":
+		return "Writing" + what
+	case "Grep":
+		return "Searching for" + what
+	case "Glob":
+		return "Looking for files" + what
+	case "WebFetch":
+		return "Reading the page" + what
+	case "WebSearch":
+		return "Searching the web for" + what
+	case "Task", "Agent":
+		return "Having a helper do" + what
+	case "BashOutput", "TaskOutput":
+		return "Looking at a command in the background"
+	case "KillShell", "TaskStop":
+		return "Ending a command in the background"
+	case "Skill", "SlashCommand":
+		return "Using a skill" + what
+	case "git commit": // of an errand, as the next two
+		return "Committing" + what
+	case "git push":
+		return "Pushing" + what
+	case "pull request":
+		return "Opening a pull request for" + what
+	}
+	if server, name, ok := strings.Cut(strings.TrimPrefix(tool, "mcp__"), "__"); ok && strings.HasPrefix(tool, "mcp__") {
+		tool = server + ": " + name
+	}
+	return "Using " + escape(tool) + what
+}
+
 func doneSentence(o sessions.Outcome) string {
 	switch {
 	case o.Failure == runner.FailStopped:

@@ -226,15 +226,11 @@ func liveMessage(t sessions.Turn, p sessions.Progress, now time.Time) (string, [
 	if p.Note != "" {
 		lines = append(lines, "_"+escape(clip(p.Note, 200))+"_")
 	}
-	if p.Step == sessions.StepRunning && p.Tool != "" {
-		line := escape(p.Tool)
-		if p.On != "" {
-			line += ": `" + escape(strings.ReplaceAll(clip(p.On, 150), "`", "'")) + "`"
-		}
-		lines = append(lines, line)
+	if said := strings.TrimSpace(p.Said); said != "" && p.Step == sessions.StepRunning {
+		lines = append(lines, escape(clip(said, 300)))
 	}
-	if p.Said != "" && p.Tool == "" {
-		lines = append(lines, escape(clip(strings.TrimSpace(p.Said), 300)))
+	if p.Step == sessions.StepRunning && p.Tool != "" {
+		lines = append(lines, toolSentence(p.Tool, p.On))
 	}
 	lines = append(lines, todoLines(p)...)
 	text := strings.Join(lines, "\n")

@@ -736,7 +736,7 @@ func (p *Progress) apply(e runner.Event) {
 	case runner.KindInit:
 		p.Model = e.Model
 	case runner.KindText:
-		p.Said = e.Text
+		p.Said, p.Tool, p.On = e.Text, "", "" // the tool has done what it was used for
 	case runner.KindTool:
 		p.Tool, p.On = e.Tool, e.Text
 	case runner.KindTodo:
