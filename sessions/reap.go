@@ -69,7 +69,7 @@ func (sv *Service) reapOne(ctx context.Context, s Session, now time.Time) error 
 	case at.IsZero():
 		return nil
 	case !now.Before(at):
-		return sv.enqueueEnd(ctx, s, s.SessionID, why, TurnID(fmt.Sprintf("end:%s:%s:%d", s.SessionID, s.LastID, at.Unix())))
+		return sv.enqueueEnd(ctx, s, s.SessionID, why, TurnID(fmt.Sprintf("end:%s:%s:%d", s.SessionID, s.LastID, at.UnixMicro())))
 	case at.Sub(now) <= s.warnAhead(why, sv.cfg.IdleTTL):
 		return sv.warn(ctx, s, at)
 	}
@@ -191,7 +191,7 @@ func (sv *Service) warn(ctx context.Context, s Session, at time.Time) error {
 	if q, err := sv.cfg.Queue.Inspect(ctx, s.Thread.Key()); err != nil || len(q.Jobs) > 0 {
 		return err
 	}
-	key := fmt.Sprintf("warned:%s:%d", s.SessionID, at.Unix())
+	key := fmt.Sprintf("warned:%s:%d", s.SessionID, at.UnixMicro())
 	first, err := sv.store.Once(ctx, key, 2*warnBefore)
 	if err != nil || !first {
 		return err
