@@ -201,6 +201,28 @@ func TestChangedFiles(t *testing.T) {
 			t.Error("an errand was asked for")
 		}
 	})
+	t.Run("a modal that Slack refuses still offers the file", func(t *testing.T) {
+		press(t, map[string]any{"channel": general, "ts": answerTS, "action_id": actDiff})
+		e := errand(t)
+		w.fault(map[string]any{"method": "views.update", "nth": 1, "body": `{"ok":false,"error":"invalid_arguments"}`})
+		finish(t, e, runner.Outcome{Changes: changes}, "+x\n", false)
+		if got := modals(); !has(got, "*Changed 9 files*", actDiffFile) || has(got, "rich_text") {
+			t.Errorf("the modal says %s", got)
+		}
+	})
+	t.Run("a modal that was closed is no end", func(t *testing.T) {
+		press(t, map[string]any{"channel": general, "ts": answerTS, "action_id": actFiles})
+		e := errand(t)
+		w.local(member, "submit", map[string]any{"view_id": view(), "close": true})
+		finish(t, e, runner.Outcome{Changes: changes}, "", false)
+		w.until("a message that one person sees", func() bool { return has(w.whispered(member, general, root), actGet) })
+		seen := w.local(member, "seen", map[string]any{"channel": general, "thread_ts": root})["ephemeral"].([]any)
+		ts, _ := seen[len(seen)-1].(map[string]any)["ts"].(string)
+		press(t, map[string]any{"channel": general, "ts": ts, "action_id": actGet, "value": "4"})
+		if e := errand(t); e.Errand.File != 4 || e.Thread != s.Thread || e.Errand.Of != string(turn.ID) {
+			t.Errorf("the errand is %+v in %v", e.Errand, e.Thread)
+		}
+	})
 	t.Run("one that has to wait says so, unless it is through by then", func(t *testing.T) {
 		w.sessions.set(func(f *fakeSessions) { f.status.Queued = make([]sessions.Turn, 2) })
 		defer w.sessions.set(func(f *fakeSessions) { f.status.Queued = nil })

@@ -174,6 +174,14 @@ type answer struct {
 
 func plainly(text string) answer { return answer{text: text} }
 
+// simpler is the answer without what is shown in a form of its own.
+func (a answer) simpler() answer {
+	a.blocks = slices.DeleteFunc(slices.Clone(a.blocks), func(b slack.Block) bool {
+		return b.BlockType() != slack.MBTSection && b.BlockType() != slack.MBTAction
+	})
+	return a
+}
+
 // offering is a text with buttons below it.
 func offering(text string, buttons ...slack.BlockElement) answer {
 	return answer{text: text, blocks: []slack.Block{section(text), slack.NewActionBlock("", buttons...)}}
