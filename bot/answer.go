@@ -151,7 +151,9 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isE
 		last.buttons = append(last.buttons, button("pull", sayOpenPull, string(t.ID), ""))
 	}
 	last.changes = changeLines(o.Changes)
-	last.buttons = append(last.buttons, changeButtons(t, o.Changes)...)
+	if !isEnding { // else nobody can fetch it in a moment
+		last.buttons = append(last.buttons, changeButtons(t, o.Changes)...)
+	}
 	if details := detailButton(t, o); details != nil {
 		last.buttons = append(last.buttons, details)
 	}
