@@ -58,13 +58,13 @@ func linkButton(n int, label, url string) *slack.ButtonBlockElement {
 
 // linkLines are the pages that buttons lead to, for readers without blocks.
 func linkLines(buttons []slack.BlockElement) string {
-	out := ""
+	var out []string
 	for _, e := range buttons {
 		if b, ok := e.(*slack.ButtonBlockElement); ok && b.URL != "" {
-			out += "\n" + escape(b.Text.Text+": "+b.URL)
+			out = append(out, "\n"+escape(b.Text.Text+": "+b.URL))
 		}
 	}
-	return out
+	return strings.Join(out, "")
 }
 
 // withButtons is a text with buttons below it, if there are any.

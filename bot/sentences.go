@@ -654,11 +654,11 @@ func canRetry(f sessions.Failure) bool {
 
 // footerLine is the last line of every turn's answer.
 func footerLine(o sessions.Outcome) string {
-	line := fmt.Sprintf("exit %d · %d s · $%.2f · turn %d", o.ExitCode, seconds(o), o.CostUSD, o.Number)
+	parts := []string{fmt.Sprintf("exit %d · %d s · $%.2f · turn %d", o.ExitCode, seconds(o), o.CostUSD, o.Number)}
 	for _, b := range unlinked(o) {
-		line += " · pushed " + escape(b.Name)
+		parts = append(parts, "pushed "+escape(b.Name))
 	}
-	return line
+	return strings.Join(parts, " · ")
 }
 
 // sayPull is what a pull request is called on a button.
