@@ -354,7 +354,7 @@ func pullBody(text string, trailers []string) string {
 func publishAnswer(t sessions.Turn, o sessions.Outcome) answer {
 	branch := t.Errand.Publish.Branch
 	var buttons []slack.BlockElement
-	text := ""
+	var text string
 	if o.Failure == runner.FailNone && len(o.Pulls) > 0 {
 		text = sayPulled(o.Pulls[0], branch, t.User)
 	} else if text = sayNotPulled(branch, o); text == "" {

@@ -307,8 +307,9 @@ func sayErrandFailed(t sessions.Turn, o sessions.Outcome) string {
 		return what + ": Fly refuses my token, so nothing was done. Whoever runs me must check FLY_API_TOKEN and FLAUDEBOT_FLY_APP." + detail
 	case sessions.FailLost:
 		return what + ": the machine and its files are gone." + detail
+	default:
+		return what + ": that did not work." + detail
 	}
-	return what + ": that did not work." + detail
 }
 
 // sayNotPulled says why a pull request was not opened, and what to do about it.
@@ -318,7 +319,7 @@ func sayNotPulled(branch string, o sessions.Outcome) string {
 	if pushed {
 		did = "I pushed `" + codeText(branch) + "`, but could not open the pull request"
 	}
-	why := ""
+	var why string
 	switch o.Failure {
 	case runner.FailNothing:
 		return "There is nothing to open a pull request with: no commits that the other branch does not have." + quoted(o.Error)
@@ -378,6 +379,7 @@ func sayNotSaved(o sessions.Outcome) string {
 		why = "The Git host does not let my token push there, so nothing was ended."
 	case runner.FailRemote:
 		why = "The Git host does not answer just now, so nothing was ended. Try again in a few minutes."
+	default: // see above
 	}
 	return "I could not push everything. " + why + quoted(o.Error)
 }
@@ -616,6 +618,8 @@ func failureSentence(o sessions.Outcome) string {
 	case sessions.FailEnded:
 		return "The session ended while this message waited. Mention me to begin a fresh one."
 	case runner.FailNone, runner.FailClaude: // told by what Claude Code said
+	case runner.FailErrand, runner.FailNothing, runner.FailNoToken, runner.FailNoRight, runner.FailProtected, runner.FailTaken, runner.FailRemote, runner.FailForge,
+		runner.FailNoForge: // of errands alone, see sayErrandFailed
 	}
 	return fmt.Sprintf("Claude ended with an error (exit %d). The conversation stays: press Retry, or reply to go on.", o.ExitCode) + detail
 }

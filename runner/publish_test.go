@@ -153,8 +153,10 @@ func TestPublish(t *testing.T) {
 		{"no token", "git commit -q --allow-empty -m One", "", nil, FailNoToken, "could not read Username"},
 		{"a token that the host does not know", "git commit -q --allow-empty -m One", "another-token", nil, FailNoRight, "Authentication failed"},
 		{"a token that may not push", "git commit -q --allow-empty -m One", readToken, nil, FailNoRight, "403"},
-		{"a merge with conflicts", "echo 1 > one; git add .; git commit -q -m One; git switch -q -c b HEAD~1; echo 2 > one; git add .; git commit -q -m Two; git merge main >/dev/null || true",
-			writeToken, func(w *Publish) { w.Commit = true }, FailErrand, "conflicts"},
+		{
+			"a merge with conflicts", "echo 1 > one; git add .; git commit -q -m One; git switch -q -c b HEAD~1; echo 2 > one; git add .; git commit -q -m Two; git merge main >/dev/null || true",
+			writeToken, func(w *Publish) { w.Commit = true }, FailErrand, "conflicts",
+		},
 		{"a base that is not there", "git commit -q --allow-empty -m One", writeToken, func(w *Publish) { w.Base = "none" }, FailForge, "Validation Failed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -15,9 +15,11 @@ import (
 
 // gitHooks are those that Git runs where people work. reference-transaction and post-index-change run so often that a shell for each would be
 // felt, and are left out: a repository's own of these do not run.
-var gitHooks = []string{
-	"applypatch-msg", "pre-applypatch", "post-applypatch", "pre-commit", "pre-merge-commit", "prepare-commit-msg", "commit-msg", "post-commit",
-	"pre-rebase", "post-checkout", "post-merge", "pre-push", "post-rewrite", "pre-auto-gc", "sendemail-validate",
+func gitHooks() []string {
+	return []string{
+		"applypatch-msg", "pre-applypatch", "post-applypatch", "pre-commit", "pre-merge-commit", "prepare-commit-msg", "commit-msg", "post-commit",
+		"pre-rebase", "post-checkout", "post-merge", "pre-push", "post-rewrite", "pre-auto-gc", "sendemail-validate",
+	}
 }
 
 const hookScript = `#!/bin/sh
@@ -66,7 +68,7 @@ func (c Config) makeHooks() error {
 	if err := os.MkdirAll(c.hooks(), 0o755); err != nil { //nolint:gosec // Claude's user runs them
 		return fmt.Errorf("make %s: %w", c.hooks(), err)
 	}
-	for _, name := range gitHooks {
+	for _, name := range gitHooks() {
 		if err := replaceFile(filepath.Join(c.hooks(), name), hookScript, 0o755); err != nil {
 			return err
 		}

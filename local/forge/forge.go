@@ -10,6 +10,7 @@
 package forge
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -69,7 +70,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	out, err := exec.Command("git", "--exec-path").Output()
+	out, err := exec.CommandContext(context.Background(), "git", "--exec-path").Output()
 	if err != nil {
 		return nil, fmt.Errorf("ask Git where its programs are: %w", err)
 	}
@@ -91,7 +92,7 @@ func (s *Server) Add(name, from string) error {
 	if _, err := os.Stat(dir); err == nil {
 		return nil
 	}
-	if out, err := exec.Command("git", "clone", "--quiet", "--bare", "--no-hardlinks", "--", from, dir).CombinedOutput(); err != nil { //nolint:gosec // a folder of ours
+	if out, err := exec.CommandContext(context.Background(), "git", "clone", "--quiet", "--bare", "--no-hardlinks", "--", from, dir).CombinedOutput(); err != nil { //nolint:gosec // a folder of ours
 		return fmt.Errorf("clone %s: %w: %s", from, err, out)
 	}
 	if len(s.cfg.Protected) == 0 {
@@ -122,7 +123,7 @@ func (s *Server) has(repo string) bool {
 
 // git asks a repository.
 func (s *Server) git(repo string, args ...string) (string, bool) {
-	out, err := exec.Command("git", append([]string{"--git-dir", s.dir(repo)}, args...)...).Output() //nolint:gosec // a repository of ours
+	out, err := exec.CommandContext(context.Background(), "git", append([]string{"--git-dir", s.dir(repo)}, args...)...).Output() //nolint:gosec // a repository of ours
 	return strings.TrimSpace(string(out)), err == nil
 }
 

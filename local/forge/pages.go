@@ -10,7 +10,8 @@ import (
 
 // The pages show what a person would look at there: a repository, a branch, a pull request, and the way to a new one.
 
-var pages = template.Must(template.New("page").Parse(`<!doctype html>
+func pages() *template.Template {
+	return template.Must(template.New("page").Parse(`<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{{.Title}} · {{.Repo}}</title>
 <style>body{font:16px/1.5 system-ui,sans-serif;max-width:50rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}
 pre{white-space:pre-wrap;border:1px solid #8888;border-radius:6px;padding:1rem;overflow-wrap:anywhere}small{opacity:.7}</style>
@@ -22,6 +23,7 @@ pre{white-space:pre-wrap;border:1px solid #8888;border-radius:6px;padding:1rem;o
 {{with .Log}}<h2>Commits</h2><pre>{{.}}</pre>{{end}}
 </html>
 `))
+}
 
 type link struct{ Address, Text string }
 
@@ -57,7 +59,7 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-	_ = pages.Execute(w, d) // the reader may have gone
+	_ = pages().Execute(w, d) // the reader may have gone
 }
 
 func (s *Server) repoPage(d *pageData) {
