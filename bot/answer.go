@@ -361,7 +361,7 @@ func (b *Bot) settle(ctx context.Context, t sessions.Turn, liveTS string, o sess
 				mark = "x"
 			}
 			b.react(ctx, t, mark)
-			b.unreact(ctx, t, "eyes")
+			b.unreact(ctx, t, heardMark)
 		})
 	}
 	if liveTS == "" {

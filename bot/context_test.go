@@ -1,6 +1,7 @@
 package bot
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/url"
 	"strings"
@@ -251,5 +252,53 @@ func TestExcerptClips(t *testing.T) {
 	}
 	if got := when(sessions.TSOf(time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC))); got != "2026-05-04 03:02 UTC" {
 		t.Errorf("when = %q", got)
+	}
+}
+
+func TestBlockText(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, blocks, want string }{
+		{"a section with fields", `[{"type":"section","text":{"type":"mrkdwn","text":"*a* &lt;b&gt;"},"fields":[{"type":"plain_text","text":"x < y"},{"type":"mrkdwn","text":"z"}]}]`, "*a* &lt;b&gt;\nx &lt; y\nz"},
+		{"head, context, divider, buttons, pictures", `[{"type":"header","text":{"type":"plain_text","text":"H"}},{"type":"divider"},{"type":"context","elements":[{"type":"mrkdwn","text":"c"},{"type":"image","alt_text":"i"}]},{"type":"actions","elements":[{"type":"button","text":{"type":"plain_text","text":"B"}}]}]`, "H\nc"},
+		{
+			"rich text", `[{"type":"rich_text","elements":[{"type":"rich_text_section","elements":[{"type":"text","text":"see "},{"type":"link","url":"https://a.example","text":"a & b"},{"type":"text","text":" "},{"type":"user","user_id":"U1"},{"type":"emoji","name":"tada"}]},
+				{"type":"rich_text_list","elements":[{"type":"rich_text_section","elements":[{"type":"text","text":"one"}]},{"type":"rich_text_section","elements":[{"type":"text","text":"two"}]}]},{"type":"rich_text_preformatted","elements":[{"type":"text","text":"x\n  y"}]}]}]`,
+			"see <https://a.example|a &amp; b> <@U1>:tada:\none\ntwo\nx\n  y",
+		},
+		{"markdown", `[{"type":"markdown","text":"# a\n- b"}]`, "# a\n- b"},
+		{"a table", `[{"type":"table","rows":[[{"type":"raw_text","text":"a"},{"type":"raw_text","text":"b"}],[{"type":"raw_text","text":"1"}]]}]`, "a\nb\n1"},
+		{"of a kind that is new", `[{"type":"saucer","text":{"type":"plain_text","text":"hum"}}, 7, null]`, "hum"},
+		{"none", `[]`, ""},
+	} {
+		var blocks []any
+		if err := json.Unmarshal([]byte(c.blocks), &blocks); err != nil {
+			t.Fatal(c.name, err)
+		}
+		if got := blockText(blocks); got != c.want {
+			t.Errorf("%s = %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+// TestWordsOf: what a message says besides its text.
+func TestWordsOf(t *testing.T) {
+	t.Parallel()
+	b := &Bot{self: "U0FLAUDE"}
+	for _, c := range []struct{ name, message, want string }{
+		{"files, with what Slack shows of them", `{"text":"look","files":[{"name":"a.go","pretty_type":"Go","preview":"package a"},{"title":"A canvas"}]}`, "look\n[file: a.go, Go]\npackage a\n[file: A canvas]"},
+		{"a forwarded message", `{"text":"","attachments":[{"is_share":true,"is_msg_unfurl":true,"author_name":"Ada","text":"red"}]}`, "[forwards a message of Ada]\nred"},
+		{"one of blocks alone", `{"attachments":[{"is_share":true,"author_subname":"ci","message_blocks":[{"message":{"blocks":[{"type":"section","text":{"type":"mrkdwn","text":"red"}}]}}]}]}`, "[forwards a message of ci]\nred"},
+		{"what is shown of a link to a message is for its readers", `{"text":"see","attachments":[{"is_msg_unfurl":true,"text":"secret"}]}`, "see"},
+		{"an alert of the old kind", `{"bot_id":"B1","text":"","attachments":[{"pretext":"Alert","title":"db","title_link":"https://a.example","fields":[{"title":"load","value":"9"}],"fallback":"no"}]}`, "Alert\ndb (https://a.example)\nload: 9"},
+		{"one that says nothing but its fallback", `{"bot_id":"B1","attachments":[{"fallback":"deploy failed"}]}`, "deploy failed"},
+		{"nothing", `{"bot_id":"B1"}`, ""},
+	} {
+		var m saidMessage
+		if err := json.Unmarshal([]byte(c.message), &m); err != nil {
+			t.Fatal(c.name, err)
+		}
+		if got := b.wordsOf(t.Context(), m); got != c.want {
+			t.Errorf("%s = %q, want %q", c.name, got, c.want)
+		}
 	}
 }

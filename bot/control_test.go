@@ -1,9 +1,12 @@
 package bot
 
 import (
+	"context"
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"flaudebot/sessions"
@@ -154,7 +157,9 @@ func TestSteering(t *testing.T) {
 	})
 	t.Run("who waits behind several is told when only one is left", func(t *testing.T) {
 		w := w.in(t)
-		w.sessions.set(func(f *fakeSessions) { f.busy, f.status.Queued = true, []sessions.Turn{{ID: "another", Kind: sessions.KindTurn}} })
+		w.sessions.set(func(f *fakeSessions) {
+			f.busy, f.status.Queued = true, []sessions.Turn{{ID: "another", Kind: sessions.KindTurn}}
+		})
 		defer w.sessions.set(func(f *fakeSessions) { f.busy, f.status.Queued = false, nil })
 		ts := w.say(member, general, root, "third in line")
 		w.until("the place", func() bool { return has(w.whispered(member, general, root), sayPlace(2)) })
@@ -201,6 +206,33 @@ func TestNativeStop(t *testing.T) {
 	w.sessions.set(func(f *fakeSessions) { f.status.Running = nil })
 	w.local(member, "stop", map[string]any{"channel": general, "thread_ts": root})
 	w.until("it is shown as ready", func() bool { return has(status(), "active") })
+}
+
+// TestHeardFirst: that a message was taken in shows before the marks of turns that ended, where Slack's limits make them wait.
+func TestHeardFirst(t *testing.T) {
+	t.Parallel()
+	w := newWorkspace(t, func(cfg *Config) { cfg.Pace = 1 })
+	const many = 20 // takes a quarter of a minute
+	var marks sync.WaitGroup
+	var marked atomic.Int32
+	ctx, cancel := context.WithCancel(t.Context())
+	defer marks.Wait()
+	defer cancel()
+	for range many {
+		ts := w.say(admin, general, "", "said long ago")
+		marks.Go(func() {
+			w.bot.react(ctx, sessions.Turn{Thread: sessions.Thread{Channel: general}, TS: ts}, "white_check_mark")
+			if ctx.Err() == nil {
+				marked.Add(1)
+			}
+		})
+	}
+	w.until("none may be made at once", func() bool { return !w.bot.out.pace("reactions.add", "").take(leisurely) })
+	ts := w.say(member, general, "", mention+"are you there?")
+	w.until("it is heard", func() bool { return has(w.thread(general, ts), `"eyes"`) })
+	if n := marked.Load(); n == many {
+		t.Errorf("all %d marks came before it", n)
+	}
 }
 
 func idsOf(all []sessions.TurnID) (out []string) {

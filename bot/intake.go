@@ -619,7 +619,7 @@ func (b *Bot) heard(ctx context.Context, t sessions.Turn, ahead int) {
 	case <-ctx.Done():
 		return
 	}
-	b.react(ctx, t, "eyes")
+	b.react(ctx, t, heardMark)
 	if ahead > 0 {
 		b.whisperIn(ctx, t.Thread.Channel, t.Thread.TS, t.User, place(t, ahead))
 	}
@@ -645,11 +645,17 @@ func offerNow(t sessions.Turn, text string) answer {
 	return offering(text, button("now", "Send now", offerOf(t.Thread, t.ID), ""))
 }
 
+// heardMark is the reaction that shows that a message was taken in: people look for it right away, and at other marks when they come by.
+const heardMark = "eyes"
+
 func (b *Bot) react(ctx context.Context, t sessions.Turn, name string) {
 	if strings.Contains(t.TS, "-") || t.TS == "" { // a command has no message
 		return
 	}
 	ctx = withUrgency(ctx, leisurely)
+	if name == heardMark {
+		ctx = withUrgency(ctx, usual)
+	}
 	err := b.insist(ctx, func() error {
 		return b.api.AddReactionContext(ctx, name, slack.NewRefToMessage(t.Thread.Channel, t.TS))
 	})

@@ -260,7 +260,7 @@ func (b *Bot) acceptPressed(ctx context.Context, t sessions.Turn, done string) a
 		return plainly(sayAskedAlready)
 	}
 	b.aside(ctx, func(ctx context.Context) { // the mark of the first try goes
-		b.react(ctx, t, "eyes")
+		b.react(ctx, t, heardMark)
 		b.unreact(ctx, t, stopMark)
 	})
 	if res.Ahead > 0 {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -102,6 +103,22 @@ func TestMainPath(t *testing.T) {
 	general := w.channel("general")
 	root := w.say(member, general, "", mention+"remember the number 42")
 
+	t.Run("a mention's live message stands there within a second", func(t *testing.T) {
+		live := ""
+		w.until("the live message", func() bool {
+			for _, m := range w.thread(general, root) {
+				if m.Part == "live" {
+					live = m.TS
+				}
+			}
+			return live != ""
+		})
+		asked, _ := strconv.ParseFloat(root, 64)
+		shown, _ := strconv.ParseFloat(live, 64)
+		if shown-asked > 1 {
+			t.Errorf("it came %.3f s after the mention", shown-asked)
+		}
+	})
 	t.Run("a mention is answered with its exit code", func(t *testing.T) {
 		text, code := w.answer(general, root, root)
 		if code != "0" {

@@ -181,9 +181,9 @@ func lastLine(s string) string {
 var told = regexp.MustCompile(`(?i)remember the number (\d+)`)
 
 func recall(t talk, _ []string) step {
-	for _, said := range slices.Backward(t.before) {
-		if m := told.FindStringSubmatch(said); m != nil {
-			return step{text: "You asked me to remember the number " + m[1] + "."}
+	for _, said := range slices.Backward(append(slices.Clip(t.before), t.prompt)) { // with what stands before the words of a prompt
+		if all := told.FindAllStringSubmatch(said, -1); len(all) > 0 {
+			return step{text: "You asked me to remember the number " + all[len(all)-1][1] + "."}
 		}
 	}
 	return step{text: "You have not told me a number in this conversation."}
