@@ -2,10 +2,12 @@ package runner
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -171,17 +173,31 @@ func checkVariable(name, value string) error {
 
 // commandEnv are the variables that the channel's admins give to commands: the secrets are among them since the commands are to use them.
 func (t *turn) commandEnv() []string {
+	all := map[string]string{}
+	maps.Copy(all, t.Settings.Env)
+	maps.Copy(all, t.secrets.Env)
+	aroundProxy(all)
 	var out []string
-	for name, value := range t.Settings.Env {
-		if _, secret := t.secrets.Env[name]; !secret {
-			out = append(out, name+"="+value)
-		}
-	}
-	for name, value := range t.secrets.Env {
+	for name, value := range all {
 		out = append(out, name+"="+value)
 	}
 	slices.Sort(out)
 	return out
+}
+
+// aroundProxy keeps a proxy that is meant for the commands out of Claude Code's way to the gateway.
+func aroundProxy(env map[string]string) {
+	for name := range env {
+		if !slices.Contains([]string{"http_proxy", "https_proxy", "all_proxy"}, strings.ToLower(name)) {
+			continue
+		}
+		direct := "127.0.0.1,localhost"
+		if more := cmp.Or(env["NO_PROXY"], env["no_proxy"]); more != "" {
+			direct += "," + more
+		}
+		env["NO_PROXY"], env["no_proxy"] = direct, direct
+		return
+	}
 }
 
 // WireSize is how many bytes settings and secrets take of the request that hands a turn over, of which [MaxBody] is the whole: JSON

@@ -92,6 +92,16 @@ func TestRealSettings(t *testing.T) {
 			t.Errorf("a secret that nobody printed is on the volume: %v", kept)
 		}
 	})
+	t.Run("a proxy for the commands is not in the way of Claude Code itself", func(t *testing.T) {
+		t.Parallel()
+		m := machine(t)
+		m.settings = runner.Settings{Env: map[string]string{
+			"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "internal.example",
+		}}
+		if _, answer := good(t, m, "run: echo $HTTP_PROXY $NO_PROXY"); !strings.Contains(answer, "http://127.0.0.1:9 ") || !strings.Contains(answer, "internal.example") {
+			t.Errorf("the commands have %q", answer)
+		}
+	})
 	t.Run("tools that are not named are denied, and the outcome says so", func(t *testing.T) {
 		t.Parallel()
 		m := machine(t)
