@@ -174,3 +174,22 @@ func TestRealChannelSettings(t *testing.T) {
 		t.Errorf("answer = %q (exit %s), want the new settings to count", text, code)
 	}
 }
+
+// TestDemoKeepsSecrets: the demo makes itself a key for secrets, and keeps it with the rest of its world.
+func TestDemoKeepsSecrets(t *testing.T) {
+	t.Parallel()
+	w := &world{dir: t.TempDir()}
+	first, err := w.secretsKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if keys, err := sessions.ParseKeys(first); err != nil || keys == nil {
+		t.Errorf("the key is none: %v", err)
+	}
+	if again, err := w.secretsKey(); err != nil || again != first {
+		t.Errorf("the next start has %v, %v, want the same", again == first, err)
+	}
+	if other, err := (&world{dir: t.TempDir()}).secretsKey(); err != nil || other == first {
+		t.Errorf("another world has the same key: %v", err)
+	}
+}

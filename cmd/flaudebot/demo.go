@@ -2,10 +2,14 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -73,6 +77,22 @@ func (w *world) openRedis() (url string, closeIt func(), err error) {
 	}, nil
 }
 
+// secretsKey is the key for channels' secrets in this world, made with it.
+func (w *world) secretsKey() (string, error) {
+	name := filepath.Join(w.dir, "secrets.key")
+	raw, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		key := make([]byte, 32)
+		_, _ = rand.Read(key) // never fails
+		raw = []byte(base64.StdEncoding.EncodeToString(key))
+		err = os.WriteFile(name, raw, 0o600)
+	}
+	if err != nil {
+		return "", fmt.Errorf("key for secrets: %w", err)
+	}
+	return string(raw), nil
+}
+
 // settings are the bot's in this world: what the environment says stands, but for the addresses and tokens.
 func (w *world) settings(redisURL string) (config, error) {
 	s, err := readSettings()
@@ -85,6 +105,11 @@ func (w *world) settings(redisURL string) (config, error) {
 	s.RedisURL = redisURL
 	if s.Repos == "" {
 		s.Repos = w.repoAddress()
+	}
+	if s.SecretsKey == "" {
+		if s.SecretsKey, err = w.secretsKey(); err != nil {
+			return config{}, err
+		}
 	}
 	if s.GitToken == "" && w.hosted {
 		s.GitToken = forgeToken
