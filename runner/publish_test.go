@@ -213,6 +213,34 @@ func TestPublish(t *testing.T) {
 			t.Errorf("outcome = %+v", out)
 		}
 	})
+	t.Run("a runner that dies in mid-push is told, and the next press goes on from there", func(t *testing.T) {
+		t.Parallel()
+		p := atForge(t, ForgeGitHub)
+		p.sh("echo 1 > one")
+		fault := func(body string) {
+			res, err := http.Post(p.url+"/local/faults", "application/json", strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = res.Body.Close()
+		}
+		fault(`{"method":"find","delay_ms":600000}`) // it has pushed
+		turn := p.turnOf("")
+		turn.Errand = &Errand{Kind: ErrandPublish, Publish: &Publish{Dir: "app", Branch: "fix", Title: "T", Commit: true}}
+		p.begin(turn, Secrets{GitToken: writeToken})
+		p.look(turn, 0, func(e Event) bool { return e.Tool == "pull request" })
+		_ = p.cmd.Process.Kill()
+		p.exit()
+		fault(`{}`)
+		p.boot()
+		if r := p.take(turn, Secrets{GitToken: writeToken}); r.Status != StatusInterrupted {
+			t.Errorf("take again = %+v, want that it was interrupted", r)
+		}
+		out := p.publish(writeToken, func(w *Publish) { w.Branch, w.Commit = "fix", true })
+		if out.Failure != FailNone || len(out.Pulls) != 1 || out.Pulls[0].Existed || p.at("rev-list", "--count", "origin/main..origin/fix") != "1\n" {
+			t.Errorf("outcome = %+v", out)
+		}
+	})
 	t.Run("a host of which nobody knows what it is gets the branch", func(t *testing.T) {
 		t.Parallel()
 		p := atForge(t, "")

@@ -116,18 +116,18 @@ func (t *turn) work() (Outcome, string) {
 		}
 		return Outcome{ExitCode: 1, Failure: FailClone, Error: err.Error()}, ""
 	}
-	if err := t.setUp(ctx); err != nil {
-		return t.notSetUp(err), ""
-	}
-	if err := t.placeFiles(); err != nil {
-		failure := FailFile
+	if err := t.cfg.sign(t.Turn); err != nil {
+		failure := FailStart
 		if isFull(err) {
 			failure = FailDisk
 		}
 		return Outcome{ExitCode: 1, Failure: failure, Error: err.Error()}, ""
 	}
-	if err := t.cfg.sign(t.Turn); err != nil {
-		failure := FailStart
+	if err := t.setUp(ctx); err != nil {
+		return t.notSetUp(err), ""
+	}
+	if err := t.placeFiles(); err != nil {
+		failure := FailFile
 		if isFull(err) {
 			failure = FailDisk
 		}
