@@ -28,6 +28,9 @@ type detail struct {
 	Usage    *runner.Usage    `json:"u,omitempty"`
 	Tools    []runner.ToolUse `json:"t,omitempty"`
 	More     int              `json:"more,omitempty"` // tools that are not named
+	Files    *int             `json:"f,omitempty"`    // that it changed; nil: that is not known
+	Added    int              `json:"a,omitempty"`    // lines
+	Removed  int              `json:"d,omitempty"`    // lines
 }
 
 // Bounds of what a button may hold: Slack takes 2,000 characters.
@@ -49,6 +52,9 @@ func detailOf(t sessions.Turn, o sessions.Outcome) detail {
 	}
 	if !t.At.IsZero() {
 		d.Asked = t.At.Unix()
+	}
+	if c := o.Changes; c != nil {
+		d.Files, d.Added, d.Removed = new(c.Total), c.Added, c.Removed
 	}
 	for i, tool := range o.Tools {
 		if i == maxDetailTools {

@@ -17,6 +17,7 @@ func TestDetails(t *testing.T) {
 	o := sessions.Outcome{
 		Outcome: runner.Outcome{
 			StartedAt: at.Add(40 * time.Second), EndedAt: at.Add(100 * time.Second), CostUSD: 0.5, Model: "claude-opus",
+			Changes: &runner.Changes{Total: 2, Added: 1200, Removed: 4},
 			Usage: &runner.Usage{Input: 1000, Output: 20, CacheRead: 1234567, CacheWrite: 5, Steps: 4}, Tools: []runner.ToolUse{{Tool: "Bash", Times: 3}},
 		},
 		Answer: "done", Number: 7, Claimed: at.Add(10 * time.Second),
@@ -26,7 +27,7 @@ func TestDetails(t *testing.T) {
 		got := strings.Join(detailLines(detailOf(sessions.Turn{At: at}, o)), "\n")
 		for _, want := range []string{
 			"*Asked*: <!date^1777863721^{date_short_pretty} {time}|4 May 03:02 UTC>", "*Waits*: 10 s behind other turns, 30 s until the machine was at work\n*Work*: 1 min 0 s",
-			"*Model*: claude-opus", "$0.5000", "1,000 in, 20 out; cache: 1,234,567 read, 5 written", "*Steps*: 4", "*Tools*: Bash 3×", "*Exit code*: 0",
+			"*Model*: claude-opus", "$0.5000", "1,000 in, 20 out; cache: 1,234,567 read, 5 written", "*Steps*: 4", "*Tools*: Bash 3×", "*Files*: 2 changed, 1,200 lines added, 4 removed", "*Exit code*: 0",
 		} {
 			if !strings.Contains(got, want) {
 				t.Errorf("details = %s, want %q in them", got, want)

@@ -324,7 +324,7 @@ func details() map[string]detail {
 		"of a turn": {
 			Number: 3, Asked: 1777863721, Queued: 75, Woken: 12, Ran: 3725, CostUSD: 0.1234, Model: "claude-opus-4-8",
 			Usage: &runner.Usage{Input: 1234, Output: 567, CacheRead: 1038282, Steps: 1041},
-			Tools: []runner.ToolUse{{Tool: "Bash", Times: 1040}, {Tool: "mcp__docs__<search>", Times: 1}}, More: 2,
+			Tools: []runner.ToolUse{{Tool: "Bash", Times: 1040}, {Tool: "mcp__docs__<search>", Times: 1}}, More: 2, Files: new(3), Added: 12, Removed: 4,
 		},
 		"of a turn that was killed": {Number: 1, Asked: 1777863721, ExitCode: 137},
 	}

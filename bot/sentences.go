@@ -726,6 +726,9 @@ func detailLines(d detail) []string {
 		tools = []string{"none"}
 	}
 	line("Tools", strings.Join(tools, ", "))
+	if d.Files != nil {
+		line("Files", fmt.Sprintf("%s changed, %s lines added, %s removed", grouped(int64(*d.Files)), grouped(int64(d.Added)), grouped(int64(d.Removed))))
+	}
 	line("Exit code", strconv.Itoa(d.ExitCode))
 	return out
 }

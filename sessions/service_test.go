@@ -190,8 +190,12 @@ func TestTakeover(t *testing.T) {
 					one.Kind = kind
 					second.accept(one)
 					b.until("the crash", hook.dead.Load)
+					died := time.Now()
 					second.start()
 					out := b.answered(second, one)
+					if known := c.stage != StageClaimed || !before; out.Claimed.IsZero() || known && out.Claimed.After(died) {
+						t.Errorf("claimed at %v, the first owner died at %v: want when the first claimed it, if that was written", out.Claimed, died)
+					}
 					if out.Failure != runner.FailNone || out.Answer != "answer to hello" {
 						t.Errorf("the outcome is %+v", out)
 					}
