@@ -18,7 +18,7 @@ func TestDetails(t *testing.T) {
 		Outcome: runner.Outcome{
 			StartedAt: at.Add(40 * time.Second), EndedAt: at.Add(100 * time.Second), CostUSD: 0.5, Model: "claude-opus",
 			Changes: &runner.Changes{Total: 2, Added: 1200, Removed: 4},
-			Usage: &runner.Usage{Input: 1000, Output: 20, CacheRead: 1234567, CacheWrite: 5, Steps: 4}, Tools: []runner.ToolUse{{Tool: "Bash", Times: 3}},
+			Usage:   &runner.Usage{Input: 1000, Output: 20, CacheRead: 1234567, CacheWrite: 5, Steps: 4}, Tools: []runner.ToolUse{{Tool: "Bash", Times: 3}},
 		},
 		Answer: "done", Number: 7, Claimed: at.Add(10 * time.Second),
 	}
