@@ -30,6 +30,9 @@ func (e SettingsChangedError) Error() string {
 // Is has errors.Is find [ErrSettingsChanged].
 func (e SettingsChangedError) Is(err error) bool { return err == ErrSettingsChanged }
 
+// errDamaged says that a channel's settings cannot be read.
+var errDamaged = errors.New("damaged settings")
+
 func (st *store) settings(team, channel string) string {
 	return st.prefix + "settings:" + team + ":" + channel
 }
@@ -51,10 +54,10 @@ func (st *store) Settings(ctx context.Context, team, channel string) (storedSett
 		return out, err
 	}
 	if err := json.Unmarshal([]byte(fields["json"]), &out.Settings); err != nil {
-		return out, fmt.Errorf("decode the settings of %s: %w", channel, err)
+		return storedSettings{}, fmt.Errorf("%w of %s: %w", errDamaged, channel, err)
 	}
 	if err := json.Unmarshal([]byte(fields["secrets"]), &out.sealed); err != nil {
-		return out, fmt.Errorf("decode the secrets of %s: %w", channel, err)
+		return storedSettings{}, fmt.Errorf("%w of %s: secrets: %w", errDamaged, channel, err)
 	}
 	return out, nil
 }
@@ -183,14 +186,17 @@ func fieldsOf(s Settings) map[string]json.RawMessage {
 	return out
 }
 
-// effective is what a turn in a channel runs with. With [ErrSealed] it lacks secrets.
+// effective is what a turn in a channel runs with. With [ErrSealed] it lacks secrets, with errDamaged all that the channel has set.
 func (sv *Service) effective(ctx context.Context, t Turn) (Effective, error) {
 	team, channel := t.Thread.Team, t.Thread.Channel
 	s, err := sv.store.Settings(ctx, team, channel)
-	if err != nil {
+	if err != nil && !errors.Is(err, errDamaged) {
 		return Effective{}, err
 	}
 	e := Effective{Settings: s.Settings.with(t.Overrides).over(sv.cfg.Machines.defaults())}
+	if err != nil {
+		return e, err
+	}
 	if len(s.Secrets) > 0 {
 		e.secrets = map[string]string{}
 	}

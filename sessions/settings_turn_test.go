@@ -191,6 +191,19 @@ func TestSettingsOfTurns(t *testing.T) {
 			t.Errorf("with the key: %+v", out)
 		}
 	})
+	t.Run("settings that cannot be read end the turn with a reason", func(t *testing.T) {
+		t.Parallel()
+		b := newBot(t)
+		r := keyed(b)
+		r.channelSettings(func(s *Settings) { s.Model = "opus" }, nil)
+		if err := b.rdb.HSet(t.Context(), r.store.settings(thread().Team, thread().Channel), "json", "{").Err(); err != nil {
+			t.Fatal(err)
+		}
+		if out := b.answered(r, r.accept(turn("1.0", "x", true))); out.Failure != runner.FailSettings || !strings.Contains(out.Error, "damaged settings") {
+			t.Errorf("outcome = %+v", out)
+		}
+		b.have(0, 0)
+	})
 	t.Run("a turn that has started is followed whatever becomes of the settings", func(t *testing.T) {
 		t.Parallel()
 		b := newBot(t)

@@ -103,7 +103,7 @@ type work struct {
 	// unsure is set when the live message may stand in the thread, and it is not known where.
 	unsure bool
 	with   Effective // what the turn runs with
-	locked error     // the channel has a secret that cannot be opened: no turn begins without it
+	locked error     // why the channel's settings cannot be used: no turn begins without them
 	log    *slog.Logger
 }
 
@@ -211,7 +211,7 @@ func (w *work) inSession(ctx context.Context) error {
 // loadSettings reads what the turn runs with, as its channel's settings are now.
 func (w *work) loadSettings(ctx context.Context) (err error) {
 	w.with, err = w.sv.effective(ctx, w.turn)
-	if errors.Is(err, ErrSealed) {
+	if errors.Is(err, ErrSealed) || errors.Is(err, errDamaged) {
 		w.locked, err = err, nil
 	}
 	return err
