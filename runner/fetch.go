@@ -35,7 +35,9 @@ func (t *turn) brought(ctx context.Context) (out Outcome, err error) {
 		if t.payload, err = os.ReadFile(t.cfg.diffFile(t.Errand.Of)); errors.Is(err, fs.ErrNotExist) {
 			err = errors.New("the diff of that turn is not kept any more")
 		}
-		return Outcome{Changes: changes}, err
+		sum := *changes
+		sum.Files = nil // each reply with a piece of the diff would hold them
+		return Outcome{Changes: &sum}, err
 	}
 	root, err := os.OpenRoot(t.cfg.workspace())
 	if err != nil {

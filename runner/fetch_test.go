@@ -70,7 +70,7 @@ func TestFetch(t *testing.T) {
 		inShell(t, ws, "echo changed > d/a.txt")
 		got, raw := m.brings(Errand{Kind: ErrandDiff, Of: turn.ID}, sec)
 		kept, err := os.ReadFile(m.cfg.diffFile(turn.ID))
-		if err != nil || !bytes.Equal(raw, kept) || !bytes.Contains(raw, []byte("+one\n")) || got.Changes == nil {
+		if err != nil || !bytes.Equal(raw, kept) || !bytes.Contains(raw, []byte("+one\n")) || got.Changes == nil || got.Changes.Total != 7 || len(got.Changes.Files) > 0 {
 			t.Errorf("diff = %d bytes of %d, %v", len(raw), len(kept), err)
 		}
 	})

@@ -133,10 +133,10 @@ func (t *turn) work() (Outcome, string) {
 		}
 		return Outcome{ExitCode: 1, Failure: failure, Error: err.Error()}, ""
 	}
+	before, remotes := t.lookBefore(ctx), t.cfg.remotesOf(t.Repos)
 	if t.stopped() {
 		return t.cut(Outcome{}), ""
 	}
-	before, remotes := t.lookBefore(ctx), t.cfg.remotesOf(t.Repos)
 	out, answer := t.claude()
 	if !t.stopped() || t.why != FailInterrupted { // else there is no time for it
 		out.Changes, t.diff = t.lookAfter(before)
