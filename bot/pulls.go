@@ -207,8 +207,8 @@ const (
 	maxPullBody  = 3000
 )
 
-// aroundAnswer is what stands below an answer in its plain text: links, and the footer.
-var aroundAnswer = regexp.MustCompile(`(?s)(\n[^\n]*: https?://[^\n]*)*\nexit \d+ · .*$`)
+// aroundAnswer is what stands below an answer in its plain text: what changed, links, and the footer.
+var aroundAnswer = regexp.MustCompile(`(?s)(\n\*Changed \d+ files?\* · .*|(\n[^\n]*: https?://[^\n]*)*\nexit \d+ · .*)$`)
 
 func answerText(text string) string {
 	return clip(strings.TrimSpace(aroundAnswer.ReplaceAllString(text, "")), maxPullBody)
@@ -230,8 +230,8 @@ func pullView(s sessions.Session, repos []runner.RepoState, title, body string) 
 	}
 	branch, base := branches(s, repos, title)
 	blocks = append(blocks,
-		line("title", "Title", title, 200, false, false), line("body", "Text", body, maxPullBody, true, true),
-		line("branch", "Branch", branch, 200, false, false), line("base", "Merge into (if empty: the branch that was cloned)", base, 200, false, true))
+		line("title", "Title", "", title, 200, false, false), line("body", "Text", "", body, maxPullBody, true, true),
+		line("branch", "Branch", "", branch, 200, false, false), line("base", "Merge into", "If empty, the branch that was cloned.", base, 200, false, true))
 	if i := slices.IndexFunc(repos, func(r runner.RepoState) bool { return r.Changed > 0 }); i >= 0 {
 		leave, commit := slack.NewOptionBlockObject("leave", plain("Leave it out"), nil), slack.NewOptionBlockObject("commit", plain("Commit it, under the title"), nil)
 		first := leave
@@ -261,10 +261,13 @@ func pick(first *slack.OptionBlockObject, options []*slack.OptionBlockObject) *s
 }
 
 // line is a field to write in, of several lines where lines is set.
-func line(name, label, text string, most int, lines, optional bool) *slack.InputBlock {
+func line(name, label, hint, text string, most int, lines, optional bool) *slack.InputBlock {
 	e := slack.NewPlainTextInputBlockElement(nil, "value")
 	e.InitialValue, e.MaxLength, e.Multiline = clip(text, most), most, lines
 	in := slack.NewInputBlock(name, plain(label), nil, e)
+	if hint != "" {
+		in.Hint = plain(hint)
+	}
 	in.Optional = optional
 	return in
 }

@@ -193,6 +193,16 @@ func TestOpenPull(t *testing.T) {
 			t.Error("it was not asked for")
 		}
 	})
+	for text, want := range map[string]string{
+		"I did.\nexit 0 · 3 s · $0.10 · turn 3": "I did.",
+		"I did.\nPull request #1: https://github.com/acme/app/pull/1\nexit 0 · 3 s · $0.10 · turn 3 · pushed x": "I did.",
+		"I did.\n*Changed 2 files* · +1 −0 lines\n`a` new\nexit 0 · 3 s · $0.10 · turn 3":                       "I did.",
+		"exit 0 is good\nsee: https://example.org":                                                              "exit 0 is good\nsee: https://example.org",
+	} {
+		if got := answerText(text); got != want {
+			t.Errorf("answerText(%q) = %q, want %q", text, got, want)
+		}
+	}
 	for name, c := range map[string]struct {
 		repos []runner.Repo
 		out   sessions.Outcome

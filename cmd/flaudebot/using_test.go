@@ -25,6 +25,12 @@ func TestUsing(t *testing.T) {
 	do(t, ctx, "Details shows what it took", press(`#thread button[data-action="details"]`), shows("#modal", "Tokens"))
 	screenshot(t, ctx, "using-details.png")
 	do(t, ctx, "close", press(`#modal .actions.end button`), gone("#modal[open]"))
+	do(t, ctx, "Open pull request asks for what it is to be, and opens it",
+		send("thread", "write repo/notes.txt: Mind the gap"), visible(`#thread button[data-action="pull"]`),
+		press(`#thread button[data-action="pull"]`), shows("#modal", "Merge into"))
+	screenshot(t, ctx, "using-pull.png")
+	do(t, ctx, "it is open", press(`#modal button[type="submit"]`), gone("#modal[open]"), shows("#thread .content", "Pull request #1"))
+	screenshot(t, ctx, "using-pulled.png")
 	do(t, ctx, "a live message with Stop, and a reply that waits",
 		send("thread", "take 120 seconds"), shows("#thread .content", "sleep 120"), visible(`#thread button[data-action="stop"]`),
 		send("thread", "remember the number 7"), shows("#thread .content", "One turn of this thread comes before yours"))
