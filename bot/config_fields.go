@@ -544,9 +544,23 @@ func guestLabel(g sessions.Guest) string {
 
 func regionOptions() []option {
 	return []option{
-		{"ams", "Amsterdam (ams)"}, {"arn", "Stockholm (arn)"}, {"bom", "Mumbai (bom)"}, {"cdg", "Paris (cdg)"}, {"dfw", "Dallas (dfw)"},
-		{"ewr", "Secaucus, New Jersey (ewr)"}, {"fra", "Frankfurt (fra)"}, {"gru", "São Paulo (gru)"}, {"iad", "Ashburn, Virginia (iad)"},
-		{"jnb", "Johannesburg (jnb)"}, {"lax", "Los Angeles (lax)"}, {"lhr", "London (lhr)"}, {"nrt", "Tokyo (nrt)"}, {"ord", "Chicago (ord)"},
-		{"sin", "Singapore (sin)"}, {"sjc", "San Jose (sjc)"}, {"syd", "Sydney (syd)"}, {"yyz", "Toronto (yyz)"},
+		{"ams", "Amsterdam (ams)"},
+		{"arn", "Stockholm (arn)"},
+		{"bom", "Mumbai (bom)"},
+		{"cdg", "Paris (cdg)"},
+		{"dfw", "Dallas (dfw)"},
+		{"ewr", "Secaucus, New Jersey (ewr)"},
+		{"fra", "Frankfurt (fra)"},
+		{"gru", "São Paulo (gru)"},
+		{"iad", "Ashburn, Virginia (iad)"},
+		{"jnb", "Johannesburg (jnb)"},
+		{"lax", "Los Angeles (lax)"},
+		{"lhr", "London (lhr)"},
+		{"nrt", "Tokyo (nrt)"},
+		{"ord", "Chicago (ord)"},
+		{"sin", "Singapore (sin)"},
+		{"sjc", "San Jose (sjc)"},
+		{"syd", "Sydney (syd)"},
+		{"yyz", "Toronto (yyz)"},
 	}
 }

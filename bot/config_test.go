@@ -72,12 +72,15 @@ func (f form) press(action, value string) {
 
 // Values as Slack sends them.
 func typed(s string) map[string]any { return map[string]any{"type": "plain_text_input", "value": s} }
+
 func picked(s string) map[string]any {
 	return map[string]any{"type": "static_select", "selected_option": map[string]any{"value": s}}
 }
+
 func persons(ids ...string) map[string]any {
 	return map[string]any{"type": "multi_users_select", "selected_users": ids}
 }
+
 func ticked(values ...string) map[string]any {
 	options := []any{}
 	for _, v := range values {

@@ -371,6 +371,9 @@ func (b *Bot) accept(ctx context.Context, in incoming, begins bool) error {
 	switch res.Status {
 	case sessions.AcceptQueued:
 		b.aside(ctx, func(ctx context.Context) { b.heard(ctx, t, res.Ahead) })
+		if begins {
+			b.aside(ctx, func(ctx context.Context) { b.offerRepos(ctx, t) })
+		}
 	case sessions.AcceptFull:
 		return b.sayOnce(ctx, in, "full", sayFull)
 	case sessions.AcceptDuplicate: // was heard before

@@ -109,6 +109,9 @@ func (b *Bot) press(ctx context.Context, p interactionPayload) answer {
 	if isAboutChanges(action.ActionID) {
 		return b.pressChanges(ctx, p)
 	}
+	if action.ActionID == actionRepo {
+		return b.pressRepo(ctx, p)
+	}
 	thread, turn := target(p, action.ActionID, action.Value)
 	if thread.TS == "" {
 		return plainly(sayOldButton)
@@ -197,6 +200,9 @@ func (b *Bot) pressRetry(ctx context.Context, p interactionPayload, thread sessi
 	ts, _, _ := strings.Cut(name, "-retry-")
 	if message, _, again := strings.Cut(ts, "-continue-"); again {
 		return b.pressContinue(ctx, p, thread, turnID(thread.Team, thread.Channel, message))
+	}
+	if _, _, chosen := strings.Cut(ts, repoMark); chosen { // the session has the repository by now
+		return b.pressContinue(ctx, p, thread, turn)
 	}
 	if strings.HasPrefix(ts, "cmd") {
 		return plainly(sayRetryGone)

@@ -372,6 +372,8 @@ func answers() map[string]answer {
 		"many files to fetch":  filesAnswer(about, changed(150)),
 		"no files to fetch":    filesAnswer(about, changed(0, runner.Change{Path: "gone", State: runner.ChangeRemoved})),
 		"yours is next":        offerNow(running, sayNext(running)),
+		"which repository":     repoOffer(s.Thread, []runner.Repo{{URL: "https://github.com/acme/app", Branch: "dev"}, {URL: "https://git.example/x/y.git"}}),
+		"the chosen one":       plainly(sayGoingOnIn(runner.Repo{URL: "https://github.com/acme/app"})),
 		"a list":               rows("", []listed{s, nameless}, 3, false, "manage", "Manage"),
 		"one's own":            rows("", []listed{s}, 0, true, "manage", "Manage"),
 		"which to end":         rows("Which one?", []listed{s, nameless}, 0, false, "end", "End"),

@@ -152,6 +152,18 @@ func sayInUse(u sessions.InUse) string {
 	return strings.Join(parts, ", ")
 }
 
+// sayWhichRepo offers repositories to somebody whose session has begun without one.
+const sayWhichRepo = "I begin without a repository. If this is about one of these, choose it, and I go on in it."
+
+// inRepo is what Claude is told when somebody has chosen a repository.
+func inRepo(r runner.Repo) string {
+	return "The repository " + sessions.RepoText(r) + " is in your workspace now. Go on in it with what you were asked."
+}
+
+func sayGoingOnIn(r runner.Repo) string {
+	return "Going on in `" + escape(reposText([]runner.Repo{r})) + "`."
+}
+
 // sayAllowed says what a message may choose.
 func sayAllowed(allowed []sessions.Override) string {
 	if len(allowed) == 0 {

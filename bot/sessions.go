@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"flaudebot/runner"
 	"flaudebot/sessions"
 )
 
@@ -46,6 +47,8 @@ type Sessions interface {
 	// Once reports true for the first of all callers in all replicas who name key, for at least three
 	// days: what is said to somebody only once.
 	Once(ctx context.Context, key string) (bool, error)
+	// UsedRepos returns the repositories that sessions of a channel, or of a user, have worked on, the one used last first.
+	UsedRepos(ctx context.Context, team, place string) ([]runner.Repo, error)
 	// Settings are those of a channel, as its admins have set them.
 	Settings(ctx context.Context, team, channel string) (sessions.Settings, error)
 	// DefaultSettings are what a channel has that sets nothing.

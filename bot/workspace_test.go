@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"flaudebot/local/slack"
+	"flaudebot/runner"
 	"flaudebot/sessions"
 )
 
@@ -240,6 +241,7 @@ type fakeSessions struct {
 	settings map[string]sessions.Settings // of channels
 	secrets  map[string]string            // of all channels
 	keyless  bool                         // secrets cannot be stored
+	used     map[string][]runner.Repo     // where → repositories that were used there
 	asked    chan struct{}                // if not nil, Cancel tells that it was called
 	answer   chan struct{}                // and waits for this
 }
@@ -483,6 +485,12 @@ func (f *fakeSessions) Settings(ctx context.Context, _, channel string) (session
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.settings[channel], f.reach(ctx)
+}
+
+func (f *fakeSessions) UsedRepos(ctx context.Context, _, place string) ([]runner.Repo, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.used[place], f.reach(ctx)
 }
 
 func (f *fakeSessions) DefaultSettings() sessions.Settings {

@@ -18,6 +18,7 @@ import (
 // Run is one attempt at a turn in a session, or the taking over of one.
 type Run struct {
 	Turn   TurnID
+	Adds   []runner.Repo // repositories that the session gets with the turn
 	Prompt func(ctx context.Context, first bool) (Prompt, error)
 	Errand *Errand    // instead of a prompt
 	With   *Effective // what the turn runs with; nil: the defaults
@@ -354,6 +355,11 @@ func (a *attempt) hand(ctx context.Context) (runner.TakeReply, error) {
 	}
 	if a.s.Repos == nil {
 		a.s.Repos = a.with.repos() // saved with the turn's end, if it came as far as Claude Code
+	}
+	if a.s.add(a.r.Adds) {
+		if err := a.save(ctx, *a.s); err != nil {
+			return runner.TakeReply{}, err
+		}
 	}
 	turn := runner.Turn{
 		ID: string(a.r.Turn), SessionID: a.s.SessionID, Prompt: prompt.Text,

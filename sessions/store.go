@@ -23,6 +23,7 @@ var saveScript string
 //	                                   kept: json, until when somebody has kept it
 //	fb:{sessions}:live         zset    thread → unix time of its last turn, in seconds; sessions that have something on Fly
 //	fb:{sessions}:marks        hash    team:channel → ts since when, and of the newest message that was taken in
+//	fb:{sessions}:used:<place> string  json: the repositories that were used in a channel, or by a user, the last first; expires
 //	fb:{sessions}:once:<key>   string  something that is done or said once; expires
 //	fb:{sessions}:settings:<team>:<channel>  hash  version; json: what its admins have set; secrets: json, name → sealed value
 //	fb:{sessions}:memory       hash    epoch: random, and gone with everything else when Redis has lost its data

@@ -43,6 +43,8 @@ type Turn struct {
 	Again bool `json:"again,omitempty"`
 	// Overrides are what the message says otherwise than its channel's settings. What these do not allow, when the turn begins, does not count.
 	Overrides Overrides `json:"overrides,omitzero"`
+	// Adds are repositories that the session gets with this turn, besides those that it has.
+	Adds []runner.Repo `json:"adds,omitempty"`
 	// About is what a turn that may begin a session is about, in a few plain words.
 	About string `json:"about,omitempty"`
 	// AtSlack is set when the text is too long for the queue: the front reads it again when it is needed.

@@ -393,6 +393,7 @@ func (w *work) attempt(ctx context.Context, s *Session) (Outcome, error) {
 	return w.sv.cfg.Machines.RunTurn(ctx, s, Run{
 		Turn:   w.turn.ID,
 		Errand: w.turn.Errand,
+		Adds:   w.turn.Adds,
 		With:   &w.with,
 		Fence:  w.claim.Fence,
 		Prompt: func(ctx context.Context, first bool) (Prompt, error) {
@@ -436,6 +437,8 @@ func (w *work) count(s *Session, out Outcome) int {
 		if s.Repos == nil {
 			s.Repos = w.with.repos() // those that it was handed
 		}
+	case s.Begun() && out.Failure == runner.FailClone:
+		s.remove(w.turn.Adds) // else no turn could follow
 	case !s.Begun():
 		s.Repos = nil // what could not be cloned must not stay: the settings may be mended
 	}
@@ -455,6 +458,7 @@ func (w *work) finish(ctx context.Context, s *Session, out Outcome) error {
 	for {
 		err := w.sv.cfg.Front.Finish(ctx, *s, w.turn, w.note.Live, out, look)
 		if err == nil {
+			w.used(ctx, *s, out)
 			return w.write(ctx, StagePosted)
 		}
 		if ctx.Err() != nil { // the next owner goes on

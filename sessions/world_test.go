@@ -563,6 +563,11 @@ func (f *fakeRunner) take(d *disk, boot int, r runner.TakeRequest) runner.TakeRe
 		t.outcome.CostUSD, t.outcome.PayloadBytes, t.outcome.Repos = 0, int64(len(t.payload)), []runner.RepoState{{Dir: "seen"}}
 	}
 	d.turns[r.Turn.ID] = t
+	if strings.HasPrefix(r.Turn.Prompt, "cannot clone") {
+		t.outcome.Repos = nil
+		f.finish(t, 1, runner.FailClone)
+		return runner.TakeReply{Status: runner.StatusAccepted}
+	}
 	if !strings.HasPrefix(r.Turn.Prompt, "hold") {
 		f.finish(t, 0, runner.FailNone)
 	}

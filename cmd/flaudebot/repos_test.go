@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -88,4 +89,37 @@ func TestNamedRepos(t *testing.T) {
 			return false
 		})
 	})
+}
+
+// TestRepoChosen: a session that began without a repository goes on in one that was used in its channel before, when its author chooses that.
+func TestRepoChosen(t *testing.T) {
+	t.Parallel()
+	w := splitWorld(t)
+	host := gitHost(t, map[string][]string{"one": {"main"}})
+	start(t, append(append([]string{}, w.env...), "FLAUDEBOT_NAMED_REPOS="+host, "FLAUDEBOT_REPOS="), "serve")
+	general := w.channel("general")
+	before := w.say(member, general, "", mention+"repo:"+host+"/one.git run: cat one/which")
+	if text, code := w.answer(general, before, before); code != "0" || !strings.Contains(text, "one at main") {
+		t.Fatalf("answer = %q (exit %s)", text, code)
+	}
+	root := w.say(member, general, "", mention+"run: ls -A | wc -l")
+	if text, code := w.answer(general, root, root); code != "0" || !strings.Contains(text, "0") {
+		t.Errorf("answer = %q (exit %s), want an empty workspace, at once", text, code)
+	}
+	var offer string
+	w.until("the offer", func() bool {
+		list, _ := w.local(member, "seen", map[string]any{"channel": general, "thread_ts": root})["ephemeral"].([]any)
+		for _, e := range list {
+			if m, _ := e.(map[string]any); strings.Contains(fmt.Sprint(m), "I begin without a repository.") {
+				offer = fmt.Sprint(m["ts"])
+			}
+		}
+		return offer != ""
+	})
+	w.local(member, "click", map[string]any{"channel": general, "ts": offer, "action_id": "repo", "value": host + "/one.git"})
+	w.until("the turn that goes on in it", func() bool { return strings.Contains(fmt.Sprint(w.thread(general, root)), "turn 2") })
+	next := w.say(member, general, root, "run: cat one/which")
+	if text, code := w.answer(general, root, next); code != "0" || !strings.Contains(text, "one at main") {
+		t.Errorf("answer = %q (exit %s), want the repository", text, code)
+	}
 }
