@@ -150,7 +150,7 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isE
 	if t.Kind == sessions.KindTurn && !isEnding && canPull(s, o) {
 		last.buttons = append(last.buttons, button("pull", sayOpenPull, string(t.ID), ""))
 	}
-	last.changes = changeLines(o.Changes)
+	last.changes = strings.TrimSpace(sayUnshown(o.Unshown) + "\n" + changeLines(o.Changes))
 	if !isEnding { // else nobody can fetch it in a moment
 		last.buttons = append(last.buttons, changeButtons(t, o.Changes)...)
 	}

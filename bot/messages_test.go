@@ -277,6 +277,9 @@ func outcomes(b *Bot) map[string][]part {
 		runner.Change{Path: "app/logo.png", State: runner.ChangeModified, Binary: true, Size: 20480}, runner.Change{Path: "new.go", Was: "old.go", State: runner.ChangeRenamed},
 		runner.Change{Path: "gone.go", State: runner.ChangeRemoved, Removed: 7}, runner.Change{Path: "clone/", State: runner.ChangeAdded}))
 	out["that changed what cannot be shown"] = with(&runner.Changes{Files: []runner.Change{{Path: "big", State: runner.ChangeRemoved, Binary: true}}, Total: 1, Partial: true})
+	out["that was not shown a picture"] = b.parts(session("1.2"), turn, sessions.Outcome{
+		Outcome: runner.Outcome{StartedAt: at, EndedAt: at, Unshown: []runner.Unshown{{Name: "fake.png", Why: "it is no PNG, JPEG, GIF or WebP picture"}}}, Answer: "I see nothing.", Number: 3,
+	}, false, maxParts)
 	out["that changed nothing"] = with(&runner.Changes{})
 	get := func(e runner.Errand, c *runner.Changes, payload string, files int) []part {
 		return b.parts(session("1.2"), errandTurn(e, "Fetch"), sessions.Outcome{Outcome: runner.Outcome{Changes: c}, Payload: []byte(payload)}, false, files)

@@ -237,6 +237,19 @@ func sayPlace(ahead int) string {
 	return fmt.Sprintf("Got it. %d turns of this thread come before yours.", ahead)
 }
 
+// sayUnshown tells which pictures Claude has as files only, "" if there are none.
+func sayUnshown(pictures []runner.Unshown) string {
+	var lines []string
+	for i, p := range pictures {
+		if i == maxChangeLines {
+			lines = append(lines, fmt.Sprintf("and %d more", len(pictures)-i))
+			break
+		}
+		lines = append(lines, fmt.Sprintf("Claude has %s as a file, and was not shown it as a picture: %s.", codeName(p.Name), escape(p.Why)))
+	}
+	return strings.Join(lines, "\n")
+}
+
 // sayChanged tells how much a turn changed.
 func sayChanged(c *runner.Changes) string {
 	if c == nil || c.Total == 0 {

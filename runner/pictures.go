@@ -56,7 +56,7 @@ func (t *turn) show(name string, raw []byte) {
 		err = errors.New("there are too many pictures for one message")
 	}
 	if err != nil {
-		t.unshown = append(t.unshown, fmt.Sprintf("- attachments/%s is not shown to you: %s. It is in the workspace as a file.", name, err))
+		t.unshown = append(t.unshown, Unshown{Name: name, Why: err.Error()})
 		return
 	}
 	t.pictures = append(t.pictures, p)
@@ -125,8 +125,12 @@ func uint24(b []byte) uint32 { return uint32(b[0]) | uint32(b[1])<<8 | uint32(b[
 // command.
 func (t *turn) content() any {
 	prompt := t.prompt
-	if len(t.unshown) > 0 {
-		prompt = strings.Join(t.unshown, "\n") + "\n\n" + prompt
+	var notes strings.Builder
+	for _, p := range t.unshown {
+		fmt.Fprintf(&notes, "- attachments/%s is not shown to you: %s. It is in the workspace as a file.\n", p.Name, p.Why)
+	}
+	if notes.Len() > 0 {
+		prompt = notes.String() + "\n" + prompt
 	}
 	prompt = notACommand(prompt)
 	if len(t.pictures) == 0 {

@@ -24,9 +24,9 @@ type turn struct {
 	diff    []byte // what the turn changed
 	pulls   *pullFinder
 	done    chan struct{} // closed when the outcome is on disk
-	// pictures are attachments that Claude is shown; unshown tells which are not, and why.
+	// pictures are attachments that Claude is shown; unshown are those of which one expects it.
 	pictures []picture
-	unshown  []string
+	unshown  []Unshown
 
 	stopNow chan struct{}
 	once    sync.Once
@@ -143,6 +143,7 @@ func (t *turn) work() (Outcome, string) {
 	}
 	t.pulls.answer(answer)
 	out.Pulls, out.Branches = t.pulls.found, t.cfg.pushed(t.Repos, remotes, t.Settings.Forges)
+	out.Unshown = t.unshown
 	out.Repos = t.cfg.repoStates(t.Repos)
 	out.Files = listFiles(t.cfg.workspace())
 	return out, answer

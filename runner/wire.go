@@ -311,6 +311,8 @@ type Outcome struct {
 	Model        string      `json:"model,omitempty"`
 	Resumed      bool        `json:"resumed"`        // the conversation was resumed, rather than begun
 	Repos        []RepoState `json:"repos,omitzero"` // nil: the turn did not come as far as Claude Code
+	// Unshown are attachments that are called pictures and were not shown to Claude as such.
+	Unshown []Unshown `json:"unshown,omitempty"`
 	// Changes is what the turn changed in the workspace; nil: that is not known.
 	Changes *Changes `json:"changes,omitempty"`
 	// Pulls are pull requests of the session's repositories that the turn told of, and Branches those that it pushed; five of each at most.
@@ -347,6 +349,12 @@ type ToolUse struct {
 type Denied struct {
 	Tool string `json:"tool"`
 	On   string `json:"on,omitempty"` // what it was to be used on: a file, a command
+}
+
+// Unshown is an attachment that Claude has as a file only.
+type Unshown struct {
+	Name string `json:"name"`
+	Why  string `json:"why"` // for people
 }
 
 // Changes is what a turn changed in the workspace, measured on the disk: what the files were before it against what they are after it,

@@ -43,7 +43,7 @@ func pictures(t *testing.T, w *split) {
 		{"shot.png", asPNG.Bytes()}, {"photo.txt", asJPEG.Bytes()}, {"fake.png", []byte("no picture at all")},
 	})
 	text, code := w.answer(general, root, root)
-	if want := []string{"image/png of 120 × 80 pixels", "image/jpeg of 120 × 80 pixels"}; code != "0" || !hasAll(text, want...) {
+	if want := []string{"image/png of 120 × 80 pixels", "image/jpeg of 120 × 80 pixels", "Claude has `fake.png` as a file, and was not shown it as a picture"}; code != "0" || !hasAll(text, want...) {
 		t.Errorf("answer = %q (exit %s), want %q", text, code, want)
 	}
 	seen := apiLog(t, w.claude)
