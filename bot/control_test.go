@@ -126,7 +126,7 @@ func TestSteering(t *testing.T) {
 		edit(ts, "!aside and then the docs")
 		w.until("it is taken back", func() bool { return cancelled(turnID(team, general, ts)) })
 		w.until("its author is told", func() bool { return has(w.whispered(member, general, root), sayTakenBack) })
-		ts = waiting("stpo")
+		ts = waiting("soon")
 		edit(ts, "!stop")
 		w.until("it is taken back, and obeyed", func() bool { return cancelled(turnID(team, general, ts)) && w.stopped(root) == 1 })
 		w.settled(general)
