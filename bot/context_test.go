@@ -3,6 +3,10 @@ package bot
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -300,5 +304,50 @@ func TestWordsOf(t *testing.T) {
 		if got := b.wordsOf(t.Context(), m); got != c.want {
 			t.Errorf("%s = %q, want %q", c.name, got, c.want)
 		}
+	}
+}
+
+// TestCanvas: a canvas that is attached comes as the HTML that Slack gives it as, and its login page never does.
+func TestCanvas(t *testing.T) {
+	t.Parallel()
+	mux := http.NewServeMux()
+	page := func(text string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/html; charset=utf-8")
+			_, _ = w.Write([]byte(text))
+		}
+	}
+	mux.HandleFunc("/files/canvas", page("<h1>Plan</h1>"))
+	mux.HandleFunc("/login", page("Sign in"))
+	mux.Handle("/files/secret", http.RedirectHandler("/login", http.StatusFound))
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	b := &Bot{cfg: Config{APIURL: server.URL + "/api/", HTTP: server.Client(), AttachmentLimit: 1000}, tryAfter: time.Millisecond, log: slog.New(slog.DiscardHandler)}
+	for _, c := range []struct {
+		name string
+		file slackFile
+		want string // "": it is refused
+		as   string
+	}{
+		{"a canvas", slackFile{Title: "The plan", Mode: "quip", Shown: server.URL + "/files/canvas"}, "<h1>Plan</h1>", "The_plan.html"},
+		{"one without a name", slackFile{Mode: "canvas", URL: server.URL + "/files/canvas"}, "<h1>Plan</h1>", "canvas.html"},
+		{"one that the bot may not read", slackFile{Title: "Secret", Mode: "quip", URL: server.URL + "/files/secret"}, "", "Secret.html"},
+		{"another file in whose place is a page", slackFile{Name: "a.txt", Mode: "hosted", URL: server.URL + "/files/canvas"}, "", "a.txt"},
+	} {
+		files, _ := b.files(sessions.Turn{Files: attachments([]slackFile{c.file})})
+		if len(files) != 1 || files[0].Name != c.as {
+			t.Fatalf("%s = %+v, want a file %s", c.name, files, c.as)
+		}
+		body, err := files[0].Open(t.Context())
+		if (err == nil) != (c.want != "") {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+		if err != nil {
+			continue
+		}
+		if got, err := io.ReadAll(body); err != nil || string(got) != c.want {
+			t.Errorf("%s = %q, %v, want %q", c.name, got, err, c.want)
+		}
+		_ = body.Close()
 	}
 }

@@ -1,6 +1,7 @@
 package bot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -67,7 +68,9 @@ type slackFile struct {
 	ID       string `json:"id"`
 	Name     string `json:"name"`
 	Size     int64  `json:"size"`
+	Title    string `json:"title"`
 	URL      string `json:"url_private_download"`
+	Shown    string `json:"url_private"`
 	External bool   `json:"is_external"`
 	Mode     string `json:"mode"`
 }
@@ -524,7 +527,7 @@ func eventOf(thread sessions.Thread, m slack.Message) innerEvent {
 		e.Attachments = append(e.Attachments, shareMark{a.IsShare})
 	}
 	for _, f := range m.Files {
-		e.Files = append(e.Files, slackFile{ID: f.ID, Name: f.Name, Size: int64(f.Size), URL: f.URLPrivateDownload, External: f.IsExternal, Mode: f.Mode})
+		e.Files = append(e.Files, slackFile{ID: f.ID, Name: f.Name, Size: int64(f.Size), URL: f.URLPrivateDownload, Shown: f.URLPrivate, Title: f.Title, External: f.IsExternal, Mode: f.Mode})
 	}
 	return e
 }
@@ -559,10 +562,17 @@ func attachments(files []slackFile) []sessions.Attachment {
 	for _, f := range files {
 		if f.External || f.Mode == "tombstone" || f.Mode == "hidden_by_limit" {
 			f.URL = ""
+		} else if f.isDocument() {
+			f.URL, f.Name = cmp.Or(f.URL, f.Shown), strings.TrimSuffix(cmp.Or(f.Title, f.Name, "canvas"), ".html")+".html"
 		}
 		out = append(out, sessions.Attachment{ID: f.ID, Name: f.Name, Size: f.Size, URL: f.URL})
 	}
 	return out
+}
+
+// isDocument tells a canvas, or a post, which is one by now: Slack gives them as HTML.
+func (f slackFile) isDocument() bool {
+	return slices.Contains([]string{"canvas", "quip", "docs", "space"}, f.Mode)
 }
 
 // aside runs what is not to hold up the ack. [Bot.Close] waits for it.

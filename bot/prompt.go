@@ -180,8 +180,9 @@ func (b *Bot) download(ctx context.Context, f sessions.Attachment) (io.ReadClose
 	if err != nil {
 		return nil, err
 	}
-	// Without rights Slack answers with its login page.
-	login := strings.HasPrefix(res.Header.Get("Content-Type"), "text/html") && !strings.HasSuffix(strings.ToLower(f.Name), ".html")
+	// Without rights Slack answers with its login page, or leads there.
+	asHTML := strings.HasSuffix(strings.ToLower(f.Name), ".html")
+	login := strings.HasPrefix(res.Header.Get("Content-Type"), "text/html") && (!asHTML || res.Request.URL.Path != req.URL.Path)
 	switch {
 	case res.StatusCode == http.StatusTooManyRequests:
 		seconds, _ := strconv.Atoi(res.Header.Get("Retry-After"))
