@@ -64,7 +64,7 @@ type shaper struct {
 
 // shape parses Markdown. What would take the parser too long is not meant for reading: it stays as it is.
 func shape(markdown string, plain bool) []unit {
-	s := shaper{src: []byte(markdown), plain: plain, linked: map[string]bool{}}
+	s := shaper{src: []byte(nest(markdown)), plain: plain, linked: map[string]bool{}}
 	if deep.MatchString(markdown) {
 		return []unit{{text: s.words(markdown)}}
 	}
@@ -79,6 +79,41 @@ func shape(markdown string, plain bool) []unit {
 		return ast.WalkContinue, nil
 	})
 	return s.units(doc, 0)
+}
+
+var (
+	numberMark = regexp.MustCompile(`^\d{1,9}[.)] +`)
+	bulletMark = regexp.MustCompile(`^[-*+] `)
+	fenceOpens = regexp.MustCompile("^(```+|~~~+)")
+)
+
+// nest puts bullets into the numbered entry above them where they are indented too little for that: by one or two spaces, as many write it.
+// Markdown would end the numbers there, and begin them anew behind it.
+func nest(markdown string) string {
+	var b strings.Builder
+	width, shift, decided, fence := 0, 0, false, ""
+	for line := range strings.Lines(markdown) {
+		words := strings.TrimLeft(line, " ")
+		indent := len(line) - len(words)
+		switch {
+		case fence != "":
+			if strings.HasPrefix(line, fence) {
+				fence = ""
+			}
+		case strings.TrimSpace(line) == "":
+		case indent == 0:
+			width, shift, decided = len(numberMark.FindString(line)), 0, false
+			fence = fenceOpens.FindString(line)
+		case width > 0:
+			if !decided && indent < width && bulletMark.MatchString(words) {
+				shift = width - indent
+			}
+			decided = true
+			b.WriteString(strings.Repeat(" ", shift))
+		}
+		b.WriteString(line)
+	}
+	return b.String()
 }
 
 // deep is a line that opens very many blocks in each other.
@@ -322,9 +357,6 @@ func (s *shaper) table(n *gfm.Table, depth int) unit {
 func (s *shaper) records(rows [][]string) unit {
 	u := unit{kind: kindList}
 	var all []string
-	if len(rows) == 1 {
-		return unit{text: strings.Join(rows[0], " · ")}
-	}
 	for _, r := range rows[1:] {
 		var words []string
 		for i, c := range r {
@@ -336,6 +368,9 @@ func (s *shaper) records(rows [][]string) unit {
 				words = append(words, head+": "+c)
 			}
 		}
+		if len(words) == 0 {
+			continue
+		}
 		mark, apart := "- ", " · "
 		if s.plain {
 			mark, apart = "• ", "; "
@@ -343,6 +378,9 @@ func (s *shaper) records(rows [][]string) unit {
 		e := unit{kind: kindItem, text: mark + strings.Join(words, apart)}
 		u.inner = append(u.inner, e)
 		all = append(all, e.text)
+	}
+	if len(all) == 0 { // only a head
+		return unit{text: strings.Join(rows[0], " · ")}
 	}
 	u.text = strings.Join(all, "\n")
 	return u

@@ -143,7 +143,7 @@ func FuzzSplit(f *testing.F) {
 		strings.Repeat("é", 25000), strings.Repeat("# h\n", 200), strings.Repeat("<!a", 6000), "````\n```\n````", "> a\n\n- b\n  - c",
 		"a\n|x|\n|-|\n" + strings.Repeat("|e|\n", 300), "|x|\n|-|\n" + strings.Repeat("é", 12000), "- a\n\n      ```\n" + strings.Repeat("      x\n", 3000),
 		strings.Repeat(">", 5000) + "e", strings.Repeat("- ", 3000) + "e", strings.Repeat("[", 5000), strings.Repeat("*e ", 5000), "> " + strings.Repeat("- e\n> ", 4000),
-		"$$\nx\n$$ $e_1$ \\(x\\)", "<b>e</b><T><!-- x -->&lt;!here&gt;", "[e](<!here>) ![x](y \"z\") [e]\n\n[e]: <!x>", "1. e\n" + strings.Repeat("   ```\n   <!x\n   ```\n", 800),
+		"|e" + strings.Repeat("|x", 22) + "|\n|-" + strings.Repeat("|-", 22) + "|\n|", "$$\nx\n$$ $e_1$ \\(x\\)", "<b>e</b><T><!-- x -->&lt;!here&gt;", "[e](<!here>) ![x](y \"z\") [e]\n\n[e]: <!x>", "1. e\n" + strings.Repeat("   ```\n   <!x\n   ```\n", 800),
 	} {
 		f.Add(seed)
 	}
