@@ -181,6 +181,7 @@ func (c *crash) play(program string) {
 		line := fmt.Sprint("L", i+1)
 		turn := crashTurn{Turn: c.m.turn("ledger: " + c.ledger + " " + line), line: line}
 		turn.Repos, turn.Settings.LingerSeconds = []Repo{{URL: c.repo}}, linger
+		turn.Settings.SetUp = "echo setup >> '" + c.ledger + "'"
 		if i == 0 {
 			turn.Files = []File{{Name: "a", Size: 5}}
 		}
@@ -484,6 +485,7 @@ func (c *crash) lines(line string) int {
 func (c *crash) judge() {
 	c.t.Helper()
 	c.judgeCommands()
+	c.judgeSetUp()
 	c.judgeVolume()
 	c.judgeWorkspace()
 	mark := []byte(c.m.cfg.Data)
@@ -534,11 +536,19 @@ func (c *crash) judgeCommands() {
 	}
 }
 
+// judgeSetUp: the set-up command ran to its end, and again only where the blow fell before that was noted.
+func (c *crash) judgeSetUp() {
+	c.t.Helper()
+	if n := c.lines("setup"); n < 1 || n > 2 || n == 2 && c.struck == "" {
+		c.t.Errorf("the set-up command ran %d times, struck: %q", n, c.struck)
+	}
+}
+
 // judgeVolume: the runner's own folder holds what belongs to the turns, and nothing else.
 func (c *crash) judgeVolume() {
 	c.t.Helper()
 	own := c.m.cfg.own()
-	want := []string{"fence", "lock", "reserve"}
+	want := []string{"fence", "lock", "reserve", "setup"}
 	for _, turn := range c.turns {
 		for _, suffix := range []string{".ndjson", ".json", ".acked", ".diff"} {
 			if suffix == ".diff" && (turn.out.Changes == nil || turn.out.Changes.DiffBytes == 0) {
