@@ -241,7 +241,8 @@ func outcomes(b *Bot) map[string][]part {
 				{Dir: "app", Number: "12", URL: "https://github.com/acme/app/pull/12"}, {Dir: "lib", Number: "5", URL: "https://gitlab.com/acme/lib/-/merge_requests/5"},
 			},
 			Branches: []runner.Branch{
-				{Dir: "app", Name: "fix", URL: "https://github.com/acme/app/tree/fix"}, {Dir: "lib", Name: "a-<name>-" + strings.Repeat("x", 100), URL: "https://gitlab.com/acme/lib/-/tree/x"},
+				{Dir: "app", Name: "fix", URL: "https://github.com/acme/app/tree/fix"},
+				{Dir: "lib", Name: "a-<name>-" + strings.Repeat("x", 100), URL: "https://gitlab.com/acme/lib/-/tree/x"},
 				{Dir: "lib", Name: "<else>where"},
 			},
 		}}, false, maxParts),
