@@ -122,6 +122,16 @@ func (p *people) maySee(ctx context.Context, user, channel string) *refusal {
 	return p.isIn(ctx, user, channel)
 }
 
+// mayPress returns nil if the person may act on a thread that a button, a menu or a modal names: what these carry comes back by way of the
+// presser, so of another channel than the one that they are in just now it is worth as much as a link.
+func (b *Bot) mayPress(ctx context.Context, p interactionPayload, thread sessions.Thread) *refusal {
+	if thread.Channel == p.Channel.ID {
+		return b.people.mayUse(ctx, p.User.ID, thread.Channel)
+	}
+	_, why := b.people.mayRead(ctx, p.User.ID, thread.Channel)
+	return why
+}
+
 // isIn returns nil if the person is in the channel.
 func (p *people) isIn(ctx context.Context, user, channel string) *refusal {
 	params := &slack.GetUsersInConversationParameters{ChannelID: channel, Limit: 1000}

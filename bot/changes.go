@@ -144,7 +144,7 @@ func (b *Bot) pressChanges(ctx context.Context, p interactionPayload) answer {
 	if thread.TS == "" || nameOf(turn) == "" {
 		return plainly(sayOldButton)
 	}
-	if why := b.people.mayUse(ctx, p.User.ID, thread.Channel); why != nil {
+	if why := b.mayPress(ctx, p, thread); why != nil {
 		return plainly(why.sentence)
 	}
 	e := sessions.Errand{Errand: runner.Errand{Of: string(turn)}}

@@ -127,7 +127,7 @@ func (b *Bot) config(ctx context.Context, c slashCommand, rest string) answer {
 
 // configAt opens the settings of a channel for who pressed a button.
 func (b *Bot) configAt(ctx context.Context, p interactionPayload, channel string) answer {
-	return b.showConfig(ctx, p.TriggerID, p.Team.ID, channel, p.User.ID, false)
+	return b.showConfig(ctx, p.TriggerID, p.Team.ID, channel, p.User.ID, channel != p.Channel.ID)
 }
 
 // showConfig opens the settings of a channel, or asks of which one.

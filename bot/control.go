@@ -174,6 +174,9 @@ type answer struct {
 
 func plainly(text string) answer { return answer{text: text} }
 
+// alone is a text that stands in a modal without the session that this shows.
+func alone(text string) answer { return answer{text: text, blocks: []slack.Block{section(text)}} }
+
 // simpler is the answer without what is shown in a form of its own.
 func (a answer) simpler() answer {
 	a.blocks = slices.DeleteFunc(slices.Clone(a.blocks), func(b slack.Block) bool {

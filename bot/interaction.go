@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -119,8 +120,14 @@ func (b *Bot) press(ctx context.Context, p interactionPayload) answer {
 	if action.ActionID == actionConfig {
 		return b.configAt(ctx, p, thread.Channel)
 	}
-	if why := b.people.mayUse(ctx, p.User.ID, thread.Channel); why != nil {
-		return plainly(why.sentence)
+	if shown, _ := sessions.ParseThread(p.View.Metadata); p.View.Kind == sessionModal && shown != thread {
+		return alone(sayOldButton)
+	}
+	if why := b.mayPress(ctx, p, thread); why != nil {
+		mayManage := why.sentence == sayNotThere && !why.transient && isManaging(action.ActionID) && b.owns(ctx, p.User.ID, thread)
+		if !mayManage {
+			return alone(why.sentence)
+		}
 	}
 	switch action.ActionID {
 	case "stop":
@@ -151,6 +158,11 @@ func (b *Bot) press(ctx context.Context, p interactionPayload) answer {
 		return b.pressContinue(ctx, p, thread, turn)
 	}
 	return answer{}
+}
+
+// isManaging tells what owners may do with their sessions also where they are not any more: nothing that shows what was said or made there.
+func isManaging(action string) bool {
+	return slices.Contains([]string{"stop", "manage", "refresh", "end", "mute", "unmute"}, action)
 }
 
 // offerOf is the value of a button about a turn in a message that one person sees: Slack does not say in which thread that is.

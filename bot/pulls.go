@@ -312,7 +312,7 @@ func (b *Bot) submitPull(ctx, beyond context.Context, p interactionPayload) any 
 	if !ok {
 		return wrong("title", sayOldButton)
 	}
-	if why := b.people.mayUse(ctx, p.User.ID, thread.Channel); why != nil {
+	if why := b.mayPress(ctx, p, thread); why != nil {
 		return wrong("title", why.sentence)
 	}
 	in := func(block string) string { return strings.TrimSpace(strings.Join(p.View.State.Values.of(block), "")) }

@@ -73,7 +73,7 @@ func (b *Bot) pressRepo(ctx context.Context, p interactionPayload) answer {
 	if !ours || !ok || err != nil || len(repos) != 1 {
 		return plainly(sayOldButton)
 	}
-	if why := b.people.mayUse(ctx, p.User.ID, thread.Channel); why != nil {
+	if why := b.mayPress(ctx, p, thread); why != nil {
 		return plainly(why.sentence)
 	}
 	if !b.mayName(repos[0].URL) {
