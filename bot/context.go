@@ -32,7 +32,7 @@ const (
 
 // How long is read what a prompt can do without.
 const (
-	sinceTime = 10 * time.Second // what was said since the last turn, and what is shown of links
+	sinceTime = 5 * time.Second  // what was said since the last turn, and what is shown of links
 	linkTime  = 20 * time.Second // all linked messages
 )
 

@@ -532,6 +532,15 @@ func pageActs(t *testing.T, chromium context.Context) {
 		p.until("the thread is open", `!$("thread-pane").hidden && $("thread").textContent.includes("reply")`)
 		p.is("its address is that of the thread", fmt.Sprintf(`location.pathname === "/archives/C0GENERAL/p%s"`, strings.Replace(root, ".", "", 1)))
 	})
+	inTab(t, chromium, "a forwarded message and what an app attaches are shown", func(_ *testing.T, p *tab) {
+		ts := p.post(admin, payments, "", "the build is *red*")
+		res := p.local(member, "share", args{"channel": payments, "ts": ts, "to": general, "text": "look"})
+		forwarded := p.shown("messages", res["ts"])
+		p.is("it says whose it is, and from where", fmt.Sprintf(`["look", "Ada (admin)", "the build is red", "Posted in #payments"].every((s) => document.querySelector(%q).textContent.includes(s))`, forwarded))
+		p.is("it leads there", fmt.Sprintf(`document.querySelector(%q).pathname === "/archives/C0PAYMENTS/p%s"`, forwarded+" .attachment a", strings.Replace(ts, ".", "", 1)))
+		alert := p.api(ci, "chat.postMessage", args{"channel": general, "attachments": []any{args{"title": "Build 7", "text": "failed", "fields": []any{args{"title": "in", "value": "3 s"}}}}})
+		p.is("an app's attachment", fmt.Sprintf(`["Build 7", "failed", "in 3 s"].every((s) => document.querySelector(%q).textContent.includes(s))`, p.shown("messages", alert["ts"])))
+	})
 	inTab(t, chromium, "a DM shows the prompts that the app suggests, and sends the one that is pressed", func(_ *testing.T, p *tab) {
 		p.click("[data-channel=D0MEMBER]")
 		p.api(bot, "assistant.threads.setSuggestedPrompts", args{

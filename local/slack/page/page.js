@@ -229,6 +229,15 @@ function avatar(id, small) {
 
 const clock = (d) => d.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
 
+// attachment is a forwarded message, what is shown of a link, or the old form of blocks.
+function attachment(a) {
+  const whose = a.author_name || a.service_name || '';
+  return el('blockquote', { class: 'attachment' }, whose ? el('p', {}, el('strong', {}, whose)) : null, a.pretext ? mrkdwn(a.pretext) : null,
+    a.title ? el('p', {}, a.title_link ? link(a.title_link, a.title) : el('strong', {}, a.title)) : null, a.text ? mrkdwn(a.text) : null,
+    (a.fields || []).map((f) => el('p', {}, el('strong', {}, f.title), ' ', f.value)), (a.blocks || []).map((b) => block(b, {})),
+    a.from_url ? el('p', { class: 'note' }, link(a.from_url, a.footer || 'View message')) : a.footer ? el('p', { class: 'note' }, a.footer) : null);
+}
+
 // body is what a message says.
 function body(m) {
   const content = el('div', { class: 'content' });
@@ -236,6 +245,7 @@ function body(m) {
   if (m.blocks && m.blocks.length && !(typedOnly && m.text)) content.append(...m.blocks.map((b) => block(b, m)));
   else if (m.text) content.append(long(mrkdwn(m.text)));
   for (const f of m.files || []) content.append(fileCard(f));
+  for (const a of m.attachments || []) content.append(attachment(a));
   return content;
 }
 
