@@ -356,7 +356,8 @@ func (a *attempt) hand(ctx context.Context) (runner.TakeReply, error) {
 	if a.s.Repos == nil {
 		a.s.Repos = a.with.repos() // saved with the turn's end, if it came as far as Claude Code
 	}
-	if a.s.add(a.r.Adds) {
+	if all, added := withRepos(a.s.Repos, a.r.Adds); added {
+		a.s.Repos = all
 		if err := a.save(ctx, *a.s); err != nil {
 			return runner.TakeReply{}, err
 		}

@@ -152,28 +152,3 @@ func (s Session) Unpushed() []runner.RepoState {
 	}
 	return slices.DeleteFunc(states, func(r runner.RepoState) bool { return r.Changed == 0 && r.Unpushed == 0 && !r.Unknown })
 }
-
-// add adds repositories to those of the session, and reports whether there were any that it did not have. One whose folder is taken gets another.
-func (s *Session) add(repos []runner.Repo) bool {
-	added := false
-	for _, r := range repos {
-		if slices.ContainsFunc(s.Repos, func(have runner.Repo) bool { return have.URL == r.URL }) {
-			continue
-		}
-		taken := func(folder string) bool {
-			return slices.ContainsFunc(s.Repos, func(have runner.Repo) bool { return have.Folder() == folder })
-		}
-		for n, folder := 2, r.Folder(); taken(r.Folder()); n++ {
-			r.Dir = fmt.Sprintf("%s-%d", folder, n)
-		}
-		s.Repos, added = append(slices.Clip(s.Repos), r), true
-	}
-	return added
-}
-
-// remove takes back what add added.
-func (s *Session) remove(repos []runner.Repo) {
-	s.Repos = slices.DeleteFunc(slices.Clone(s.Repos), func(have runner.Repo) bool {
-		return slices.ContainsFunc(repos, func(r runner.Repo) bool { return r.URL == have.URL })
-	})
-}

@@ -75,3 +75,29 @@ func (w *work) used(ctx context.Context, s Session, out Outcome) {
 		}
 	}
 }
+
+// withRepos are a session's repositories with those that a turn brings, and whether it did not have them all. One whose folder is taken gets
+// another.
+func withRepos(have, more []runner.Repo) (all []runner.Repo, added bool) {
+	all = slices.Clone(have)
+	for _, r := range more {
+		if slices.ContainsFunc(all, func(had runner.Repo) bool { return had.URL == r.URL }) {
+			continue
+		}
+		taken := func(folder string) bool {
+			return slices.ContainsFunc(all, func(had runner.Repo) bool { return had.Folder() == folder })
+		}
+		for n, folder := 2, r.Folder(); taken(r.Folder()); n++ {
+			r.Dir = fmt.Sprintf("%s-%d", folder, n)
+		}
+		all, added = append(all, r), true
+	}
+	return all, added
+}
+
+// withoutRepos are a session's repositories without those that a turn brought.
+func withoutRepos(have, gone []runner.Repo) []runner.Repo {
+	return slices.DeleteFunc(slices.Clone(have), func(had runner.Repo) bool {
+		return slices.ContainsFunc(gone, func(r runner.Repo) bool { return r.URL == had.URL })
+	})
+}
