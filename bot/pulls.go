@@ -198,7 +198,7 @@ func (b *Bot) titleOf(ctx context.Context, thread sessions.Thread, turn sessions
 			return clip(first, maxPullTitle)
 		}
 	}
-	return "Work of a Slack thread"
+	return sayUntitled
 }
 
 // How long the fields of the modal may be, in characters. Slack takes 3,000.
@@ -231,14 +231,14 @@ func pullView(s sessions.Session, repos []runner.RepoState, title, body string) 
 	branch, base := branches(s, repos, title)
 	blocks = append(blocks,
 		line("title", "Title", "", title, 200, false, false), line("body", "Text", "", body, maxPullBody, true, true),
-		line("branch", "Branch", "", branch, 200, false, false), line("base", "Merge into", "If empty, the branch that was cloned.", base, 200, false, true))
+		line("branch", "Branch", "", branch, 200, false, false), line("base", "Merge into", sayBaseHint, base, 200, false, true))
 	if i := slices.IndexFunc(repos, func(r runner.RepoState) bool { return r.Changed > 0 }); i >= 0 {
-		leave, commit := slack.NewOptionBlockObject("leave", plain("Leave it out"), nil), slack.NewOptionBlockObject("commit", plain("Commit it, under the title"), nil)
+		leave, commit := slack.NewOptionBlockObject("leave", plain(sayLeaveOut), nil), slack.NewOptionBlockObject("commit", plain(sayCommitToo), nil)
 		first := leave
 		if repos[i].Unpushed == 0 { // there is nothing else
 			first = commit
 		}
-		blocks = append(blocks, slack.NewInputBlock("rest", plain("What is not committed"), nil, pick(first, []*slack.OptionBlockObject{leave, commit})))
+		blocks = append(blocks, slack.NewInputBlock("rest", plain(sayUncommitted), nil, pick(first, []*slack.OptionBlockObject{leave, commit})))
 	}
 	raw, _ := json.Marshal(note) // of texts
 	return slack.ModalViewRequest{
@@ -364,7 +364,7 @@ func publishAnswer(t sessions.Turn, o sessions.Outcome) answer {
 		text = sayErrandFailed(t, o)
 	}
 	if o.NewPull != "" {
-		buttons = append(buttons, linkButton(0, "Open it there", o.NewPull))
+		buttons = append(buttons, linkButton(0, sayOpenThere, o.NewPull))
 	}
 	buttons = append(buttons, madeButtons(o)...)
 	return withButtons(text, buttons)
