@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"reflect"
-	"slices"
 	"sync"
 	"time"
 
@@ -380,13 +379,12 @@ func (a *attempt) hand(ctx context.Context) (runner.TakeReply, error) {
 	return a.take(ctx, request)
 }
 
-// settings are those of the bot with the channel's in them. The channel trusts its own repositories: one that a message has named, or that
-// is not among the channel's any more, is not obeyed.
+// settings are those of the bot with the channel's in them. The channel trusts and sets up its own repositories: others, which a message has named, or
+// which are not among the channel's any more, are neither obeyed nor set up.
 func (a *attempt) settings() runner.Settings {
 	s := a.with.forRunner(a.m.cfg.Settings)
-	if a.s.Repos != nil {
-		s.Trust = s.Trust && len(a.s.Repos) > 0 &&
-			slices.ContainsFunc(a.with.Repos, func(r runner.Repo) bool { return r.URL == a.s.Repos[0].URL })
+	if !a.with.owns(a.s.Repos) {
+		s.Trust, s.SetUp = false, ""
 	}
 	return s
 }

@@ -241,6 +241,14 @@ type Effective struct {
 // repos are the repositories of a session that names none; never nil.
 func (e Effective) repos() []runner.Repo { return append([]runner.Repo{}, e.Repos...) }
 
+// owns reports whether a session with these repositories, or with none yet, is about those of the channel: the first of them counts.
+func (e Effective) owns(repos []runner.Repo) bool {
+	if len(repos) == 0 {
+		return repos == nil || len(e.Repos) == 0
+	}
+	return slices.ContainsFunc(e.Repos, func(r runner.Repo) bool { return r.URL == repos[0].URL })
+}
+
 // inUse is what may be shown of settings that a turn is handed over with.
 func (e Effective) inUse(r runner.Settings) *InUse {
 	return &InUse{

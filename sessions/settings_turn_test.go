@@ -128,7 +128,7 @@ func TestSettingsOfTurns(t *testing.T) {
 		}
 		b.until("the machine asleep, since it lingers no more", func() bool { return b.machinesIn(testApp)[0].State == "stopped" })
 	})
-	t.Run("trust is in the channel's own repositories", func(t *testing.T) {
+	t.Run("what the channel trusts and sets up are its own repositories", func(t *testing.T) {
 		t.Parallel()
 		own, other := runner.Repo{URL: "https://github.com/acme/api"}, runner.Repo{URL: "https://github.com/acme/other"}
 		for name, tt := range map[string]struct {
@@ -147,7 +147,7 @@ func TestSettingsOfTurns(t *testing.T) {
 				b := newBot(t)
 				b.front.repos = tt.named
 				r := keyed(b)
-				r.channelSettings(func(s *Settings) { s.Trust, s.Repos = true, []runner.Repo{own} }, nil)
+				r.channelSettings(func(s *Settings) { s.Trust, s.SetUp, s.Repos = true, "npm ci", []runner.Repo{own} }, nil)
 				b.answered(r, r.accept(turn("1.0", "x", true)))
 				if got := r.session().InUse.Trust; got != tt.want[0] {
 					t.Errorf("the session shows trust %v, want %v", got, tt.want[0])
@@ -155,8 +155,8 @@ func TestSettingsOfTurns(t *testing.T) {
 				r.channelSettings(func(s *Settings) { s.Repos = tt.after }, nil)
 				b.answered(r, r.accept(turn("2.0", "y", false)))
 				for i, take := range b.runner.taken() {
-					if got := take.Turn.Settings.Trust; got != tt.want[i] {
-						t.Errorf("turn %d: trust %v, want %v", i+1, got, tt.want[i])
+					if got := take.Turn.Settings; got.Trust != tt.want[i] || (got.SetUp != "") != tt.want[i] {
+						t.Errorf("turn %d: trust %v, set-up %q, want %v", i+1, got.Trust, got.SetUp, tt.want[i])
 					}
 				}
 			})
