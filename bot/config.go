@@ -201,37 +201,48 @@ func (p *people) mayConfigure(ctx context.Context, user string, s sessions.Setti
 	return noRights, nil
 }
 
-// pressConfig acts on a button in a modal of settings: it lays another one on it.
+// pressConfig acts on a button in a modal of settings: it lays another one on it. Who pressed it is told in the channel where that cannot be.
 func (b *Bot) pressConfig(ctx context.Context, p interactionPayload) {
+	limit, cancel := context.WithTimeout(ctx, manageTime)
+	defer cancel()
 	at := configPlaceOf(p.View.Metadata)
-	action := p.Actions[0]
+	view, why := b.laidOn(limit, p, at)
+	if why == "" {
+		_, err := b.api.PushViewContext(limit, p.TriggerID, view) // in time or never
+		if err == nil {
+			return
+		}
+		b.log.WarnContext(ctx, "settings not opened", "err", err)
+		why = saySettingsNotOpened
+	}
+	b.aside(ctx, func(ctx context.Context) { b.whisper(ctx, sessions.Thread{Channel: at.Channel}, p.User.ID, why) })
+}
+
+// laidOn is the modal that a button in another one opens, or why there is none.
+func (b *Bot) laidOn(ctx context.Context, p interactionPayload, at configPlace) (view slack.ModalViewRequest, why string) {
 	s, err := b.sessions.Settings(ctx, p.Team.ID, at.Channel)
 	if err != nil {
 		b.log.WarnContext(ctx, "settings not read", "channel", at.Channel, "err", err)
-		return
+		return view, sayTrouble
 	}
-	rights, why := b.people.mayConfigure(ctx, p.User.ID, s)
-	if why != nil || rights == noRights {
-		return // they were taken away meanwhile
+	rights, refused := b.people.mayConfigure(ctx, p.User.ID, s)
+	switch {
+	case refused != nil:
+		return view, refused.sentence
+	case rights == noRights: // they were taken away meanwhile
+		return view, sayMayNotChange
 	}
-	var view slack.ModalViewRequest
-	switch action.ActionID {
+	switch action := p.Actions[0]; action.ActionID {
 	case actionPage:
-		page, ok := pageOf(action.Value)
-		if !ok {
-			return
+		if page, ok := pageOf(action.Value); ok {
+			return b.pageView(ctx, at.Channel, page, s, rights), ""
 		}
-		view = b.pageView(ctx, at.Channel, page, s, rights)
 	case actionSecret:
-		view = secretView(at.Channel, action.Value)
+		return secretView(at.Channel, action.Value), ""
 	case actionAdd:
-		view = secretView(at.Channel, "")
-	default:
-		return
+		return secretView(at.Channel, ""), ""
 	}
-	if _, err := b.api.PushViewContext(ctx, p.TriggerID, view); err != nil {
-		b.log.WarnContext(ctx, "settings not opened", "err", err)
-	}
+	return view, sayOldButton
 }
 
 // submitConfig saves what was filled in, and returns what Slack is told.

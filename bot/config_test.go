@@ -371,6 +371,19 @@ func TestConfigRights(t *testing.T) {
 			t.Errorf("settings = %+v", got)
 		}
 	})
+	t.Run("a button that opens nothing says why", func(t *testing.T) {
+		t.Parallel()
+		w := newWorkspace(t, nil)
+		w.set(general, sessions.Settings{Admins: []string{"U0MEMBER"}})
+		f := w.config(member)
+		w.sessions.set(func(f *fakeSessions) { f.away = true })
+		f.press(actionPage, "access")
+		w.until("why", func() bool { return has(w.whispered(member, general, ""), sayTrouble) })
+		w.sessions.set(func(f *fakeSessions) { f.away = false })
+		w.set(general, sessions.Settings{Version: 2})
+		f.press(actionPage, "access")
+		w.until("why", func() bool { return has(w.whispered(member, general, ""), sayMayNotChange) })
+	})
 	t.Run("those of a channel where one is not stay closed", func(t *testing.T) {
 		t.Parallel()
 		w := newWorkspace(t, nil)
