@@ -300,7 +300,7 @@ func TestThread(t *testing.T) {
 	})
 	t.Run("Continue goes on after a turn that was stopped, once", func(t *testing.T) {
 		w := w.in(t)
-		ts := w.say(member, general, root, "a long one")
+		ts := w.say(member, general, root, "a long one model:haiku")
 		w.until("a turn", func() bool { return w.sessions.turn(ts) != nil })
 		s, turn := turnOf(root, ts)
 		out := outcome("as far as I came")
@@ -325,8 +325,8 @@ func TestThread(t *testing.T) {
 			}
 			return 0
 		})
-		if len(went) != 1 || went[0].User != "U0ADMIN" || went[0].TS != ts || went[0].Mention {
-			t.Errorf("turns = %+v, want one of the admin's for %s that begins no session", went, ts)
+		if len(went) != 1 || went[0].User != "U0ADMIN" || went[0].TS != ts || went[0].Mention || went[0].Overrides.Model != "haiku" {
+			t.Errorf("turns = %+v, want one of the admin's for %s that begins no session, with the message's model", went, ts)
 		}
 	})
 	t.Run("Send now stops what runs for the message that waits next, and for no other", func(t *testing.T) {
@@ -446,8 +446,26 @@ func TestThread(t *testing.T) {
 			t.Fatalf("ended %d times before anybody was sure", n)
 		}
 		ts := w.find(root, "End it anyway")
-		w.local(member, "click", map[string]any{"channel": general, "ts": ts, "action_id": "end", "value": live.Thread.Key() + "|sure"})
+		click := func() {
+			w.local(member, "click", map[string]any{"channel": general, "ts": ts, "action_id": "end", "value": live.Thread.Key() + "|" + live.SessionID + "|sure"})
+		}
+		fresh := dirty
+		fresh.SessionID = "6f0c1d2e-0000-4000-8000-000000000001"
+		w.sessions.set(func(f *fakeSessions) { f.status.Session = &fresh })
+		click()
+		w.until("the question of the session that there is", func() bool { return has(w.whispered(member, general, root), "2 changed files, 1 unpushed commit") })
+		if n := w.sessions.count(func(f *fakeSessions) int { return len(f.ends) }); n != 0 {
+			t.Fatalf("ended %d times by the button of another session", n)
+		}
+		waits := errandTurn(runner.Errand{Kind: runner.ErrandState}, "Look what is not pushed")
+		waits.ID, waits.Thread, waits.Errand.Private, waits.Errand.View = errandID(live.Thread, "1.1"), live.Thread, true, "V0CLOSED"
+		w.sessions.set(func(f *fakeSessions) { f.status.Session, f.status.Queued = &dirty, []sessions.Turn{waits} })
+		defer w.sessions.set(func(f *fakeSessions) { f.status.Queued = nil })
+		click()
 		w.until("the end", func() bool { return w.sessions.count(func(f *fakeSessions) int { return len(f.ends) }) == 1 })
+		w.until("who waits for an errand is told", func() bool {
+			return has(w.whispered(member, general, root), "Look what is not pushed: there is no live session here any more")
+		})
 	})
 	t.Run("a reply after the end is told so", func(t *testing.T) {
 		w := w.in(t)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/slack-go/slack"
 
@@ -101,7 +102,7 @@ func (b *Bot) stopSince(ctx context.Context, in incoming) (a answer, over bool, 
 	if st.Running == nil || st.Running.Kind == sessions.KindEnd {
 		return plainly(sayNothingRuns), false, nil
 	}
-	if st.Running.TS > in.said() {
+	if askedSince(*st.Running, in.said()) {
 		return answer{}, true, nil
 	}
 	_, running, err := b.sessions.Cancel(ctx, in.thread, st.Running.ID)
@@ -109,6 +110,18 @@ func (b *Bot) stopSince(ctx context.Context, in incoming) (a answer, over bool, 
 		return plainly(sayNothingRuns), false, err
 	}
 	return plainly(sayStopping), false, nil
+}
+
+// maxSkew is how far our clock and Slack's may be apart.
+const maxSkew = 5 * time.Second
+
+// askedSince reports whether a turn was asked for after something was said, a ts. What no message of the thread asks for, such as an errand,
+// has only the time of our own clock.
+func askedSince(t sessions.Turn, said string) bool {
+	if t.Kind == sessions.KindErrand || t.Kind == sessions.KindOnce {
+		return sessions.TSOf(t.At.Add(-maxSkew)) > said
+	}
+	return t.TS > said
 }
 
 // stopMark is the reaction that stands for Stop.
@@ -266,9 +279,9 @@ func (b *Bot) end(ctx context.Context, thread sessions.Thread, user, said string
 		return plainly(why.sentence), nil
 	}
 	if len(s.Unpushed()) > 0 && !sure {
-		buttons := []slack.BlockElement{button("end", "End it anyway", thread.Key()+"|sure", "danger")}
+		buttons := []slack.BlockElement{endAnyway(*s)}
 		if canSave(*s) {
-			buttons = append([]slack.BlockElement{button("save", saySaveThenEnd, thread.Key()+"|sure", "primary")}, buttons...)
+			buttons = append([]slack.BlockElement{button("save", saySaveThenEnd, thread.Key()+sureMark, "primary")}, buttons...)
 		}
 		return offering(sayUnpushed(*s), buttons...), nil
 	}
@@ -279,7 +292,27 @@ func (b *Bot) end(ctx context.Context, thread sessions.Thread, user, said string
 	if err != nil {
 		return answer{}, err
 	}
+	b.tellDropped(ctx, *s, e)
 	return answer{text: sayEnding(e), tell: sayEnding(e)}, nil
+}
+
+// sureMark ends the value of a button whose presser was told what is lost.
+const sureMark = "|sure"
+
+// endAnyway ends a session though it holds work that is nowhere else.
+func endAnyway(s sessions.Session) *slack.ButtonBlockElement {
+	return button("end", "End it anyway", s.Thread.Key()+"|"+s.SessionID+sureMark, "danger")
+}
+
+// isSure reports whether who presses a button was told what its thread's session holds: a button may outlive the session that it is about.
+func (b *Bot) isSure(ctx context.Context, thread sessions.Thread, value string) bool {
+	value, sure := strings.CutSuffix(value, sureMark)
+	_, session, named := strings.Cut(value, "|")
+	if !sure || !named {
+		return false
+	}
+	st, err := b.sessions.Status(ctx, thread)
+	return err == nil && st.Session != nil && st.Session.SessionID == session
 }
 
 func owner(st sessions.Status) string {

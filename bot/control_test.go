@@ -8,7 +8,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"flaudebot/runner"
 	"flaudebot/sessions"
 )
 
@@ -110,6 +112,18 @@ func TestSteering(t *testing.T) {
 		w.sessions.set(func(f *fakeSessions) { f.muted = nil })
 		if n := w.stopped(root); n != 1 || w.sessions.turn(ts) != nil {
 			t.Errorf("stopped %d times, want once, by the word that is for the bot for sure", n)
+		}
+	})
+	t.Run("stop stops an errand as well, unless that was asked for since", func(t *testing.T) {
+		w := w.in(t)
+		errand := errandTurn(runner.Errand{Kind: runner.ErrandState}, "Look")
+		errand.ID, errand.TS, errand.At = errandID(live.Thread, "7.1"), "errand-7.1", time.Now().Add(-time.Minute)
+		w.sessions.set(func(f *fakeSessions) { f.status.Running, f.cancels = &errand, nil })
+		defer w.sessions.set(func(f *fakeSessions) { f.status.Running, f.cancels = &running, nil })
+		w.say(member, general, root, "!stop")
+		w.until("it is stopped", func() bool { return cancelled(errand.ID) })
+		if errand.At = time.Now(); !askedSince(errand, sessions.TSOf(time.Now().Add(-time.Minute))) {
+			t.Error("a word of a minute ago is about an errand of now")
 		}
 	})
 	t.Run("a mention that is marked as an aside is none", func(t *testing.T) {

@@ -119,6 +119,19 @@ func (b *Bot) tellPrivately(ctx context.Context, s sessions.Session, t sessions.
 	return nil
 }
 
+// tellDropped tells those who asked for errands that the end of the session came before: a modal may wait for one. What becomes of messages
+// is said in the thread.
+func (b *Bot) tellDropped(ctx context.Context, s sessions.Session, e sessions.Ending) {
+	for _, t := range e.Dropped {
+		if t.Kind != sessions.KindErrand {
+			continue
+		}
+		b.stubbornly(ctx, func(ctx context.Context) {
+			_ = b.tellPrivately(ctx, s, t, sessions.Outcome{Outcome: runner.Outcome{Failure: sessions.FailEnded}}) // it says so itself
+		})
+	}
+}
+
 // isPrivate reports whether only one person is told of a turn.
 func isPrivate(t sessions.Turn) bool { return t.Kind == sessions.KindErrand && t.Errand.Private }
 

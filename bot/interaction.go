@@ -139,7 +139,7 @@ func (b *Bot) press(ctx context.Context, p interactionPayload) answer {
 		b.showInModal(ctx, p, answer{})
 		return answer{}
 	case "end", "mute", "unmute":
-		a := b.act(ctx, action.ActionID, thread, p.User.ID, strings.HasSuffix(action.Value, "|sure"))
+		a := b.act(ctx, action.ActionID, thread, p.User.ID, b.isSure(ctx, thread, action.Value))
 		if a.tell != "" {
 			b.stubbornly(ctx, func(ctx context.Context) { b.say(ctx, thread, "", a.tell) })
 		}
@@ -172,7 +172,7 @@ func offerOf(thread sessions.Thread, turn sessions.TurnID) string {
 
 // target is what a button is about: stop, retry and continue carry a turn, end and save a thread.
 func target(p interactionPayload, action, value string) (sessions.Thread, sessions.TurnID) {
-	value = strings.TrimSuffix(value, "|sure")
+	value = strings.TrimSuffix(value, sureMark)
 	if action == "end" || action == "save" || p.View.ID != "" {
 		key, _, _ := strings.Cut(value, "|")
 		thread, _ := sessions.ParseThread(key)
@@ -262,8 +262,25 @@ func (b *Bot) pressContinue(ctx context.Context, p interactionPayload, thread se
 	}
 	return b.acceptPressed(ctx, sessions.Turn{
 		ID: turnID(thread.Team, thread.Channel, ts+"-continue-"+p.Container.MessageTS), Kind: sessions.KindTurn, Thread: thread,
-		User: p.User.ID, TS: ts, Text: goOn, At: time.Now().UTC(),
+		User: p.User.ID, TS: ts, Text: goOn, Overrides: b.chosenBy(ctx, thread, ts), At: time.Now().UTC(),
 	}, sayGoingOn)
+}
+
+// chosenTime bounds how long Slack is asked for a message of which the choices alone are of interest.
+const chosenTime = 2 * time.Second
+
+// chosenBy are the choices of a message for its turn, as far as Slack tells them: what goes on with it runs as it did.
+func (b *Bot) chosenBy(ctx context.Context, thread sessions.Thread, ts string) sessions.Overrides {
+	ctx, cancel := context.WithTimeout(ctx, chosenTime)
+	defer cancel()
+	m, err := b.messageAt(ctx, sessions.Turn{Thread: thread, TS: ts})
+	if err != nil {
+		b.log.DebugContext(ctx, "not read what a message chooses", "ts", ts, "err", err)
+		return sessions.Overrides{}
+	}
+	_, o, _ := overridesIn(b.read(thread.Team, eventOf(thread, *m)).words)
+	o.VolumeGB = 0 // which the session has
+	return o
 }
 
 // acceptPressed takes in a turn that a button asked for, and returns what its presser is told.

@@ -26,7 +26,11 @@ func (b *Bot) trailers(ctx context.Context, thread sessions.Thread, user string)
 	if b.cfg.PlainCommits || user == "" {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, trailersTime)
+	limit := trailersTime
+	if end, ok := ctx.Deadline(); ok { // as of a click: there must be time left for what it asks for
+		limit = min(limit, time.Until(end)/2)
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	out := []string{"Requested-by: " + trailerName(b.people.name(ctx, user), user)}
 	if link := b.permalink(ctx, thread); link != "" {
@@ -375,7 +379,7 @@ func canSave(s sessions.Session) bool { return len(hosted(s, s.Unpushed())) > 0 
 
 // pressSave has all that is nowhere else pushed. The session ends behind it where the button says so.
 func (b *Bot) pressSave(ctx context.Context, p interactionPayload, thread sessions.Thread) answer {
-	thenEnd := strings.HasSuffix(p.Actions[0].Value, "|sure")
+	thenEnd := strings.HasSuffix(p.Actions[0].Value, sureMark)
 	st, err := b.sessions.Status(ctx, thread)
 	switch {
 	case err != nil:
@@ -414,7 +418,7 @@ func savedAnswer(s sessions.Session, t sessions.Turn, o sessions.Outcome) answer
 	}
 	buttons := madeButtons(o)
 	if t.Errand.ThenEnd && (left || o.Failure != runner.FailNone) {
-		buttons = append(buttons, button("end", "End it anyway", s.Thread.Key()+"|sure", "danger"))
+		buttons = append(buttons, endAnyway(s))
 	}
 	return withButtons(text, buttons)
 }
@@ -425,14 +429,25 @@ func (b *Bot) endAfter(ctx context.Context, s sessions.Session, t sessions.Turn,
 		return nil
 	}
 	st, err := b.sessions.Status(ctx, t.Thread)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if slices.ContainsFunc(st.Queued, func(q sessions.Turn) bool { return q.Kind == sessions.KindTurn }) {
+	case st.Session == nil || st.Session.SessionID != s.SessionID: // another owner has ended it
+		return nil
+	case slices.ContainsFunc(st.Queued, func(q sessions.Turn) bool { return q.Kind == sessions.KindTurn }):
 		return b.note(ctx, t.Thread, s.SessionID, t.ID, true, sayKeptOn)
 	}
-	if _, err = b.sessions.End(ctx, t.Thread, t.User, ""); errors.Is(err, sessions.ErrNoSession) {
-		err = nil
+	e, err := b.sessions.End(ctx, t.Thread, t.User, sessions.TSOf(t.At.Add(maxSkew)))
+	switch {
+	case errors.Is(err, sessions.ErrNoSession), errors.Is(err, sessions.ErrBegunSince): // as above
+		return nil
+	case err != nil:
+		return err
 	}
-	return err
+	if len(e.Dropped) > 0 { // it came in this very moment
+		e.Stopped = nil // which is the errand itself
+		b.tellDropped(ctx, s, e)
+		b.stubbornly(ctx, func(ctx context.Context) { b.say(ctx, t.Thread, t.ID, sayEnding(e)) })
+	}
+	return nil
 }

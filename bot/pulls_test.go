@@ -1,10 +1,12 @@
 package bot
 
 import (
+	"context"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"flaudebot/runner"
 	"flaudebot/sessions"
@@ -53,6 +55,13 @@ func TestCommitsSayWhoAsked(t *testing.T) {
 		if !slices.Equal(p.Trailers, want) || !strings.HasPrefix(link, "Slack-thread: http") {
 			t.Errorf("plain: %v: trailers = %q, want %q", plain, p.Trailers, want)
 		}
+	}
+	w := newWorkspace(t, nil)
+	w.fault(map[string]any{"method": "chat.getPermalink", "delay_ms": 10000})
+	click, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if got := w.bot.trailers(click, sessions.Thread{Team: team, Channel: general, TS: "1.1"}, "U0MEMBER"); len(got) != 1 || click.Err() != nil {
+		t.Errorf("trailers = %q, %v, want time left for what was asked for", got, click.Err())
 	}
 	for name, want := range map[string]string{
 		"Mia Member": "Mia Member (Slack U1)", "a\nEvil: x": "a Evil: x (Slack U1)", "<x@y>": "x y (Slack U1)", "": "Slack U1", "U1": "Slack U1",
@@ -264,6 +273,7 @@ func TestPushThenEnd(t *testing.T) {
 		failure sessions.Failure
 		state   runner.RepoState
 		waiting bool
+		other   bool
 		ends    int
 		says    string
 	}{
@@ -271,11 +281,17 @@ func TestPushThenEnd(t *testing.T) {
 		"the push fails":           {failure: runner.FailNoRight, state: runner.RepoState{Dir: "app", Changed: 1}, says: "does not let my token push there, so nothing was ended"},
 		"something is left":        {state: runner.RepoState{Dir: "app", Unknown: true}, says: "I could not look"},
 		"somebody wrote meanwhile": {waiting: true, says: sayKeptOn},
+		"another session is there": {other: true, says: "Pushed, with what was not committed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w, s, turn := ask(t)
 			s.State = []runner.RepoState{c.state}
+			if c.other {
+				fresh := s
+				fresh.SessionID = "6f0c1d2e-0000-4000-8000-000000000001"
+				w.sessions.set(func(f *fakeSessions) { f.status.Session = &fresh })
+			}
 			if c.waiting {
 				w.sessions.set(func(f *fakeSessions) { f.status.Queued = []sessions.Turn{{ID: "x", Kind: sessions.KindTurn}} })
 			}
