@@ -23,7 +23,9 @@ const sayOldSize = "Fly does not give the machine its new size now, so I go on w
 // resize gives the machine the size that the settings say. Without room for it the turn runs on the machine as it is.
 func (a *attempt) resize(ctx context.Context, mach *fly.Machine) error {
 	had, want := *mach.Config.Guest, a.with.Guest
-	if had != want { // else an earlier owner of the turn has done so
+	if had == want { // it was changed by an owner of a turn who did not come as far as to note it
+		had = a.s.Guest
+	} else {
 		err := a.changeGuest(ctx, mach, want)
 		if noRoom(err) {
 			a.keepsSize(ctx, mach, err)
@@ -32,8 +34,8 @@ func (a *attempt) resize(ctx context.Context, mach *fly.Machine) error {
 		if err != nil {
 			return err
 		}
-		a.hadSize = had
 	}
+	a.hadSize = had
 	a.resized, a.s.Guest = true, want
 	return a.save(ctx, *a.s)
 }

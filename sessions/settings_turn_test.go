@@ -299,6 +299,20 @@ func TestResize(t *testing.T) {
 			t.Errorf("on record is %+v", s.Guest)
 		}
 	})
+	t.Run("a machine whose new size nobody came to note gets its old one back where there is no room", func(t *testing.T) {
+		t.Parallel()
+		b, r, before := begun(t, 0)
+		config := *before.Config
+		config.Guest = &small
+		if _, err := b.fly.UpdateMachine(t.Context(), testApp, before.ID, fly.UpdateMachine{Config: &config, SkipLaunch: true}, ""); err != nil {
+			t.Fatal(err)
+		}
+		b.faults(map[string]any{"method": "machine.start", "status": 409, "nth": 1})
+		out := b.answered(r, r.accept(turn("2.0", "y", false)))
+		if got := *b.machinesIn(testApp)[0].Config.Guest; out.Failure != runner.FailNone || got != *before.Config.Guest || r.session().Guest != got {
+			t.Errorf("outcome = %+v, machine has %+v, on record is %+v", out, got, r.session().Guest)
+		}
+	})
 	t.Run("a machine that somebody else has resized is left so", func(t *testing.T) {
 		t.Parallel()
 		b := newBot(t)
