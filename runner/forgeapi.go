@@ -65,6 +65,15 @@ func (f forgeAPI) base() string {
 	return f.scheme + "://" + f.host + "/api/v3/repos/" + escapePath(f.path)
 }
 
+// forgeClient follows an answer that leads elsewhere only where that is the same place: by itself the library takes the token along to
+// other ports, to plain HTTP and to hosts below.
+var forgeClient = &http.Client{CheckRedirect: func(req *http.Request, via []*http.Request) error {
+	if was := via[0].URL; req.URL.Scheme != was.Scheme || !strings.EqualFold(req.URL.Host, was.Host) || len(via) >= 5 {
+		return http.ErrUseLastResponse
+	}
+	return nil
+}}
+
 // forgePull is a pull request as both APIs tell it.
 type forgePull struct {
 	URL    string `json:"html_url"` // GitHub
@@ -90,7 +99,16 @@ func (f forgeAPI) find(ctx context.Context, branch string) (Pull, bool, error) {
 	}
 	p := all[0].pull()
 	p.Existed = true
-	return p, true, nil
+	return p, true, f.check(p)
+}
+
+// check refuses a pull request whose address is none: people are shown it as a link.
+func (f forgeAPI) check(p Pull) error {
+	u, err := url.Parse(p.URL)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || strings.ContainsAny(p.URL, "<>|\" \n") {
+		return refuse(FailForge, "%s does not tell where the pull request is", f.host)
+	}
+	return nil
 }
 
 func (f forgeAPI) open(ctx context.Context, p Publish, base string) (Pull, error) {
@@ -103,10 +121,7 @@ func (f forgeAPI) open(ctx context.Context, p Publish, base string) (Pull, error
 		return Pull{}, err
 	}
 	pull := made.pull()
-	if !strings.HasPrefix(pull.URL, "https://") && !strings.HasPrefix(pull.URL, "http://") {
-		return Pull{}, refuse(FailForge, "%s does not tell where the pull request is", f.host)
-	}
-	return pull, nil
+	return pull, f.check(pull)
 }
 
 // ask asks the API, again while the host is in trouble: asking twice is harmless, since a second pull request of a branch is refused.
@@ -153,7 +168,7 @@ func (f forgeAPI) once(ctx context.Context, method, path string, body, into any)
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := forgeClient.Do(req)
 	if err != nil {
 		return true, refused{fmt.Errorf("ask %s: %w", f.host, err), FailRemote}
 	}

@@ -2,6 +2,8 @@ package runner
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -133,5 +135,50 @@ func TestPushed(t *testing.T) {
 	}
 	if got := names(run("git fetch -q; git commit -q --allow-empty -m B; git push -q origin HEAD:second")); got != "[app second]" {
 		t.Errorf("pushed again: %s", got)
+	}
+}
+
+// TestForgeLeadsElsewhere: the token goes to the repository's own host, whatever that answers, and what that tells becomes no form of Slack's.
+func TestForgeLeadsElsewhere(t *testing.T) {
+	t.Parallel()
+	got := make(chan string, 10)
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got <- r.Header.Get("Authorization")
+		_, _ = w.Write([]byte(`[{"html_url":"http://elsewhere/a/b/pull/1","number":1}]`))
+	}))
+	t.Cleanup(other.Close)
+	answer := ""
+	own := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case answer != "":
+			_, _ = w.Write([]byte(answer))
+		case r.URL.Path == "/moved":
+			_, _ = w.Write([]byte(`[{"html_url":"http://` + r.Host + `/a/b/pull/7","number":7}]`))
+		case r.URL.Query().Get("head") == "a:stays":
+			http.Redirect(w, r, "/moved", http.StatusMovedPermanently)
+		default:
+			http.Redirect(w, r, other.URL, http.StatusTemporaryRedirect)
+		}
+	}))
+	t.Cleanup(own.Close)
+	api := forgeAPI{place: place{scheme: "http", host: strings.TrimPrefix(own.URL, "http://"), path: "a/b", kind: ForgeGitHub}, token: "a-token"}
+	_, _, err := api.find(t.Context(), "leaves")
+	if failureOf(err) != FailForge {
+		t.Errorf("find = %v", err)
+	}
+	if _, err = api.open(t.Context(), Publish{Branch: "leaves", Title: "T"}, "main"); failureOf(err) != FailForge {
+		t.Errorf("open = %v", err)
+	}
+	if len(got) > 0 {
+		t.Errorf("the other place was asked, with %q", <-got)
+	}
+	if p, ok, err := api.find(t.Context(), "stays"); err != nil || !ok || p.Number != "7" {
+		t.Errorf("find = %+v, %v, %v; want what moved at the host itself", p, ok, err)
+	}
+	for _, address := range []string{"", "javascript:x", "https://h/x> <!channel>", "https://h/x|y"} {
+		answer = `[{"html_url":"` + address + `","number":1}]`
+		if _, _, err := api.find(t.Context(), "b"); failureOf(err) != FailForge {
+			t.Errorf("%q: find = %v", address, err)
+		}
 	}
 }
