@@ -64,6 +64,9 @@ func (t *turn) publish(ctx context.Context) Outcome {
 	p := t.Errand.Publish
 	r := t.Repos[slices.IndexFunc(t.Repos, func(r Repo) bool { return r.Folder() == p.Dir })]
 	base := t.cfg.baseOf(ctx, r, p.Base)
+	if base == p.Branch {
+		return Outcome{Failure: FailErrand, Error: fmt.Sprintf("%s is the branch that a pull request would be for: choose another name", base), Repos: t.cfg.repoStates(t.Repos)}
+	}
 	out := Outcome{}
 	err := t.preparePush(ctx, r, *p, base)
 	if err == nil {
@@ -103,7 +106,9 @@ func (t *turn) hasToken(r Repo) bool {
 }
 
 // tell says in the live message what is being done.
-func (t *turn) tell(what, on string) { t.journal.add("", Event{Kind: KindTool, Tool: what, Text: on}) }
+func (t *turn) tell(what, on string) {
+	t.journal.add("", Event{Kind: KindTool, Tool: what, Text: redactor(t.secrets).Replace(on)})
+}
 
 // baseOf is the branch that a pull request is for: the one asked for, or that the repository was cloned with, or its default.
 func (c Config) baseOf(ctx context.Context, r Repo, asked string) string {

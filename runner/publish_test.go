@@ -195,6 +195,15 @@ func TestPublish(t *testing.T) {
 			t.Errorf("outcome = %+v", out)
 		}
 	})
+	t.Run("the branch that it would be for is not pushed to, also where nobody named it", func(t *testing.T) {
+		t.Parallel()
+		p := atForge(t, ForgeGitHub)
+		p.sh("git commit -q --allow-empty -m One")
+		out := p.publish(writeToken, func(w *Publish) { w.Branch = "main" })
+		if out.Failure != FailErrand || len(out.Branches) != 0 || p.at("log", "-1", "--format=%s", "origin/main") == "One\n" {
+			t.Errorf("outcome = %+v", out)
+		}
+	})
 	t.Run("Stop ends a push that hangs", func(t *testing.T) {
 		t.Parallel()
 		p := atForge(t, ForgeGitHub)
