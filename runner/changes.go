@@ -249,10 +249,14 @@ func (s *survey) begun(ctx context.Context, dir string) (*unit, error) {
 	if _, err := root.Lstat(".git/HEAD"); err != nil {
 		return nil, nil //nolint:nilnil,nilerr // a work tree of another repository
 	}
-	_, err = root.Lstat(".git/refs/remotes")
-	packed, _ := root.ReadFile(".git/packed-refs")
-	if err == nil || bytes.Contains(packed, []byte("refs/remotes/")) {
+	if _, err := root.Lstat(".git/refs/remotes"); err == nil {
 		return nil, nil //nolint:nilnil // as above
+	}
+	if _, err := root.Lstat(".git/packed-refs"); err == nil {
+		packed, err := fetch(root, ".git/packed-refs", maxSmall) // it may be anything
+		if err != nil || bytes.Contains(packed, []byte("refs/remotes/")) {
+			return nil, err //nolint:nilnil // as above
+		}
 	}
 	sh, err := s.cfg.newShadow(ctx, dir, len(s.units))
 	if err != nil {

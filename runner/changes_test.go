@@ -73,6 +73,10 @@ func TestChanges(t *testing.T) {
 			"modified app/a.txt +2 -1\nremoved app/b.bin binary\nadded app/n.txt +2 -0",
 			[]string{"--- a/app/a.txt\n+++ b/app/a.txt\n@@ -1,3 +1,4 @@\n one\n-two\n+2\n three\n+four\n", "+++ b/app/n.txt\n"},
 		},
+		{
+			"a repository whose files are traps", ``, `mkdir r; cd r; git init -q; echo x > f; printf '%040d\n' 1 > .git/HEAD; mkfifo .git/packed-refs`,
+			"added r/ +0 -0", nil,
+		},
 		{"what was committed in the turn", ``, `cd app; echo four >> a.txt; git commit -qam more; echo five >> a.txt`, "modified app/a.txt +2 -0", nil},
 		{"what was committed and taken back is nothing", ``, `cd app; echo four >> a.txt; git commit -qam more; git reset -q --hard HEAD~1`, ``, nil},
 		{"what a person had not committed is not the turn's", `echo mine >> app/a.txt; echo mine > app/mine.txt`, `cd app; echo its >> a.txt; git add -A; git commit -qm all`, "modified app/a.txt +1 -0", nil},

@@ -75,7 +75,7 @@ func (t *turn) pack(ctx context.Context, root *os.Root, changes *Changes) (Outco
 			continue
 		}
 		room -= int64(len(raw))
-		w, err := to.Create(hide.Replace(one.Path))
+		w, err := to.Create(strings.ReplaceAll(hide.Replace(one.Path), `\`, "_")) // which some take for a folder's end
 		if err == nil {
 			_, err = io.WriteString(w, hide.Replace(string(raw)))
 		}
