@@ -23,12 +23,15 @@ func TestRedactor(t *testing.T) {
 		"in a path":        "/" + url.PathEscape(s.AnthropicAPIKey) + "/",
 		"as Git sends it":  "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte("robot:"+s.GitToken)),
 		"in base64":        base64.StdEncoding.EncodeToString([]byte(s.GitToken)),
+		"in a header":      base64.StdEncoding.EncodeToString([]byte("ci:" + s.GitToken + "\n")),
+		"in base64, late":  base64.RawURLEncoding.EncodeToString([]byte("user:" + s.ClaudeOAuthToken + "-x")),
 		"among its likes":  "ghp_0123456789ghp_0123456789",
 		"at either end":    s.GitToken,
 		"where names meet": "robot:" + s.GitToken + "@host",
 	} {
 		got := hide.Replace(text)
-		if !strings.Contains(got, "[redacted]") || strings.Contains(got, "key") || strings.Contains(got, "token-1") || strings.Contains(got, "0123456789") || strings.Contains(got, "MDEyMzQ1Njc4") {
+		if !strings.Contains(got, "[redacted]") || strings.Contains(got, "key") || strings.Contains(got, "token-1") || strings.Contains(got, "0123456789") || strings.Contains(got, "MDEyMzQ1Njc4") ||
+			strings.Contains(got, "wMTIzNDU2Nzg") || strings.Contains(got, "RoLXRva2Vu") {
 			t.Errorf("%s: %s becomes %s", name, text, got)
 		}
 	}

@@ -90,6 +90,7 @@ func (t *turn) run() record {
 	for i, b := range out.Branches {
 		out.Branches[i].Name, out.Branches[i].URL = hide.Replace(b.Name), hide.Replace(b.URL)
 	}
+	out.NewPull = hide.Replace(out.NewPull)
 	payload := hide.Replace(string(t.payload))
 	out.PayloadBytes = int64(len(payload))
 	return record{Outcome: out, Answer: answer, payload: []byte(payload)}
