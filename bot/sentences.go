@@ -99,7 +99,7 @@ const (
 		"• Name another repository with `repo:owner/name`, a branch with `branch:name` behind it, and none with `repo:none`, in the message that starts the session.\n" +
 		"• Choose for one message with `model:opus` or `effort:high` before or behind it, where the channel lets you.\n" +
 		"• Reply in the thread to go on; attach files; edit or delete a message that still waits. Begin with `!aside` to talk among yourselves (I read along, and do nothing), or `!mute` the thread until `!unmute`.\n" +
-		"• Stop what runs with its button, with `!stop`, or with ❌ on the message.\n" +
+		"• Stop what runs with its button, with the word “stop”, or with ❌ on the message.\n" +
 		"• In the thread: `@flaude status`, `stop`, `end`, `mute`, `help`, or a word with `!` before it. “Manage this session” in the menu of any message shows it with buttons.\n" +
 		"• `/flaude list` shows the live sessions here, `/flaude list mine` yours everywhere. `/flaude run PROMPT` runs one prompt on a fresh machine.\n" +
 		"• `/flaude status`, `/flaude stop` and `/flaude end` take a link to a thread; without one they act on the only session that you can mean, or ask which.\n" +
