@@ -256,7 +256,7 @@ func filesAnswer(t sessions.Turn, c *runner.Changes) answer {
 		}
 	}
 	if len(options) == 0 {
-		a.text += " " + sayNothingToFetch
+		a.text += "\n" + sayNothingToFetch
 		return a
 	}
 	picker := slack.NewOptionsSelectBlockElement(slack.OptTypeStatic, slack.NewTextBlockObject(slack.PlainTextType, "A file", false, false), actGet, options...)

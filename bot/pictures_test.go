@@ -182,7 +182,7 @@ func small(t *testing.T, shot []byte) []byte {
 	})
 	palette := color.Palette{most[0]}
 	for _, c := range most[1:] {
-		if near := palette[palette.Index(c)]; len(palette) < 64 && apart(c, near) > 40 {
+		if near := palette[palette.Index(c)]; len(palette) < 16 && apart(c, near) > 96 {
 			palette = append(palette, c)
 		}
 	}
