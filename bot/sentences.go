@@ -79,7 +79,6 @@ const (
 	saySaveWork       = "Push what is nowhere else"
 	sayKeptOn         = "Somebody wrote here while I pushed, so the session goes on. End it when you are done."
 	sayNoBranch       = "Git takes no such name for a branch: letters, digits, dots, dashes and slashes will do."
-	sayBaseHint       = "If empty, the branch that was cloned."
 	sayNoTitle        = "It needs a title."
 	saySameBranch     = "It needs a branch of its own, other than the one that it is to be merged into."
 	sayAllPushed      = "Everything in this session's repositories is committed and pushed."
