@@ -256,13 +256,29 @@ func (b *Bot) submitConfig(ctx context.Context, p interactionPayload) any {
 		if why != "" {
 			return wrong(map[string]string{"channel": unformatted(why)})
 		}
-		return slack.NewUpdateViewSubmissionResponse(&view)
+		return b.instead(ctx, p.View.ID, view)
 	case configPage:
 		return b.submitPage(ctx, p, at)
 	case configSecret:
 		return b.submitSecret(ctx, p, at)
 	}
 	return nil
+}
+
+// instead shows a modal in the place of one that was submitted. One that is too large for an ack comes by itself.
+func (b *Bot) instead(ctx context.Context, id string, view slack.ModalViewRequest) any {
+	raw, err := json.Marshal(view)
+	if err == nil && len(raw) < maxAck-1<<10 {
+		return slack.NewUpdateViewSubmissionResponse(&view)
+	}
+	b.aside(withUrgency(ctx, urgent), func(ctx context.Context) {
+		if err := b.insist(ctx, func() error { _, err := b.api.UpdateViewContext(ctx, view, "", "", id); return err }); err != nil {
+			b.log.WarnContext(ctx, "settings not shown", "err", err)
+		}
+	})
+	loading := view
+	loading.Submit, loading.Blocks.BlockSet = nil, []slack.Block{section(saySettingsCome)}
+	return slack.NewUpdateViewSubmissionResponse(&loading)
 }
 
 // wrong says what is wrong with which block.

@@ -304,6 +304,16 @@ func TestConfig(t *testing.T) {
 		f.submit(map[string]map[string]any{"channel": {"type": "conversations_select", "selected_conversation": general}})
 		w.opened(admin, "Channel settings", "Settings of <#C0GENERAL>", "instructions@")
 	})
+	t.Run("settings that are too large for an ack are shown all the same", func(t *testing.T) {
+		t.Parallel()
+		w := newWorkspace(t, nil)
+		long := strings.Repeat("語", maxInput)
+		w.set(general, sessions.Settings{Instructions: long, Repos: []runner.Repo{{URL: "https://git.example/" + strings.Repeat("é", 2900)}, {URL: "https://git.example/" + strings.Repeat("ü", 2900)}}})
+		w.local(admin, "command", map[string]any{"channel": "D0ADMIN", "command": "/flaude", "text": "config"})
+		f := w.opened(admin, "Channel settings", "conversations_select")
+		f.submit(map[string]map[string]any{"channel": {"type": "conversations_select", "selected_conversation": general}})
+		w.opened(admin, "Channel settings", "instructions@", long)
+	})
 	t.Run("@flaude config offers a button", func(t *testing.T) {
 		t.Parallel()
 		w := newWorkspace(t, nil)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/slack-go/slack"
 
@@ -139,8 +140,13 @@ func (b *Bot) shownView(channel string, s sessions.Settings) slack.ModalViewRequ
 	}
 }
 
+// groupTime is how long Slack has to tell of user groups: it opens a modal for 3 s.
+const groupTime = time.Second
+
 // groupOptions are the user groups of the workspace, with those that are set. None if Slack does not tell.
 func (b *Bot) groupOptions(ctx context.Context, set []string) []option {
+	ctx, cancel := context.WithTimeout(ctx, groupTime)
+	defer cancel()
 	groups, err := b.api.GetUserGroupsContext(ctx)
 	if err != nil {
 		b.log.WarnContext(ctx, "user groups not read", "err", err)

@@ -345,7 +345,7 @@ func notes() map[string]string {
 		"refused files": sayRefusedFiles([]string{"a<b>.bin", "film.mp4"}, 2<<20), "not yours": sayNotYours("U0ADMIN"), "unpushed": sayUnpushed(s),
 		"unpushed, unknown":   sayUnpushed(sessions.Session{State: []runner.RepoState{{Dir: "repo", Unknown: true}}}),
 		"settings not opened": saySettingsNotOpened, "settings changed meanwhile": sayChangedMeanwhile("mira"),
-		"settings saved": saySaved([]string{"model", "instructions"}, []string{"region"}), "may not change": sayMayNotChange, "which channel": sayNoChannel, "secret there": saySecretThere,
+		"settings saved": saySaved([]string{"model", "instructions"}, []string{"region"}), "may not change": sayMayNotChange, "settings come": saySettingsCome, "which channel": sayNoChannel, "secret there": saySecretThere,
 		"many secrets": sayManySecrets, "open settings": sayOpenSettings, "volume too late": sayVolumeLate, "not here": sayNotHere,
 		"no override":        string(refusedOverride(sessions.Settings{}, sessions.Overrides{VolumeGB: 9})),
 		"no override at all": string(refusedOverride(sessions.Settings{Overrides: []sessions.Override{}}, sessions.Overrides{Model: "opus"})),

@@ -28,6 +28,7 @@ const (
 	sayNoneOfYours    = "You have no live sessions. Mention me in a channel, or write to me, to begin one."
 	sayNoChannel      = "Which channel do you mean? `/flaude config` opens the settings of the one that you are in, `/flaude config #channel` those of another."
 	sayOpenSettings   = "The settings of this channel open with this button, or with `/flaude config`."
+	saySettingsCome   = "The settings come in a moment."
 	sayMayNotChange   = "You may not change these settings: admins of this workspace can, and those whom they name."
 	saySecretThere    = "There is a secret of that name: change that one."
 	sayManySecrets    = "There are as many secrets as I can show here: remove one first."
