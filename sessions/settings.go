@@ -357,7 +357,7 @@ func (v *fieldCheck) span(f Field, d *time.Duration, most time.Duration) {
 
 func (v *fieldCheck) ids(f Field, ids []string, first string) {
 	for _, id := range ids {
-		if id == "" || !strings.ContainsRune(first, rune(id[0])) || strings.ToUpper(id) != id {
+		if !slackID.MatchString(id) || !strings.ContainsRune(first, rune(id[0])) { // they are shown within Slack's own forms
 			v.add(f, "%q is no Slack id: want ids that begin with one of %s", id, first)
 		}
 	}
@@ -365,6 +365,8 @@ func (v *fieldCheck) ids(f Field, ids []string, first string) {
 		v.add(f, "want at most %d", maxList)
 	}
 }
+
+var slackID = regexp.MustCompile(`^[A-Z][A-Z0-9]+$`)
 
 // size bounds what travels with every turn.
 func (v *fieldCheck) size(s Settings, values map[string]string) {

@@ -219,6 +219,7 @@ func TestCheckSettings(t *testing.T) {
 		"a long linger":              {func(s *Settings) { s.Linger = new(2 * time.Hour) }, nil, FieldLinger, "at most 1h"},
 		"a negative time-out":        {func(s *Settings) { s.Timeout = new(-time.Hour) }, nil, FieldTimeout, "at least 1s, or 0"},
 		"people by name":             {func(s *Settings) { s.Users = []string{"ana"} }, nil, FieldUsers, "no Slack id"},
+		"an id that is a form":       {func(s *Settings) { s.Users = []string{"U1>, <!CHANNEL"} }, nil, FieldUsers, "no Slack id"},
 		"a group of admins":          {func(s *Settings) { s.Admins = []string{"S1"} }, nil, FieldAdmins, "no Slack id"},
 		"an unknown override":        {func(s *Settings) { s.Overrides = []Override{"guest"} }, nil, FieldOverrides, "want model, effort or volume"},
 		"more than a request holds":  {func(s *Settings) { s.Instructions = strings.Repeat("é\n", 12000) }, nil, FieldInstructions, "too long together"},
