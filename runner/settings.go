@@ -70,8 +70,8 @@ func CheckEnvName(name string) error {
 	if !envName.MatchString(name) {
 		return fmt.Errorf("%q is no name of a variable: want letters, digits and _, no digit first", name)
 	}
-	reserved := slices.Contains([]string{"HOME", "PATH", "USER", "IS_SANDBOX", "DISABLE_AUTOUPDATER", "LD_PRELOAD", "LD_LIBRARY_PATH", "NODE_OPTIONS", "BASH_ENV"}, name)
-	for _, prefix := range []string{"ANTHROPIC_", "CLAUDE", "FLAUDE", "GIT_"} {
+	reserved := slices.Contains([]string{"HOME", "PATH", "USER", "IS_SANDBOX", "DISABLE_AUTOUPDATER", "NODE_OPTIONS", "BUN_OPTIONS", "BASH_ENV", "XDG_CONFIG_HOME"}, name)
+	for _, prefix := range []string{"ANTHROPIC_", "CLAUDE", "FLAUDE", "GIT_", "LD_"} {
 		reserved = reserved || strings.HasPrefix(name, prefix)
 	}
 	if reserved {

@@ -58,6 +58,8 @@ func TestSettingsRefused(t *testing.T) {
 		"MCP that is no JSON":           {Settings{MCP: "x"}, nil},
 		"a variable of Claude Code's":   {Settings{Env: map[string]string{"ANTHROPIC_BASE_URL": "x"}}, nil},
 		"a variable of the linker's":    {Settings{Env: map[string]string{"LD_PRELOAD": "x"}}, nil},
+		"another one of the linker's":   {Settings{Env: map[string]string{"LD_AUDIT": "x"}}, nil},
+		"where Git's settings are":      {Settings{Env: map[string]string{"XDG_CONFIG_HOME": "x"}}, nil},
 		"a secret in such a variable":   {Settings{}, map[string]string{"CLAUDE_CODE_OAUTH_TOKEN": "x"}},
 		"a value with a NUL byte":       {Settings{}, map[string]string{"TOKEN": "a\x00b"}},
 		"a name that ends the variable": {Settings{}, map[string]string{"A=B": "x"}},
