@@ -195,6 +195,28 @@ func TestPublish(t *testing.T) {
 			t.Errorf("outcome = %+v", out)
 		}
 	})
+	t.Run("where a repository's settings lead a push, the token does not go", func(t *testing.T) {
+		t.Parallel()
+		sent := make(chan string, 100)
+		other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if _, password, ok := r.BasicAuth(); ok {
+				sent <- password
+			}
+			w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		}))
+		t.Cleanup(other.Close)
+		for _, key := range []string{"insteadOf", "pushInsteadOf"} {
+			p := atForge(t, ForgeGitHub)
+			p.sh("git commit -q --allow-empty -m One; git config url." + other.URL + "/." + key + " " + p.url + "/")
+			if out := p.publish(writeToken, nil); out.Failure != FailNoRight || len(out.Branches) != 0 {
+				t.Errorf("%s: outcome = %+v", key, out)
+			}
+		}
+		if len(sent) > 0 {
+			t.Errorf("it was sent %q", <-sent)
+		}
+	})
 	t.Run("the branch that it would be for is not pushed to, also where nobody named it", func(t *testing.T) {
 		t.Parallel()
 		p := atForge(t, ForgeGitHub)
