@@ -235,18 +235,18 @@ func gitWords(said string) string {
 	return strings.Join(out, "\n")
 }
 
-// rescue pushes what no remote has, of all repositories, to branches of their own: what is not committed is committed, and a branch that is not
+// rescue pushes what no remote has, of all the session's repositories, to branches of their own: what is not committed is committed, and a branch that is not
 // checked out is pushed as it is. A repository that cannot be pushed keeps none of the others from it.
 func (t *turn) rescue(ctx context.Context) Outcome {
 	prefix := t.Errand.Rescue.Branch
 	out := Outcome{}
 	var failed error
 	for _, st := range t.cfg.repoStates(t.Repos) {
-		if st.Changed == 0 && st.Unpushed == 0 && !st.Unknown {
+		at := slices.IndexFunc(t.Repos, func(r Repo) bool { return r.Folder() == st.Dir })
+		if at < 0 || st.Changed == 0 && st.Unpushed == 0 && !st.Unknown { // where others may be pushed to nobody has said
 			continue
 		}
-		r := t.Repos[slices.IndexFunc(t.Repos, func(r Repo) bool { return r.Folder() == st.Dir })]
-		done, err := t.rescueOne(ctx, r, prefix)
+		done, err := t.rescueOne(ctx, t.Repos[at], prefix)
 		out.Branches = append(out.Branches, done...)
 		if err != nil {
 			failed = errors.Join(failed, fmt.Errorf("%s: %w", st.Dir, err))

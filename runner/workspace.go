@@ -115,29 +115,65 @@ func isPath(address string) bool {
 	return strings.HasPrefix(address, "/") || strings.HasPrefix(address, "file://")
 }
 
-// repoStates measures what each repository holds that its remote does not.
+// repoStates measures what each repository holds that its remote does not. Of others in the workspace, which Claude has cloned, or which were the
+// session's before its record was lost, those are told that hold something.
 func (c Config) repoStates(repos []Repo) []RepoState {
 	out := []RepoState{}
 	for _, r := range repos {
-		dir := filepath.Join(c.workspace(), r.Folder())
-		st := RepoState{Dir: r.Folder()}
-		if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) { // nothing is there to be lost
+		out = append(out, c.repoState(r.Folder()))
+	}
+	for _, dir := range c.otherClones(repos) {
+		if st := c.repoState(dir); st.Changed > 0 || st.Unpushed > 0 || st.Unknown {
 			out = append(out, st)
-			continue
 		}
-		git := func(args ...string) (string, error) { return c.ask(context.Background(), r.Folder(), args...) }
-		tips := []string{"--branches"}
-		branch, err := git("symbolic-ref", "--quiet", "--short", "HEAD")
-		if err != nil { // it is detached, as after a clone of a tag
-			branch, tips = "HEAD", append(tips, "HEAD")
-		}
-		changed, changedErr := git("status", "--porcelain")
-		unpushed, unpushedErr := git(slices.Concat([]string{"log", "--oneline"}, tips, []string{"--not", "--remotes"})...)
-		st.Branch, st.Changed, st.Unpushed = branch, lineCount(changed), lineCount(unpushed)
-		st.Unknown = changedErr != nil || unpushedErr != nil
-		out = append(out, st)
 	}
 	return out
+}
+
+func (c Config) repoState(dir string) RepoState {
+	st := RepoState{Dir: dir}
+	if _, err := os.Lstat(c.at(dir)); errors.Is(err, fs.ErrNotExist) { // nothing is there to be lost
+		return st
+	}
+	git := func(args ...string) (string, error) { return c.ask(context.Background(), dir, args...) }
+	tips := []string{"--branches"}
+	branch, err := git("symbolic-ref", "--quiet", "--short", "HEAD")
+	if err != nil { // it is detached, as after a clone of a tag
+		branch, tips = "HEAD", append(tips, "HEAD")
+	}
+	changed, changedErr := git("status", "--porcelain")
+	unpushed, unpushedErr := git(slices.Concat([]string{"log", "--oneline"}, tips, []string{"--not", "--remotes"})...)
+	st.Branch, st.Changed, st.Unpushed = branch, lineCount(changed), lineCount(unpushed)
+	st.Unknown = changedErr != nil || unpushedErr != nil
+	return st
+}
+
+// maxOtherClones is how many repositories of the workspace are looked at beside the session's.
+const maxOtherClones = 10
+
+// otherClones are folders of the workspace with a clone in them that is none of the session's repositories.
+func (c Config) otherClones(repos []Repo) []string {
+	entries, _ := os.ReadDir(c.workspace())
+	var out []string
+	for _, e := range entries {
+		dir := e.Name()
+		switch {
+		case !e.IsDir() || !dirName.MatchString(dir) || len(out) == maxOtherClones:
+		case slices.ContainsFunc(repos, func(r Repo) bool { return r.Folder() == dir }):
+		case c.isClone(dir):
+			out = append(out, dir)
+		}
+	}
+	return out
+}
+
+// isClone reports whether a folder is a repository of its own that has a remote, or may have one.
+func (c Config) isClone(dir string) bool {
+	if _, err := os.Lstat(filepath.Join(c.at(dir), ".git")); err != nil {
+		return false
+	}
+	remotes, err := c.ask(context.Background(), dir, "remote")
+	return err != nil || remotes != ""
 }
 
 func lineCount(s string) int {

@@ -114,6 +114,10 @@ func TestClone(t *testing.T) {
 		if got := cfg.repoStates(repos); !slices.Equal(got, want) {
 			t.Errorf("states = %+v, want %+v", got, want)
 		}
+		others := []RepoState{{Dir: "ahead", Branch: "HEAD", Unpushed: 2}, {Dir: "broken", Branch: "HEAD", Unknown: true}, {Dir: "on-branch", Branch: "mine", Unpushed: 1}}
+		if got := cfg.repoStates(nil); !slices.Equal(got, others) {
+			t.Errorf("states of a session that knows of none = %+v, want %+v", got, others)
+		}
 	})
 	t.Run("a clone that fails leaves nothing, and Claude Code is not started", func(t *testing.T) {
 		t.Parallel()

@@ -149,6 +149,9 @@ func (s Session) Unpushed() []runner.RepoState {
 				states = append(states, runner.RepoState{Dir: r.Folder(), Unknown: true})
 			}
 		}
+		if len(states) == 0 && s.Begun() { // of one whose record was lost nobody knows which repositories it has
+			states = append(states, runner.RepoState{Dir: "workspace", Unknown: true})
+		}
 	}
 	return slices.DeleteFunc(states, func(r runner.RepoState) bool { return r.Changed == 0 && r.Unpushed == 0 && !r.Unknown })
 }

@@ -62,6 +62,10 @@ func TestSession(t *testing.T) {
 		if s.State[0].Unknown {
 			t.Error("the record was changed")
 		}
+		lost := Session{Unsure: true, State: []runner.RepoState{}, Repos: []runner.Repo{}}
+		if got := lost.Unpushed(); len(got) != 1 || got[0] != (runner.RepoState{Dir: "workspace", Unknown: true}) {
+			t.Errorf("Unpushed of a session of which no repository is known = %v", got)
+		}
 	})
 }
 
