@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,7 +18,10 @@ import (
 
 // claude runs Claude Code for the turn.
 func (t *turn) claude() (Outcome, string) {
-	transcript, resume := t.transcript()
+	transcript, resume, err := t.transcript()
+	if err != nil {
+		return Outcome{ExitCode: 1, Failure: FailStart, Error: err.Error()}, ""
+	}
 	before := size(transcript)
 	gate, err := openGateway(t.secrets)
 	if err != nil {
@@ -72,27 +76,28 @@ var notAlnum = regexp.MustCompile(`[^A-Za-z0-9]`)
 
 // transcript is where Claude Code keeps the conversation, and whether there is one. An empty file, left by a
 // full disk, would be "not found" to --resume and "in use" to --session-id: it is removed.
-func (t *turn) transcript() (path string, resume bool) {
+func (t *turn) transcript() (path string, resume bool, err error) {
 	dir := t.workdir()
 	if real, err := filepath.EvalSymlinks(dir); err == nil {
 		dir = real
 	}
 	path = filepath.Join(t.cfg.claudeDir(), "projects", notAlnum.ReplaceAllString(dir, "-"), t.SessionID+".jsonl")
-	info, err := os.Lstat(path)
-	if err != nil && t.fetchTranscript(path) {
-		info, err = os.Lstat(path)
+	if _, there := os.Lstat(path); there != nil {
+		if err := t.fetchTranscript(path); err != nil {
+			return path, false, err
+		}
 	}
-	switch {
+	switch info, err := os.Lstat(path); {
 	case err != nil:
-		return path, false
+		return path, false, nil
 	case info.Size() == 0:
 		_ = os.Remove(path)
-		return path, false
+		return path, false, nil
 	case t.Fresh:
 		_ = os.Rename(path, path+".set-aside-"+time.Now().UTC().Format("20060102T150405"))
-		return path, false
+		return path, false, nil
 	}
-	return path, true
+	return path, true, nil
 }
 
 // workdir is the folder that Claude Code works in: the workspace, or the first repository when what that brings is trusted. Claude Code takes
@@ -107,20 +112,21 @@ func (t *turn) workdir() string {
 	return t.cfg.workspace()
 }
 
-// fetchTranscript brings the conversation along from another folder that Claude Code has worked in, where it looks for it alone; false: there
-// is none. It is Claude's user who moves it, and a crash leaves it in one place or the other.
-func (t *turn) fetchTranscript(path string) bool {
+// fetchTranscript brings the conversation along, if there is one, from another folder that Claude Code has worked in, where it looks for it
+// alone. It is Claude's user who moves it, and a crash leaves it in one place or the other. After an error no turn must begin: it would have
+// forgotten all.
+func (t *turn) fetchTranscript(path string) error {
 	found, _ := filepath.Glob(filepath.Join(t.cfg.claudeDir(), "projects", "*", t.SessionID+".jsonl"))
 	if len(found) == 0 {
-		return false
+		return nil
 	}
 	slices.SortFunc(found, func(a, b string) int { return cmp.Compare(size(b), size(a)) })
 	const move = `mkdir -p "$3"; if [ -d "$1/$2" ]; then mv "$1/$2" "$3/"; fi; mv "$1/$2.jsonl" "$3/"`
 	_, err := t.cfg.output(context.Background(), 20*time.Second, t.cfg.claudeDir(), "sh", "-c", move, "sh", filepath.Dir(found[0]), t.SessionID, filepath.Dir(path))
 	if err != nil {
-		t.cfg.Log.Error("conversation not brought along", "from", found[0], "err", err)
+		return fmt.Errorf("bring the conversation along: %w", err)
 	}
-	return err == nil
+	return nil
 }
 
 // flags are those of the settings.

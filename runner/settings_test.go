@@ -121,6 +121,13 @@ func TestTrustedFolder(t *testing.T) {
 	if raw, err := os.ReadFile(found[0]); err != nil || strings.Count(string(raw), "\n") != 4 {
 		t.Errorf("the conversation has %d turns, %v, want all four", strings.Count(string(raw), "\n"), err)
 	}
+	way := filepath.Join(m.cfg.claudeDir(), "projects", notAlnum.ReplaceAllString(at("one"), "-"))
+	if err := errors.Join(os.RemoveAll(way), os.WriteFile(way, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := say(true); out.Failure != FailStart || !strings.Contains(out.Error, "bring the conversation along") {
+		t.Errorf("outcome = %+v, want none without the conversation", out)
+	}
 }
 
 // TestDenied: what Claude wanted to do and was not allowed is told, secrets removed.
