@@ -20,7 +20,6 @@ func TestUsing(t *testing.T) {
 		shows("#thread .content", "exit 0 ·"), visible(`#thread button[data-action="details"]`), shows("#thread .content", "Changed 1 file"))
 	screenshot(t, ctx, "using-answer.png")
 	do(t, ctx, "Diff shows it", press(`#thread button[data-action="changes_diff"]`), shows("#modal", "package parser"))
-	screenshot(t, ctx, "using-diff.png")
 	do(t, ctx, "close", press(`#modal .actions.end button`), gone("#modal[open]"))
 	do(t, ctx, "Details shows what it took", press(`#thread button[data-action="details"]`), shows("#modal", "Tokens"))
 	screenshot(t, ctx, "using-details.png")
@@ -30,7 +29,6 @@ func TestUsing(t *testing.T) {
 		press(`#thread button[data-action="pull"]`), shows("#modal", "Merge into"))
 	screenshot(t, ctx, "using-pull.png")
 	do(t, ctx, "it is open", press(`#modal button[type="submit"]`), gone("#modal[open]"), shows("#thread .content", "Pull request #1"))
-	screenshot(t, ctx, "using-pulled.png")
 	do(t, ctx, "a live message with Stop, and a reply that waits",
 		send("thread", "take 120 seconds"), shows("#thread .content", "sleep 120"), visible(`#thread button[data-action="stop"]`),
 		send("thread", "remember the number 7"), shows("#thread .content", "One turn of this thread comes before yours"))
