@@ -67,9 +67,12 @@ func (a *attempt) errand() runner.TakeRequest {
 	}}
 }
 
-// withPayload reads what an errand brought.
+// withPayload reads what an errand brought. That may take minutes: whoever stops the errand then does not want it any more.
 func (a *attempt) withPayload(ctx context.Context, out Outcome) (Outcome, error) {
 	for int64(len(out.Payload)) < out.PayloadBytes {
+		if a.stopped() {
+			return a.failed(runner.FailStopped, nil), nil
+		}
 		reply, err := call[runner.ResultReply](ctx, a, "result", runner.ResultRequest{
 			Turn: string(a.r.Turn), Offset: int64(len(out.Payload)), Payload: true,
 		})

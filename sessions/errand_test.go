@@ -92,6 +92,21 @@ func TestErrand(t *testing.T) {
 		}
 		b.have(0, 0)
 	})
+	t.Run("it is stopped while what it brings is read", func(t *testing.T) {
+		t.Parallel()
+		b := newBot(t)
+		r := b.replica(nil).start()
+		b.answered(r, r.accept(turn("101", "hello", true)))
+		large := r.accept(errand("large"))
+		b.until("the errand done", func() bool { return b.runner.ran(large.ID) == 1 })
+		if _, running, err := r.Cancel(t.Context(), thread(), large.ID); err != nil || !running {
+			t.Fatalf("Cancel = %v, %v", running, err)
+		}
+		if out := b.answered(r, large); out.Failure != runner.FailStopped || out.Payload != nil {
+			t.Errorf("outcome = %s with %d bytes", out.Failure, len(out.Payload))
+		}
+		b.answered(r, r.accept(turn("102", "and now", false)))
+	})
 	t.Run("an end drops one that waits, and says so", func(t *testing.T) {
 		t.Parallel()
 		b := newBot(t)

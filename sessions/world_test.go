@@ -560,6 +560,9 @@ func (f *fakeRunner) take(d *disk, boot int, r runner.TakeRequest) runner.TakeRe
 	t.outcome = runner.Outcome{Turn: r.Turn.ID, StartedAt: time.Now().UTC(), CostUSD: 0.5, Repos: []runner.RepoState{}, Files: []string{"a.txt"}}
 	if e := r.Turn.Errand; e != nil {
 		t.answer, t.payload = "did "+string(e.Kind), "what it brings"
+		if strings.HasSuffix(r.Turn.ID, "large") {
+			t.payload = strings.Repeat(t.payload, 1<<16)
+		}
 		t.outcome.CostUSD, t.outcome.PayloadBytes, t.outcome.Repos = 0, int64(len(t.payload)), []runner.RepoState{{Dir: "seen"}}
 	}
 	d.turns[r.Turn.ID] = t
