@@ -228,35 +228,31 @@ func pullView(s sessions.Session, repos []runner.RepoState, title, body string) 
 	} else {
 		var options []*slack.OptionBlockObject
 		for _, r := range repos[:min(len(repos), maxOptions)] {
-			options = append(options, slack.NewOptionBlockObject(r.Dir, plain(clip(r.Dir+": "+sayWork(r), maxLabel)), nil))
+			options = append(options, slack.NewOptionBlockObject(r.Dir, plainObject(clip(r.Dir+": "+sayWork(r), maxLabel)), nil))
 		}
-		blocks = append(blocks, slack.NewInputBlock("repo", plain("Repository"), nil, pick(options[0], options)))
+		blocks = append(blocks, slack.NewInputBlock("repo", plainObject("Repository"), nil, pick(options[0], options)))
 	}
 	branch, base := branches(s, repos, title)
 	blocks = append(blocks,
 		line("title", "Title", "", title, 200, false, false), line("body", "Text", "", body, maxPullBody, true, true),
 		line("branch", "Branch", "", branch, 200, false, false), line("base", "Merge into", sayBaseHint, base, 200, false, true))
 	if i := slices.IndexFunc(repos, func(r runner.RepoState) bool { return r.Changed > 0 }); i >= 0 {
-		leave, commit := slack.NewOptionBlockObject("leave", plain(sayLeaveOut), nil), slack.NewOptionBlockObject("commit", plain(sayCommitToo), nil)
+		leave, commit := slack.NewOptionBlockObject("leave", plainObject(sayLeaveOut), nil), slack.NewOptionBlockObject("commit", plainObject(sayCommitToo), nil)
 		first := leave
 		if repos[i].Unpushed == 0 { // there is nothing else
 			first = commit
 		}
-		blocks = append(blocks, slack.NewInputBlock("rest", plain(sayUncommitted), nil, pick(first, []*slack.OptionBlockObject{leave, commit})))
+		blocks = append(blocks, slack.NewInputBlock("rest", plainObject(sayUncommitted), nil, pick(first, []*slack.OptionBlockObject{leave, commit})))
 	}
 	raw, _ := json.Marshal(note) // of texts
 	return slack.ModalViewRequest{
-		Type: slack.VTModal, CallbackID: pullModal, PrivateMetadata: string(raw), Title: plain(sayOpenPull), Submit: plain("Open"), Close: plain("Cancel"),
+		Type: slack.VTModal, CallbackID: pullModal, PrivateMetadata: string(raw), Title: plainObject(sayOpenPull), Submit: plainObject("Open"), Close: plainObject("Cancel"),
 		Blocks: slack.Blocks{BlockSet: blocks},
 	}
 }
 
 // maxOptions is how many options Slack takes in a menu.
 const maxOptions = 100
-
-func plain(text string) *slack.TextBlockObject {
-	return slack.NewTextBlockObject(slack.PlainTextType, text, false, false)
-}
 
 func pick(first *slack.OptionBlockObject, options []*slack.OptionBlockObject) *slack.SelectBlockElement {
 	e := slack.NewOptionsSelectBlockElement(slack.OptTypeStatic, nil, "value", options...)
@@ -268,9 +264,9 @@ func pick(first *slack.OptionBlockObject, options []*slack.OptionBlockObject) *s
 func line(name, label, hint, text string, most int, lines, optional bool) *slack.InputBlock {
 	e := slack.NewPlainTextInputBlockElement(nil, "value")
 	e.InitialValue, e.MaxLength, e.Multiline = clip(text, most), most, lines
-	in := slack.NewInputBlock(name, plain(label), nil, e)
+	in := slack.NewInputBlock(name, plainObject(label), nil, e)
 	if hint != "" {
-		in.Hint = plain(hint)
+		in.Hint = plainObject(hint)
 	}
 	in.Optional = optional
 	return in

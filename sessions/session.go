@@ -129,11 +129,6 @@ const (
 	EndByIdle   EndReason = "idle" // no turn for too long
 )
 
-// Expired reports whether the session has outlived its time to live.
-func (s Session) Expired(now time.Time) bool {
-	return s.TTLSeconds > 0 && !now.Before(s.CreatedAt.Add(time.Duration(s.TTLSeconds)*time.Second))
-}
-
 // Ended reports whether the session was destroyed, or is being.
 func (s Session) Ended() bool { return !s.EndedAt.IsZero() }
 

@@ -20,19 +20,6 @@ func at(text string) time.Time {
 func TestSession(t *testing.T) {
 	t.Parallel()
 	s := Session{SessionID: "id", CreatedAt: at("2026-01-01T00:00:00Z"), TTLSeconds: 3600, LastTurn: at("2026-01-01T00:00:00Z")}
-	t.Run("expires a TTL after its creation", func(t *testing.T) {
-		t.Parallel()
-		for when, want := range map[string]bool{"2026-01-01T00:59:59Z": false, "2026-01-01T01:00:00Z": true} {
-			if got := s.Expired(at(when)); got != want {
-				t.Errorf("Expired(%s) = %v, want %v", when, got, want)
-			}
-		}
-		forever := s
-		forever.TTLSeconds = 0
-		if forever.Expired(at("2126-01-01T00:00:00Z")) {
-			t.Error("a session without a TTL expired")
-		}
-	})
 	t.Run("has the seed system's fields on the wire", func(t *testing.T) {
 		t.Parallel()
 		raw, err := json.Marshal(s)
