@@ -99,8 +99,14 @@ func TestSecrets(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(m.cfg.workspace(), sec.GitToken), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.MkdirAll(filepath.Join(m.cfg.workspace(), "a-"+sec.GitToken, ".git"), 0o750); err != nil {
+		t.Fatal(err)
+	}
 	out, _ := m.run(m.turn("hello"), sec)
 	hidden("a file's name", strings.Join(out.Files, " "))
+	if len(out.Repos) != 1 || out.Repos[0].Dir != "a-[redacted]" {
+		t.Errorf("repositories = %+v, want that of a secret's name without it", out.Repos)
+	}
 	// The prompts above, which hold the secrets on purpose, are in the stand-in's transcript; nothing else may be.
 	_, env := m.run(m.turn("env"), sec)
 	hidden("Claude Code's environment", env)

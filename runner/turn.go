@@ -85,7 +85,7 @@ func (t *turn) run() record {
 		c.DiffBytes = t.cfg.keepDiff(t.ID, hide.Replace(strings.ToValidUTF8(string(t.diff), "\uFFFD")))
 	}
 	for i, r := range out.Repos {
-		out.Repos[i].Branch = hide.Replace(r.Branch)
+		out.Repos[i].Dir, out.Repos[i].Branch = hide.Replace(r.Dir), hide.Replace(r.Branch)
 	}
 	for i, b := range out.Branches {
 		out.Branches[i].Name, out.Branches[i].URL = hide.Replace(b.Name), hide.Replace(b.URL)
