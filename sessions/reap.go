@@ -171,6 +171,11 @@ func (s Session) keep(announced, now time.Time, idle time.Duration) Kept {
 	return k
 }
 
+// spared keeps a rebuilt session long enough for its thread to be told of its end: what it was kept to, and what its channel sets, is lost.
+func (s Session) spared(now time.Time, idle time.Duration) Kept {
+	return Kept{Session: s.SessionID, TTL: now.Add(2 * s.warnAhead(EndByTTL, idle)).UTC(), Idle: now.Add(2 * s.warnAhead(EndByIdle, idle)).UTC()}
+}
+
 // enqueueEnd queues the end of a session of the thread unless a turn is queued or running: then the next look decides. why
 // is empty for one that has ended and is not removed yet.
 func (sv *Service) enqueueEnd(ctx context.Context, s Session, session string, why EndReason, id TurnID) error {

@@ -254,6 +254,31 @@ func TestRedisForgets(t *testing.T) {
 		}
 		same(t, b, r, was, 2)
 	})
+	t.Run("nothing ends by time before its thread could be told, whatever it was kept to", func(t *testing.T) {
+		t.Parallel()
+		b := newBot(t)
+		r := b.limited(10*day, 12*day).start()
+		b.answered(r, r.accept(turn("101", "one", true)))
+		b.mini.FlushAll()
+		st, err := r.Status(t.Context(), thread())
+		if err != nil || st.Session == nil {
+			t.Fatalf("Status = %+v, %v, want the session", st, err)
+		}
+		old := *st.Session
+		old.CreatedAt, old.LastTurn = old.CreatedAt.Add(-30*day), old.LastTurn.Add(-30*day)
+		if end, _ := old.endsAt(12 * day); time.Until(end) <= warnBefore || time.Until(end) > 2*warnBefore {
+			t.Errorf("one that is older ends in %s, want some time behind its notice", time.Until(end))
+		}
+		if _, err := r.Keep(t.Context(), thread(), st.Session.SessionID, st.Session.EndsAt); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.store.KeepAtFirst(t.Context(), thread(), st.Session.spared(time.Now(), 12*day)); err != nil {
+			t.Fatal(err)
+		}
+		if now := r.session(); !now.kept().TTL.After(st.Session.EndsAt) {
+			t.Errorf("kept to %+v, want what somebody asked for", now.kept())
+		}
+	})
 	t.Run("an end asks about work that may not be pushed", func(t *testing.T) {
 		t.Parallel()
 		b := newBot(t)

@@ -112,6 +112,18 @@ func (st *store) Keep(ctx context.Context, thread Thread, k Kept) error {
 	return nil
 }
 
+// KeepAtFirst is Keep where nobody has kept the session yet.
+func (st *store) KeepAtFirst(ctx context.Context, thread Thread, k Kept) error {
+	body, err := json.Marshal(k)
+	if err != nil {
+		return fmt.Errorf("encode until when %s is kept: %w", k.Session, err)
+	}
+	if err := st.rdb.HSetNX(ctx, st.session(thread), "kept", body).Err(); err != nil {
+		return fmt.Errorf("keep session %s: %w", k.Session, err)
+	}
+	return nil
+}
+
 // All lists the sessions that are live or have something left on Fly, and whose thread's key begins
 // with prefix; the one used last first. With the error of a record that cannot be read come all others.
 func (st *store) All(ctx context.Context, prefix string) ([]Session, error) {
