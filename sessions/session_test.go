@@ -20,6 +20,17 @@ func at(text string) time.Time {
 func TestSession(t *testing.T) {
 	t.Parallel()
 	s := Session{SessionID: "id", CreatedAt: at("2026-01-01T00:00:00Z"), TTLSeconds: 3600, LastTurn: at("2026-01-01T00:00:00Z")}
+	t.Run("expires a TTL after its creation", func(t *testing.T) {
+		t.Parallel()
+		if end, why := s.endsAt(0); !end.Equal(at("2026-01-01T01:00:00Z")) || why != EndByTTL {
+			t.Errorf("it ends %v, %s, want an hour after its creation", end, why)
+		}
+		forever := s
+		forever.TTLSeconds = 0
+		if end, _ := forever.endsAt(0); !end.IsZero() {
+			t.Errorf("a session without a TTL ends %v", end)
+		}
+	})
 	t.Run("has the seed system's fields on the wire", func(t *testing.T) {
 		t.Parallel()
 		raw, err := json.Marshal(s)
