@@ -78,6 +78,19 @@ func TestStore(t *testing.T) {
 			t.Errorf("the record is %+v", got)
 		}
 	})
+	t.Run("what is nobody's claim writes where no session is, also beside a note that outlived one", func(t *testing.T) {
+		t.Parallel()
+		st, mini := newTestStore(t)
+		put(t, st, Session{SessionID: "s", Thread: thread()}, 7)
+		mini.FlushAll()
+		if err := st.Keep(t.Context(), thread(), Kept{Session: "s"}); err != nil {
+			t.Fatal(err)
+		}
+		put(t, st, Session{SessionID: "s", Thread: thread()}, 0)
+		if err := st.Put(t.Context(), Session{SessionID: "other", Thread: thread()}, 0); !errors.Is(err, errStale) {
+			t.Errorf("Put where a session is = %v, want errStale", err)
+		}
+	})
 	t.Run("the record of a thread never expires, ended or not", func(t *testing.T) {
 		t.Parallel()
 		st, mini := newTestStore(t)
