@@ -89,7 +89,7 @@ func (t *turn) transcript() (path string, resume bool, err error) {
 	}
 	switch info, err := os.Lstat(path); {
 	case err != nil:
-		return path, false, nil
+		return path, false, nil //nolint:nilerr // there is none
 	case info.Size() == 0:
 		_ = os.Remove(path)
 		return path, false, nil

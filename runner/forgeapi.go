@@ -65,14 +65,14 @@ func (f forgeAPI) base() string {
 	return f.scheme + "://" + f.host + "/api/v3/repos/" + escapePath(f.path)
 }
 
-// forgeClient follows an answer that leads elsewhere only where that is the same place: by itself the library takes the token along to
+// samePlace follows an answer that leads elsewhere only where that is the same place: by itself the library takes the token along to
 // other ports, to plain HTTP and to hosts below.
-var forgeClient = &http.Client{CheckRedirect: func(req *http.Request, via []*http.Request) error {
+func samePlace(req *http.Request, via []*http.Request) error {
 	if was := via[0].URL; req.URL.Scheme != was.Scheme || !strings.EqualFold(req.URL.Host, was.Host) || len(via) >= 5 {
 		return http.ErrUseLastResponse
 	}
 	return nil
-}}
+}
 
 // forgePull is a pull request as both APIs tell it.
 type forgePull struct {
@@ -168,7 +168,7 @@ func (f forgeAPI) once(ctx context.Context, method, path string, body, into any)
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	res, err := forgeClient.Do(req)
+	res, err := (&http.Client{CheckRedirect: samePlace}).Do(req)
 	if err != nil {
 		return true, refused{fmt.Errorf("ask %s: %w", f.host, err), FailRemote}
 	}

@@ -120,22 +120,24 @@ func isPath(address string) bool {
 func (c Config) repoStates(repos []Repo) []RepoState {
 	out := []RepoState{}
 	for _, r := range repos {
-		out = append(out, c.repoState(r.Folder()))
+		out = append(out, c.repoState(context.Background(), r.Folder()))
 	}
-	for _, dir := range c.otherClones(repos) {
-		if st := c.repoState(dir); st.Changed > 0 || st.Unpushed > 0 || st.Unknown {
+	ctx, cancel := context.WithTimeout(context.Background(), otherClonesLimit)
+	defer cancel()
+	for _, dir := range c.otherClones(ctx, repos) {
+		if st := c.repoState(ctx, dir); st.Changed > 0 || st.Unpushed > 0 || st.Unknown {
 			out = append(out, st)
 		}
 	}
 	return out
 }
 
-func (c Config) repoState(dir string) RepoState {
+func (c Config) repoState(ctx context.Context, dir string) RepoState {
 	st := RepoState{Dir: dir}
 	if _, err := os.Lstat(c.at(dir)); errors.Is(err, fs.ErrNotExist) { // nothing is there to be lost
 		return st
 	}
-	git := func(args ...string) (string, error) { return c.ask(context.Background(), dir, args...) }
+	git := func(args ...string) (string, error) { return c.ask(ctx, dir, args...) }
 	tips := []string{"--branches"}
 	branch, err := git("symbolic-ref", "--quiet", "--short", "HEAD")
 	if err != nil { // it is detached, as after a clone of a tag
@@ -148,11 +150,14 @@ func (c Config) repoState(dir string) RepoState {
 	return st
 }
 
-// maxOtherClones is how many repositories of the workspace are looked at beside the session's.
-const maxOtherClones = 10
+// Bounds of the look at repositories beside the session's. What could not be looked at in time may hold something.
+const (
+	maxOtherClones   = 10
+	otherClonesLimit = 30 * time.Second // for all of them
+)
 
 // otherClones are folders of the workspace with a clone in them that is none of the session's repositories.
-func (c Config) otherClones(repos []Repo) []string {
+func (c Config) otherClones(ctx context.Context, repos []Repo) []string {
 	entries, _ := os.ReadDir(c.workspace())
 	var out []string
 	for _, e := range entries {
@@ -160,7 +165,7 @@ func (c Config) otherClones(repos []Repo) []string {
 		switch {
 		case !e.IsDir() || !dirName.MatchString(dir) || len(out) == maxOtherClones:
 		case slices.ContainsFunc(repos, func(r Repo) bool { return r.Folder() == dir }):
-		case c.isClone(dir):
+		case c.isClone(ctx, dir):
 			out = append(out, dir)
 		}
 	}
@@ -168,11 +173,11 @@ func (c Config) otherClones(repos []Repo) []string {
 }
 
 // isClone reports whether a folder is a repository of its own that has a remote, or may have one.
-func (c Config) isClone(dir string) bool {
+func (c Config) isClone(ctx context.Context, dir string) bool {
 	if _, err := os.Lstat(filepath.Join(c.at(dir), ".git")); err != nil {
 		return false
 	}
-	remotes, err := c.ask(context.Background(), dir, "remote")
+	remotes, err := c.ask(ctx, dir, "remote")
 	return err != nil || remotes != ""
 }
 
