@@ -95,9 +95,10 @@ func withRepos(have, more []runner.Repo) (all []runner.Repo, added bool) {
 	return all, added
 }
 
-// withoutRepos are a session's repositories without those that a turn brought.
-func withoutRepos(have, gone []runner.Repo) []runner.Repo {
+// withoutRepos are a session's repositories without those that a turn brought. One that was looked at before was there already.
+func withoutRepos(have, gone []runner.Repo, seen []runner.RepoState) []runner.Repo {
 	return slices.DeleteFunc(slices.Clone(have), func(had runner.Repo) bool {
-		return slices.ContainsFunc(gone, func(r runner.Repo) bool { return r.URL == had.URL })
+		return slices.ContainsFunc(gone, func(r runner.Repo) bool { return r.URL == had.URL }) &&
+			!slices.ContainsFunc(seen, func(st runner.RepoState) bool { return st.Dir == had.Folder() })
 	})
 }

@@ -50,6 +50,19 @@ func TestAdds(t *testing.T) {
 	}
 }
 
+// TestAddAgain: what a turn brings that is there already stays when another one cannot be cloned.
+func TestAddAgain(t *testing.T) {
+	t.Parallel()
+	one, two := runner.Repo{URL: "https://git.example/a/one"}, runner.Repo{URL: "https://git.example/b/two"}
+	all, added := withRepos([]runner.Repo{one}, []runner.Repo{one, two})
+	if !added || len(all) != 2 {
+		t.Fatalf("with = %v", all)
+	}
+	if got := withoutRepos(all, []runner.Repo{one, two}, []runner.RepoState{{Dir: "one"}}); len(got) != 1 || got[0] != one {
+		t.Errorf("without = %v, want the one that was there", got)
+	}
+}
+
 // TestUsedRepos: the repositories that were used in a place are told, the last first, ten at most.
 func TestUsedRepos(t *testing.T) {
 	t.Parallel()

@@ -438,7 +438,7 @@ func (w *work) count(s *Session, out Outcome) int {
 			s.Repos = w.with.repos() // those that it was handed
 		}
 	case s.Begun() && out.Failure == runner.FailClone:
-		s.Repos = withoutRepos(s.Repos, w.turn.Adds) // else no turn could follow
+		s.Repos = withoutRepos(s.Repos, w.turn.Adds, s.State) // else no turn could follow
 	case !s.Begun():
 		s.Repos = nil // what could not be cloned must not stay: the settings may be mended
 	}
