@@ -206,11 +206,19 @@ func (w *workspace) until(what string, look func() bool) {
 	}
 }
 
-// settled waits until everything that was posted before was taken in: events of a thread come in order.
+// settled waits until everything that was posted before was taken in: events come in order, and those of other threads are taken in beside it.
 func (w *workspace) settled(channel string) {
 	w.t.Helper()
 	ts := w.say(member, channel, "", mention+"a last word")
 	w.until("the last word", func() bool { return w.sessions.turn(ts) != nil })
+	if w.bot == nil {
+		return
+	}
+	w.until("the end of what came before it", func() bool {
+		w.bot.intake.mu.Lock()
+		defer w.bot.intake.mu.Unlock()
+		return w.bot.intake.n == 0
+	})
 }
 
 // fakeSessions notes what it is asked, and answers as it was told.
