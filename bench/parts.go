@@ -22,8 +22,13 @@ type part struct {
 
 func parts() []part {
 	return []part{
-		{"throughput", reportThroughput}, {"latency", reportLatency}, {"idle", reportIdle}, {"growth", reportGrowth},
-		{"memory", reportMemory}, {"takeover", reportTakeover}, {"acks", reportAcks},
+		{"throughput", reportThroughput},
+		{"latency", reportLatency},
+		{"idle", reportIdle},
+		{"growth", reportGrowth},
+		{"memory", reportMemory},
+		{"takeover", reportTakeover},
+		{"acks", reportAcks},
 	}
 }
 

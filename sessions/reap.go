@@ -69,6 +69,13 @@ func (sv *Service) reapOne(ctx context.Context, s Session, now time.Time) error 
 	case at.IsZero():
 		return nil
 	case !now.Before(at):
+		told, err := sv.store.WasOnce(ctx, noticeOf(s, at))
+		switch {
+		case err != nil:
+			return err
+		case !told: // as when no replica ran in the day before it
+			return sv.store.KeepUnlessKept(ctx, s.Thread, s.Kept, s.spared(now, sv.cfg.IdleTTL))
+		}
 		return sv.enqueueEnd(ctx, s, s.SessionID, why, TurnID(fmt.Sprintf("end:%s:%s:%d", s.SessionID, s.LastID, at.UnixMicro())))
 	case at.Sub(now) <= s.warnAhead(why, sv.cfg.IdleTTL):
 		return sv.warn(ctx, s, at)
@@ -171,9 +178,11 @@ func (s Session) keep(announced, now time.Time, idle time.Duration) Kept {
 	return k
 }
 
-// spared keeps a rebuilt session long enough for its thread to be told of its end: what it was kept to, and what its channel sets, is lost.
+// spared keeps a session long enough for its thread to be told of its end: one whose end nobody was there to announce, or a rebuilt one, since what
+// it was kept to, and what its channel sets, is lost.
 func (s Session) spared(now time.Time, idle time.Duration) Kept {
-	return Kept{Session: s.SessionID, TTL: now.Add(2 * s.warnAhead(EndByTTL, idle)).UTC(), Idle: now.Add(2 * s.warnAhead(EndByIdle, idle)).UTC()}
+	k, until := s.kept(), func(why EndReason) time.Time { return now.Add(2 * s.warnAhead(why, idle)).UTC() }
+	return Kept{Session: s.SessionID, TTL: later(k.TTL, until(EndByTTL)), Idle: later(k.Idle, until(EndByIdle))}
 }
 
 // enqueueEnd queues the end of a session of the thread unless a turn is queued or running: then the next look decides. why
@@ -190,13 +199,18 @@ func (sv *Service) enqueueEnd(ctx context.Context, s Session, session string, wh
 	return err
 }
 
+// noticeOf names the notice of an end.
+func noticeOf(s Session, at time.Time) string {
+	return fmt.Sprintf("warned:%s:%d", s.SessionID, at.UnixMicro())
+}
+
 // warn tells the thread, once for each session and end, that the session will end, unless it is in use. A notice
 // that could not be given is tried again the next time.
 func (sv *Service) warn(ctx context.Context, s Session, at time.Time) error {
 	if q, err := sv.cfg.Queue.Inspect(ctx, s.Thread.Key()); err != nil || len(q.Jobs) > 0 {
 		return err
 	}
-	key := fmt.Sprintf("warned:%s:%d", s.SessionID, at.UnixMicro())
+	key := noticeOf(s, at)
 	first, err := sv.store.Once(ctx, key, 2*warnBefore)
 	if err != nil || !first {
 		return err

@@ -67,6 +67,27 @@ func TestReaper(t *testing.T) {
 			}
 		})
 	}
+	for name, c := range map[string]struct{ ttl, idle time.Duration }{"its time to live": {10 * day, 0}, "its idle time": {0, 10 * day}} {
+		t.Run(name+" was over before anybody was there to tell: the notice comes first", func(t *testing.T) {
+			t.Parallel()
+			b := newBot(t)
+			r := b.limited(c.ttl, c.idle).start()
+			b.answered(r, r.accept(turn("101", "hello", true)))
+			late := time.Now().Add(100 * day)
+			b.reap(r, late)
+			b.have(1, 1)
+			end, _ := r.session().endsAt(c.idle)
+			if end.Sub(late) < warnBefore || end.Sub(late) > 3*warnBefore {
+				t.Fatalf("it ends %s after it was seen to be over, want some time for its notice", end.Sub(late))
+			}
+			b.reap(r, end.Add(-time.Hour))
+			if got := b.front.noticed(); len(got) != 1 || !got[0].At.Equal(end) {
+				t.Errorf("notices = %+v, want one for %v", got, end)
+			}
+			b.reap(r, end)
+			b.have(0, 0)
+		})
+	}
 	t.Run("a turn between notice and end keeps the session, and is told again", func(t *testing.T) {
 		t.Parallel()
 		b := newBot(t)
@@ -100,7 +121,9 @@ func TestReaper(t *testing.T) {
 		}
 		b.runner.release()
 		b.answered(r, one)
-		b.reap(r, time.Now().Add(100*day))
+		end, _ := r.session().endsAt(0)
+		b.reap(r, end.Add(-time.Hour))
+		b.reap(r, end)
 		b.have(0, 0)
 	})
 	t.Run("never while a turn is queued", func(t *testing.T) {
@@ -109,6 +132,7 @@ func TestReaper(t *testing.T) {
 		r := b.limited(10*day, 0)
 		r.start()
 		b.answered(r, r.accept(turn("101", "one", true)))
+		b.reap(r, time.Now().Add(10*day-time.Hour)) // it is told of its end
 		r.stop()
 		other := b.limited(10*day, 0)
 		two := other.accept(turn("102", "two", false))
@@ -126,6 +150,7 @@ func TestReaper(t *testing.T) {
 		r := b.limited(0, 10*day).start()
 		b.answered(r, r.accept(turn("101", "one", true)))
 		seen := *r.session() // what a slow reaper knows
+		b.reap(r, time.Now().Add(10*day-time.Hour))
 		b.answered(r, r.accept(turn("102", "two", false)))
 		if err := r.reapOne(t.Context(), seen, time.Now().Add(11*day)); err != nil {
 			t.Fatal(err)
@@ -135,7 +160,9 @@ func TestReaper(t *testing.T) {
 			t.Errorf("on record is %+v", s)
 		}
 		b.have(1, 1)
-		b.reap(r, time.Now().Add(11*day)) // and it does end when nobody comes any more
+		end, _ := r.session().endsAt(10 * day)
+		b.reap(r, end.Add(-time.Hour))
+		b.reap(r, end) // and it does end when nobody comes any more
 		b.have(0, 0)
 	})
 	t.Run("a fresh session is not ended in the place of the old one", func(t *testing.T) {
@@ -204,8 +231,10 @@ func TestReaper(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.mini.HSet(r.store.session(bad), "json", "{")
-		if err := r.Reap(t.Context(), time.Now().Add(11*day)); err == nil {
-			t.Error("Reap = nil, want what is wrong")
+		for _, when := range []time.Duration{10*day - time.Hour, 11 * day} {
+			if err := r.Reap(t.Context(), time.Now().Add(when)); err == nil {
+				t.Error("Reap = nil, want what is wrong")
+			}
 		}
 		b.idle(r)
 		b.have(0, 0)

@@ -167,7 +167,7 @@ func (sv *Service) rebuild(ctx context.Context, now time.Time) (int, error) {
 		if err := sv.store.Put(ctx, newest, 0); err != nil && !errors.Is(err, errStale) {
 			return 0, err
 		}
-		if err := sv.store.KeepAtFirst(ctx, newest.Thread, newest.spared(now, sv.cfg.IdleTTL)); err != nil {
+		if err := sv.store.KeepUnlessKept(ctx, newest.Thread, Kept{}, newest.spared(now, sv.cfg.IdleTTL)); err != nil {
 			return 0, err
 		}
 		n++

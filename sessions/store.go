@@ -17,6 +17,9 @@ import (
 //go:embed save.lua
 var saveScript string
 
+//go:embed keep.lua
+var keepScript string
+
 // store keeps the sessions in Redis. Its keys share one hash tag, so that Redis Cluster keeps them together:
 //
 //	fb:{sessions}:s:<thread>   hash    json: the thread's newest session, live or ended; fence: of the claim that wrote it;
@@ -35,6 +38,7 @@ type store struct {
 	rdb    redis.UniversalClient
 	prefix string
 	save   *redis.Script
+	keep   *redis.Script
 	mark   *redis.Script
 	pulse  *redis.Script
 	change *redis.Script
@@ -42,7 +46,7 @@ type store struct {
 
 func newStore(rdb redis.UniversalClient, prefix string) *store {
 	return &store{
-		rdb: rdb, prefix: prefix + "{sessions}:", save: redis.NewScript(saveScript), mark: redis.NewScript(markScript),
+		rdb: rdb, prefix: prefix + "{sessions}:", save: redis.NewScript(saveScript), keep: redis.NewScript(keepScript), mark: redis.NewScript(markScript),
 		pulse: redis.NewScript(pulseScript), change: redis.NewScript(settingsScript),
 	}
 }
@@ -112,13 +116,17 @@ func (st *store) Keep(ctx context.Context, thread Thread, k Kept) error {
 	return nil
 }
 
-// KeepAtFirst is Keep where nobody has kept the session yet.
-func (st *store) KeepAtFirst(ctx context.Context, thread Thread, k Kept) error {
+// KeepUnlessKept is Keep where nobody has kept the session since was read: whoever has is not overruled.
+func (st *store) KeepUnlessKept(ctx context.Context, thread Thread, was, k Kept) error {
+	var known []byte
+	if was != (Kept{}) {
+		known, _ = json.Marshal(was) // it was read from JSON
+	}
 	body, err := json.Marshal(k)
 	if err != nil {
 		return fmt.Errorf("encode until when %s is kept: %w", k.Session, err)
 	}
-	if err := st.rdb.HSetNX(ctx, st.session(thread), "kept", body).Err(); err != nil {
+	if err := st.keep.Run(ctx, st.rdb, []string{st.session(thread)}, known, body).Err(); err != nil {
 		return fmt.Errorf("keep session %s: %w", k.Session, err)
 	}
 	return nil
@@ -158,6 +166,15 @@ func (st *store) Once(ctx context.Context, key string, ttl time.Duration) (bool,
 		return false, fmt.Errorf("remember %s: %w", key, err)
 	}
 	return first, nil
+}
+
+// WasOnce reports whether somebody has named key.
+func (st *store) WasOnce(ctx context.Context, key string) (bool, error) {
+	n, err := st.rdb.Exists(ctx, st.prefix+"once:"+key).Result()
+	if err != nil {
+		return false, fmt.Errorf("look for %s: %w", key, err)
+	}
+	return n > 0, nil
 }
 
 // Forget undoes Once.

@@ -454,11 +454,11 @@ func (w *work) finish(ctx context.Context, s *Session, out Outcome) error {
 	if err := w.write(ctx, StagePosting); err != nil {
 		return err
 	}
+	w.used(ctx, *s, out) // before it is said: who asks next in that place is offered them
 	pause := time.Second
 	for {
 		err := w.sv.cfg.Front.Finish(ctx, *s, w.turn, w.note.Live, out, look)
 		if err == nil {
-			w.used(ctx, *s, out)
 			return w.write(ctx, StagePosted)
 		}
 		if ctx.Err() != nil { // the next owner goes on
