@@ -40,7 +40,7 @@ func (b *Bot) pageView(ctx context.Context, channel string, p page, s sessions.S
 	def := b.sessions.DefaultSettings()
 	var blocks []slack.Block
 	if p.id == pageCommon {
-		blocks = append(blocks, section("Settings of <#"+channel+">. They count from the next turn."))
+		blocks = append(blocks, section("Settings of <#"+channel+">. They count from the next turn; what a machine and its workspace are made of, from the next session."))
 	}
 	for _, in := range p.inputs {
 		if in.namers && r != mayName {

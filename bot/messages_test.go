@@ -361,6 +361,7 @@ func answers() map[string]answer {
 	s := listed{Session: session("1.2"), link: "https://local.example/archives/C0GENERAL/p1", busy: true}
 	nameless := s
 	s.InUse = &sessions.InUse{
+		Fallback: "sonnet", TimeoutSeconds: 1800, LingerSeconds: 60,
 		Model: "opus", Effort: "high", PermissionMode: "plan", AllowedTools: []string{"Edit"}, MCPServers: []string{"a", "b"}, Secrets: []string{"A"}, Instructions: true, SetUp: true, Trust: true,
 	}
 	s.About, nameless.busy, nameless.link = "fix the <login> test & *go on*", false, ""

@@ -130,6 +130,9 @@ func sayInUse(u sessions.InUse) string {
 	if u.Model != "" {
 		parts[0] = "model `" + escape(u.Model) + "`"
 	}
+	if u.Fallback != "" {
+		parts = append(parts, "falling back to `"+escape(u.Fallback)+"`")
+	}
 	if u.Effort != "" {
 		parts = append(parts, "effort "+escape(u.Effort))
 	}
@@ -155,6 +158,12 @@ func sayInUse(u sessions.InUse) string {
 		if one.is {
 			parts = append(parts, one.what)
 		}
+	}
+	if u.TimeoutSeconds > 0 {
+		parts = append(parts, "at most "+elapsed(max(time.Duration(u.TimeoutSeconds), 5)*time.Second)+" a turn")
+	}
+	if u.LingerSeconds > 0 {
+		parts = append(parts, "a machine that stays for "+elapsed(max(time.Duration(u.LingerSeconds), 5)*time.Second))
 	}
 	return strings.Join(parts, ", ")
 }

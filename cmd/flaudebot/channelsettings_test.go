@@ -119,7 +119,7 @@ func TestChannelSettings(t *testing.T) {
 			t.Errorf("answer = %q (exit %s)", text, code)
 		}
 	})
-	t.Run("a set-up command that fails is told of with its last words, and Retry goes on when it is mended", func(t *testing.T) {
+	t.Run("a set-up command that fails is told of with its last words, and the session goes on when it is mended", func(t *testing.T) {
 		w.set(admins, payments, nil, func(s *sessions.Settings) { s.SetUp = "echo no such package >&2; false" })
 		ts := w.say(member, payments, "", mention+"run: echo here")
 		text, code := w.answer(payments, ts, ts)
@@ -159,6 +159,7 @@ func TestRealChannelSettings(t *testing.T) {
 	w.set(admins, general, map[string]string{"NPM_TOKEN": "npm_5up3r-s3cr3t"}, func(s *sessions.Settings) {
 		s.Model, s.Effort, s.Secrets = "haiku", "low", []string{"NPM_TOKEN"}
 		s.AllowedTools = []string{"Bash(printenv *)"}
+		s.SetUp = `test -n "$NPM_TOKEN" && pwd >> ../setups`
 	})
 	root := w.say(member, general, "", mention+"run: printenv NPM_TOKEN")
 	if text, code := w.answer(general, root, root); code != "0" || !strings.Contains(text, "[redacted]") || strings.Contains(text, "s3cr3t") {
@@ -169,9 +170,11 @@ func TestRealChannelSettings(t *testing.T) {
 		t.Errorf("answer = %q, want it said what was not allowed", text)
 	}
 	w.set(admins, general, nil, func(s *sessions.Settings) { s.AllowedTools, s.PermissionMode = nil, runner.ModeAcceptEdits })
-	ts = w.say(member, general, root, "run: touch made-it && ls")
+	ts = w.say(member, general, root, "run: touch made-it && ls && wc -l setups")
 	if text, code := w.answer(general, root, ts); code != "0" || !strings.Contains(text, "made-it") {
 		t.Errorf("answer = %q (exit %s), want the new settings to count", text, code)
+	} else if !strings.Contains(text, "1 setups") {
+		t.Errorf("answer = %q, want that the set-up command ran once in three turns", text)
 	}
 }
 
