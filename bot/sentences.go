@@ -160,10 +160,10 @@ func sayInUse(u sessions.InUse) string {
 		}
 	}
 	if u.TimeoutSeconds > 0 {
-		parts = append(parts, "at most "+elapsed(max(time.Duration(u.TimeoutSeconds), 5)*time.Second)+" a turn")
+		parts = append(parts, "at most "+elapsed(time.Duration(max(u.TimeoutSeconds, 5))*time.Second)+" a turn")
 	}
 	if u.LingerSeconds > 0 {
-		parts = append(parts, "a machine that stays for "+elapsed(max(time.Duration(u.LingerSeconds), 5)*time.Second))
+		parts = append(parts, "a machine that stays for "+elapsed(time.Duration(max(u.LingerSeconds, 5))*time.Second))
 	}
 	return strings.Join(parts, ", ")
 }
