@@ -369,6 +369,9 @@ func TestThread(t *testing.T) {
 		w.until("that it is no more", func() bool { return has(w.thread(general, root), sayUnmuted) })
 		loud := w.say(member, general, root, "go on then")
 		w.until("the reply after that", func() bool { return w.sessions.turn(loud) != nil })
+		if _, err := w.bot.Earlier(t.Context(), *w.sessions.turn(loud)); err != nil { // reads the thread again
+			t.Fatal(err)
+		}
 		if w.sessions.turn(quiet) != nil {
 			t.Error("what was said while it was muted became a turn")
 		}

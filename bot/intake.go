@@ -286,7 +286,7 @@ func (b *Bot) replyCounts(ctx context.Context, in *incoming) (bool, error) {
 	}
 	busy := st.Running != nil || len(st.Queued) > 0
 	if busy && !ending(st) {
-		return b.listens(ctx, *in)
+		return b.heeds(ctx, *in)
 	}
 	switch {
 	case st.Session == nil && !busy:
@@ -294,7 +294,16 @@ func (b *Bot) replyCounts(ctx context.Context, in *incoming) (bool, error) {
 	case st.Session == nil || st.Session.Ended() || ending(st):
 		return false, b.tellOnce(ctx, *in, "ended:"+in.thread.Key()+":"+in.event.User, sayEnded)
 	}
-	return b.listens(ctx, *in)
+	return b.heeds(ctx, *in)
+}
+
+// heeds is listens, and notes of a reply that is left to people that it stays so: it may be read again when the bot listens again.
+func (b *Bot) heeds(ctx context.Context, in incoming) (bool, error) {
+	counts, err := b.listens(ctx, in)
+	if err == nil && !counts {
+		err = b.sessions.PassOver(ctx, in.id())
+	}
+	return counts, err
 }
 
 // listens reports whether a reply without a mention counts in its thread. Words to the bot always do.
@@ -823,6 +832,11 @@ func (b *Bot) edited(ctx context.Context, team string, e innerEvent) error {
 	case err != nil:
 		return err
 	case known:
+		if !begins {
+			if counts, err := b.listens(ctx, in); err != nil || !counts { // people talking
+				return err
+			}
+		}
 		return b.editedLate(ctx, in, revision)
 	case !b.overtook(team, e):
 		return nil

@@ -19,6 +19,8 @@ type Sessions interface {
 	Cancel(ctx context.Context, thread sessions.Thread, id sessions.TurnID) (waiting, running bool, err error)
 	// Forestall has a turn never run that was not accepted yet, and takes one back, or stops it, that was meanwhile.
 	Forestall(ctx context.Context, thread sessions.Thread, id sessions.TurnID) error
+	// PassOver has a turn never run that was not accepted yet, and leaves one alone that was.
+	PassOver(ctx context.Context, id sessions.TurnID) error
 	// Stop interrupts the turn that is running in the thread, nil if there is none.
 	Stop(ctx context.Context, thread sessions.Thread) (*sessions.Turn, error)
 	// End stops the running turn, drops the waiting ones, and has the session destroyed when that is

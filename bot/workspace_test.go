@@ -367,6 +367,10 @@ func (f *fakeSessions) Forestall(ctx context.Context, _ sessions.Thread, id sess
 	return f.reach(ctx)
 }
 
+func (f *fakeSessions) PassOver(ctx context.Context, id sessions.TurnID) error {
+	return f.Forestall(ctx, sessions.Thread{}, id)
+}
+
 func (f *fakeSessions) Stop(ctx context.Context, thread sessions.Thread) (*sessions.Turn, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

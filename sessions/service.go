@@ -120,6 +120,13 @@ func (sv *Service) Forestall(ctx context.Context, thread Thread, id TurnID) erro
 	return err
 }
 
+// PassOver has a turn never run that was not accepted yet: its message was left to people, and may be read again when the bot listens again.
+// One that was accepted goes on.
+func (sv *Service) PassOver(ctx context.Context, id TurnID) error {
+	_, err := sv.cfg.Queue.Forestall(ctx, string(id))
+	return err
+}
+
 // Stop interrupts the turn that is running in the thread; nil if there is none.
 func (sv *Service) Stop(ctx context.Context, thread Thread) (*Turn, error) {
 	st, err := sv.Status(ctx, thread)

@@ -335,6 +335,23 @@ func TestAccept(t *testing.T) {
 			t.Errorf("Status = %+v, %v, want that nothing waits", st, err)
 		}
 	})
+	t.Run("one that was passed over is not taken, and one that came before that stays", func(t *testing.T) {
+		t.Parallel()
+		b := newBot(t)
+		r := b.replica(nil)
+		one, two := r.accept(turn("101", "one", true)), turn("102", "two", true)
+		for _, people := range []Turn{one, two} {
+			if err := r.PassOver(t.Context(), people.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if res, err := r.Accept(t.Context(), two); err != nil || res.Status != AcceptDuplicate {
+			t.Errorf("Accept = %+v, %v, want it known", res, err)
+		}
+		if st, err := r.Status(t.Context(), thread()); err != nil || len(st.Queued) != 1 || st.Queued[0].ID != one.ID {
+			t.Errorf("Status = %+v, %v, want the first alone", st, err)
+		}
+	})
 	t.Run("a turn that is answered, and whose machine goes to sleep, is ahead of nobody", func(t *testing.T) {
 		t.Parallel()
 		b := newBot(t)
