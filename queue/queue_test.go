@@ -495,6 +495,58 @@ func TestHandOn(t *testing.T) {
 	})
 }
 
+// TestDoorbell: a step that leaves work which somebody else could take rings, and no other does: else replicas would wake each other for
+// nothing, for ever.
+func TestDoorbell(t *testing.T) {
+	t.Parallel()
+	servers(t, func(t *testing.T, s server) {
+		for name, c := range map[string]struct {
+			orphans, ready int // before the step, which claims one
+			running        int // limit of running jobs
+			rings          bool
+		}{
+			"nothing is left":               {ready: 1},
+			"nothing was there":             {},
+			"a key without an owner":        {orphans: 2, rings: true},
+			"a key that is ready":           {ready: 2, rings: true},
+			"one that nobody may claim yet": {ready: 2, running: 1},
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				prefix := "doorbell " + name + ":"
+				q := s.queue(t, queue.Config{Prefix: prefix, Owner: "r"})
+				rdb := redis.NewClient(&redis.Options{Addr: s.addr})
+				t.Cleanup(func() { _ = rdb.Close() })
+				script := func(name string, args ...any) any {
+					t.Helper()
+					reply, err := q.Script(t.Context(), name, args...)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return reply
+				}
+				for i := range c.orphans + c.ready {
+					key := fmt.Sprint(i)
+					if _, err := q.Enqueue(t.Context(), queue.Job{Key: key, ID: key, User: key, Group: key}, queue.Enqueue{}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				reply, _ := script("step", "leaves", 15000, c.orphans, 0, 0, 0).([]any)
+				for _, claim := range q.Claims(reply[1]) {
+					script("release", claim.Job.Key, claim.Job.ID, claim.Fence, "handoff", 0)
+				}
+				if err := rdb.Del(t.Context(), prefix+"{queue}:wake").Err(); err != nil { // whoever heard it is this step's replica
+					t.Fatal(err)
+				}
+				script("step", "r", 15000, 1, c.running, 0, 0)
+				if n, err := rdb.LLen(t.Context(), prefix+"{queue}:wake").Result(); err != nil || (n > 0) != c.rings {
+					t.Errorf("%d tokens at the doorbell, %v; want it rung: %t", n, err, c.rings)
+				}
+			})
+		}
+	})
+}
+
 // TestJanitor: a slot that nobody was handed, as when a limit was raised, is handed on by the next tick, and no other.
 func TestJanitor(t *testing.T) {
 	t.Parallel()
