@@ -18,7 +18,7 @@ func TestRooms(t *testing.T) {
 		"queue": {}, "fly": {}, "runner": {}, "deploy": {},
 		"sessions":   {"queue", "fly", "runner"},
 		"bot":        {"sessions", "runner"},
-		"local/edge": {}, "local/port": {},
+		"local/edge": {}, "local/port": {}, "local/chromium": {},
 		"local/redis": {}, "local/slack": {"local/edge"}, "local/fly": {"local/edge"}, "local/claude": {"local/edge"}, "local/forge": {"local/edge"},
 		"tools/testall": {},
 		"bench":         {"queue", "local/port"},

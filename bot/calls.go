@@ -88,17 +88,22 @@ func (b *Bot) method(ctx context.Context, name string, form url.Values, answer i
 		return err
 	}
 	defer func() { _ = res.Body.Close() }()
-	switch {
-	case res.StatusCode == http.StatusTooManyRequests:
-		seconds, _ := strconv.Atoi(res.Header.Get("Retry-After"))
-		return &slack.RateLimitedError{RetryAfter: time.Duration(seconds) * time.Second}
-	case res.StatusCode != http.StatusOK:
-		return slack.StatusCodeError{Code: res.StatusCode, Status: res.Status}
+	if res.StatusCode != http.StatusOK {
+		return statusError(res)
 	}
 	if err := json.NewDecoder(res.Body).Decode(answer); err != nil {
 		return err
 	}
 	return answer.Err()
+}
+
+// statusError is the library's error for an answer with another status than 200.
+func statusError(res *http.Response) error {
+	if res.StatusCode == http.StatusTooManyRequests {
+		seconds, _ := strconv.Atoi(res.Header.Get("Retry-After"))
+		return &slack.RateLimitedError{RetryAfter: time.Duration(seconds) * time.Second}
+	}
+	return slack.StatusCodeError{Code: res.StatusCode, Status: res.Status}
 }
 
 // patiently repeats a call that Slack asks to repeat later. Nothing else is repeated: it may have taken effect.

@@ -237,29 +237,25 @@ func pieces(text string, most int) []string {
 	return out
 }
 
-// maxPicks is how many files a picker offers.
-const maxPicks = 100
-
 // filesAnswer offers the files of a turn to pick from.
 func filesAnswer(t sessions.Turn, c *runner.Changes) answer {
 	a := answer{text: sayChanged(c), title: changesTitle}
-	var options []*slack.OptionBlockObject
+	var options []option
 	more := c.Total - len(c.Files)
 	for i, f := range c.Files {
 		switch {
 		case !canFetch(f):
-		case len(options) == maxPicks:
+		case len(options) == maxChoices:
 			more++
 		default:
-			text := slack.NewTextBlockObject(slack.PlainTextType, plainName(f.Path), false, false)
-			options = append(options, slack.NewOptionBlockObject(strconv.Itoa(i+1), text, nil))
+			options = append(options, option{strconv.Itoa(i + 1), plainName(f.Path)})
 		}
 	}
 	if len(options) == 0 {
 		a.text += "\n" + sayNothingToFetch
 		return a
 	}
-	picker := slack.NewOptionsSelectBlockElement(slack.OptTypeStatic, slack.NewTextBlockObject(slack.PlainTextType, "A file", false, false), actGet, options...)
+	picker := slack.NewOptionsSelectBlockElement(slack.OptTypeStatic, plainObject("A file"), actGet, objects(options)...)
 	pick := section(sayPickFile(more))
 	pick.BlockID, pick.Accessory = offerAgain(t), slack.NewAccessory(picker)
 	a.blocks = []slack.Block{section(a.text), pick, slack.NewActionBlock("", button(actGetAll, "All of them, as a ZIP file", offerAgain(t), ""))}

@@ -1,6 +1,7 @@
 package bot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -329,11 +330,7 @@ func (b *Bot) withoutFooter(m saidMessage) []any {
 
 // fileLine tells of a file that is not here, with what Slack shows of it.
 func fileLine(f slack.File) string {
-	name := f.Title
-	if f.Name != "" {
-		name = f.Name
-	}
-	line := fmt.Sprintf("[file: %s", name)
+	line := "[file: " + cmp.Or(f.Name, f.Title)
 	if f.PrettyType != "" {
 		line += ", " + f.PrettyType
 	}
@@ -377,12 +374,7 @@ func (a attached) words() string {
 
 // forwarder is whose message an attachment forwards.
 func forwarder(a attached) string {
-	for _, name := range []string{a.AuthorName, a.AuthorSubname, a.AuthorID} {
-		if name != "" {
-			return name
-		}
-	}
-	return "somebody"
+	return cmp.Or(a.AuthorName, a.AuthorSubname, a.AuthorID, "somebody")
 }
 
 // forwarded are the messages that a message forwards: whoever forwards one shows it to all of the thread.
@@ -414,10 +406,7 @@ func (b *Bot) forwarded(ctx context.Context, all []attached) []string {
 func (b *Bot) previews(ctx context.Context, all []attached) []string {
 	var out []string
 	for _, a := range all {
-		link := a.OriginalURL
-		if link == "" {
-			link = a.FromURL
-		}
+		link := cmp.Or(a.OriginalURL, a.FromURL)
 		if a.IsShare || a.IsMsgUnfurl || link == "" || len(out) == maxLinks {
 			continue
 		}

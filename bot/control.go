@@ -6,7 +6,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/slack-go/slack"
 
@@ -26,7 +25,7 @@ func controlWord(in incoming) string {
 // in any case: nobody who writes it while Claude works wants Claude to read it.
 func steering(in incoming) (word string, plain bool) {
 	words := strings.Trim(strings.ToLower(in.words), aroundWord)
-	plain = strings.HasPrefix(words, "!") || in.mention || in.dm && in.root
+	plain = strings.HasPrefix(words, "!") || in.begins()
 	word = strings.Trim(words, aroundWord+"!")
 	switch question := strings.TrimRight(word, "?"+aroundWord); question {
 	case "status", "help", "list", "config", "settings":
@@ -112,14 +111,11 @@ func (b *Bot) stopSince(ctx context.Context, in incoming) (a answer, over bool, 
 	return plainly(sayStopping), false, nil
 }
 
-// maxSkew is how far our clock and Slack's may be apart.
-const maxSkew = 5 * time.Second
-
 // askedSince reports whether a turn was asked for after something was said, a ts. What no message of the thread asks for, such as an errand,
 // has only the time of our own clock.
 func askedSince(t sessions.Turn, said string) bool {
 	if t.Kind == sessions.KindErrand || t.Kind == sessions.KindOnce {
-		return sessions.TSOf(t.At.Add(-maxSkew)) > said
+		return sessions.TSOf(t.At.Add(-sessions.MaxSkew)) > said
 	}
 	return t.TS > said
 }
@@ -249,7 +245,7 @@ func (b *Bot) muted(ctx context.Context, thread sessions.Thread, muted bool) (an
 	if err != nil {
 		return answer{}, err
 	}
-	if (st.Session == nil || st.Session.Ended()) && !hasTurn(st) {
+	if !isLive(st) && !hasTurn(st) {
 		return plainly(sayNoSession), nil
 	}
 	said := sayUnmuted

@@ -96,14 +96,7 @@ func (b *Bot) tellPrivately(ctx context.Context, s sessions.Session, t sessions.
 		a.title = changesTitle
 	}
 	if t.Errand.View != "" {
-		err := b.insist(ctx, func() error {
-			_, err := b.api.UpdateViewContext(ctx, modal(a), "", "", t.Errand.View)
-			if isRefused(err) {
-				b.log.WarnContext(ctx, "Slack refuses the form of a modal", "turn", t.ID, "err", err)
-				_, err = b.api.UpdateViewContext(ctx, modal(a.simpler()), "", "", t.Errand.View)
-			}
-			return err
-		})
+		err := b.changeModal(ctx, t.Errand.View, modal(a), modal(a.simpler()))
 		if err == nil {
 			return nil
 		}

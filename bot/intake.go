@@ -155,6 +155,9 @@ func (in incoming) said() string {
 	return in.event.TS
 }
 
+// begins reports whether the message is for the bot wherever it stands: such a one may begin a session.
+func (in incoming) begins() bool { return in.mention || in.dm && in.root }
+
 func (in incoming) id() sessions.TurnID { return turnID(in.team, in.event.Channel, in.event.TS) }
 
 func turnID(team, channel, ts string) sessions.TurnID {
@@ -206,7 +209,7 @@ func (b *Bot) message(ctx context.Context, team string, e innerEvent) error {
 		return nil
 	}
 	in := b.read(team, e)
-	begins := in.mention || (in.dm && in.root)
+	begins := in.begins()
 	if e.Edited != nil && e.Type == "app_mention" {
 		return nil // an edit: message_changed tells of it
 	}
@@ -291,7 +294,7 @@ func (b *Bot) replyCounts(ctx context.Context, in *incoming) (bool, error) {
 	switch {
 	case st.Session == nil && !busy:
 		return false, nil
-	case st.Session == nil || st.Session.Ended() || ending(st):
+	case !isLive(st) || ending(st):
 		return false, b.tellOnce(ctx, *in, "ended:"+in.thread.Key()+":"+in.event.User, sayEnded)
 	}
 	return b.heeds(ctx, *in)
@@ -331,6 +334,9 @@ func (b *Bot) statusFor(ctx context.Context, in *incoming) (sessions.Status, err
 	return *in.status, nil
 }
 
+// isLive reports whether a thread has a session that has not ended.
+func isLive(st sessions.Status) bool { return st.Session != nil && !st.Session.Ended() }
+
 // hasTurn reports whether a turn of a session runs or waits.
 func hasTurn(st sessions.Status) bool {
 	is := func(t sessions.Turn) bool { return t.Kind == sessions.KindTurn }
@@ -339,7 +345,7 @@ func hasTurn(st sessions.Status) bool {
 
 // hasSession reports whether a message of the thread goes to a session that has begun, or is about to.
 func hasSession(st sessions.Status) bool {
-	return !ending(st) && (hasTurn(st) || st.Session != nil && !st.Session.Ended())
+	return !ending(st) && (hasTurn(st) || isLive(st))
 }
 
 // waits reports whether a turn is queued, and not at work.
@@ -818,7 +824,7 @@ func (b *Bot) edited(ctx context.Context, team string, e innerEvent) error {
 	if why := b.people.mayUse(ctx, m.User, e.Channel); why != nil {
 		return why.again()
 	}
-	begins := in.mention || (in.dm && in.root)
+	begins := in.begins()
 	if controlWord(in) != "" || isMarkedAside(in.words) || !begins && isAside(m.Text) || in.words == "" && len(m.Files) == 0 && !m.forwards() {
 		return b.editedAway(ctx, in, b.overtook(team, e))
 	}
@@ -874,7 +880,7 @@ func (b *Bot) editedAway(ctx context.Context, in incoming, early bool) error {
 	if word == "" {
 		return nil
 	}
-	if !in.mention && !(in.dm && in.root) {
+	if !in.begins() {
 		if counts, err := b.replyCounts(ctx, &in); err != nil || !counts {
 			return err
 		}
@@ -885,7 +891,7 @@ func (b *Bot) editedAway(ctx context.Context, in incoming, early bool) error {
 // editedLate tells who edited a message that is at work, or was answered, what that means, and offers to run it again.
 func (b *Bot) editedLate(ctx context.Context, in incoming, revision string) error {
 	st, err := b.statusFor(ctx, &in)
-	if err != nil || st.Session == nil || st.Session.Ended() || ending(st) || waits(st, in.id()) {
+	if err != nil || !isLive(st) || ending(st) || waits(st, in.id()) {
 		return err // over, or a newer edit counts
 	}
 	a := plainly(sayEditedRunning)
@@ -905,7 +911,7 @@ func (b *Bot) overtook(team string, e innerEvent) bool {
 	was := *e.Previous
 	was.Channel, was.ChannelType = e.Channel, e.ChannelType
 	in := b.read(team, was)
-	return in.mention || (in.dm && in.root) || (!in.root && !isAside(was.Text))
+	return in.begins() || (!in.root && !isAside(was.Text))
 }
 
 // deleted takes the turn of a deleted message back, or stops it. That of a message which is still to come is not taken in.

@@ -16,6 +16,7 @@ import (
 // in between are a prompt. At the end only those count that make sense: "rename the field to model:User" is a prompt.
 
 var (
+	mayChoose  = regexp.MustCompile(`(?i)(?:model|effort|volume):`)
 	chosenWord = regexp.MustCompile(`(?i)^(model|effort|volume):(\S+)$`)
 	word       = regexp.MustCompile(`\S+`)
 	// knownModel matches the names of models, as far as one can tell: aliases, and what Anthropic, Bedrock and Vertex call them.
@@ -24,6 +25,9 @@ var (
 
 // overridesIn are what a message chooses, and its words without that. A [nameError] says what makes no sense.
 func overridesIn(words string) (rest string, o sessions.Overrides, err error) {
+	if !mayChoose.MatchString(words) { // as most, which may be long, and wait for an ack
+		return strings.TrimSpace(words), o, nil
+	}
 	all := word.FindAllStringIndex(words, -1)
 	said := func(i int) string { return words[all[i][0]:all[i][1]] }
 	from, to := 0, len(all)

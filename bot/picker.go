@@ -1,6 +1,7 @@
 package bot
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"regexp"
@@ -33,6 +34,10 @@ type listed struct {
 // describe looks up what a list says of sessions, the ones used last; more is how many it leaves out. atWork: only those with a turn that runs.
 // An error means that the store is away.
 func (b *Bot) describe(ctx context.Context, found []sessions.Session, atWork bool) (all []listed, more int, err error) {
+	if !atWork { // nothing is looked up that is not shown
+		more = max(len(found)-maxListed, 0)
+		found = found[:len(found)-more]
+	}
 	all = make([]listed, len(found))
 	var g errgroup.Group
 	g.SetLimit(8)
@@ -48,9 +53,9 @@ func (b *Bot) describe(ctx context.Context, found []sessions.Session, atWork boo
 	}
 	if atWork {
 		all = slices.DeleteFunc(all, func(s listed) bool { return !s.busy })
+		more = max(len(all)-maxListed, 0)
+		all = all[:len(all)-more]
 	}
-	more = max(len(all)-maxListed, 0)
-	all = all[:len(all)-more]
 	for i := range all {
 		g.Go(func() error {
 			all[i].link = b.permalink(ctx, all[i].Thread)
@@ -124,7 +129,7 @@ func rows(head string, all []listed, more int, where bool, action, label string)
 func rowOf(s listed, where bool) string {
 	what := "A session"
 	if s.About != "" {
-		what = "“" + escape(clip(s.About, maxAbout)) + "”"
+		what = aboutSession(s.Session)
 	}
 	parts := []string{"<@" + s.Owner + ">", plural(s.Turns, "turn"), fmt.Sprintf("$%.2f", s.CostUSD)}
 	if where {
@@ -179,6 +184,9 @@ func (b *Bot) pick(ctx context.Context, c slashCommand, word string) (thread ses
 
 // maxAbout bounds what a session says that it is about, in characters.
 const maxAbout = 80
+
+// aboutSession is what a session is about, in its own words.
+func aboutSession(s sessions.Session) string { return "“" + escape(clip(s.About, maxAbout)) + "”" }
 
 // glimpse is what a text is about: its first words, as plain text.
 func glimpse(words string) string {
@@ -252,23 +260,23 @@ func (b *Bot) status(ctx context.Context, thread sessions.Thread) (answer, error
 
 // goesOn reports whether there is a live session in a thread, or will be.
 func goesOn(st sessions.Status) bool {
-	return st.Session != nil && !st.Session.Ended() || st.Running != nil || len(st.Queued) > 0
+	return isLive(st) || st.Running != nil || len(st.Queued) > 0
 }
 
 // statusLines say how a thread's session stands.
 func statusLines(st sessions.Status, muted bool) []string {
 	var lines []string
-	if s := st.Session; s != nil && !s.Ended() {
+	if s := st.Session; isLive(st) {
 		if s.About != "" {
-			lines = append(lines, "“"+escape(clip(s.About, maxAbout))+"”")
+			lines = append(lines, aboutSession(*s))
 		}
 		lines = append(lines, saySession(*s))
 		if !s.EndsAt.IsZero() {
 			lines = append(lines, "It ends by itself "+date(s.EndsAt)+".")
 		}
-	}
-	if s := st.Session; s != nil && !s.Ended() && s.InUse != nil {
-		lines = append(lines, "Its last turn ran with "+sayInUse(*s.InUse)+".")
+		if s.InUse != nil {
+			lines = append(lines, "Its last turn ran with "+sayInUse(*s.InUse)+".")
+		}
 	}
 	return append(lines, goingOn(st, muted)...)
 }
@@ -290,12 +298,7 @@ func goingOn(st sessions.Status, muted bool) []string {
 	return lines
 }
 
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
-}
+func orDash(s string) string { return cmp.Or(s, "-") }
 
 var mentioned = regexp.MustCompile(`<@([UW][A-Z0-9]+)(\|[^>]*)?>`)
 

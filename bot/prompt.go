@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"regexp"
-	"strconv"
 	"strings"
 	"time"
 
@@ -184,11 +183,8 @@ func (b *Bot) download(ctx context.Context, f sessions.Attachment) (io.ReadClose
 	asHTML := strings.HasSuffix(strings.ToLower(f.Name), ".html")
 	login := strings.HasPrefix(res.Header.Get("Content-Type"), "text/html") && (!asHTML || res.Request.URL.Path != req.URL.Path)
 	switch {
-	case res.StatusCode == http.StatusTooManyRequests:
-		seconds, _ := strconv.Atoi(res.Header.Get("Retry-After"))
-		err = &slack.RateLimitedError{RetryAfter: time.Duration(seconds) * time.Second}
-	case res.StatusCode >= http.StatusInternalServerError:
-		err = slack.StatusCodeError{Code: res.StatusCode, Status: res.Status}
+	case res.StatusCode == http.StatusTooManyRequests, res.StatusCode >= http.StatusInternalServerError:
+		err = statusError(res)
 	case res.StatusCode != http.StatusOK || login:
 		err = errors.New("Slack does not let me read it") //nolint:staticcheck // a name
 	}

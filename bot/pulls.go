@@ -164,7 +164,7 @@ func (b *Bot) pressPull(ctx context.Context, p interactionPayload, thread sessio
 	switch {
 	case err != nil:
 		return plainly(sayTrouble)
-	case st.Session == nil || st.Session.Ended():
+	case !isLive(st):
 		return plainly(sayNoSession)
 	}
 	repos := hosted(*st.Session, st.Session.State)
@@ -226,23 +226,23 @@ func pullView(s sessions.Session, repos []runner.RepoState, title, body string) 
 		note.Dir = repos[0].Dir
 		blocks = append(blocks, section("`"+codeText(note.Dir)+"`: "+sayWork(repos[0])))
 	} else {
-		var options []*slack.OptionBlockObject
-		for _, r := range repos[:min(len(repos), maxOptions)] {
-			options = append(options, slack.NewOptionBlockObject(r.Dir, plainObject(clip(r.Dir+": "+sayWork(r), maxLabel)), nil))
+		var options []option
+		for _, r := range repos {
+			options = append(options, option{r.Dir, r.Dir + ": " + sayWork(r)})
 		}
-		blocks = append(blocks, slack.NewInputBlock("repo", plainObject("Repository"), nil, pick(options[0], options)))
+		blocks = append(blocks, slack.NewInputBlock("repo", plainObject("Repository"), nil, pick(0, options...)))
 	}
 	branch, base := branches(s, repos, title)
 	blocks = append(blocks,
 		line("title", "Title", "", title, 200, false, false), line("body", "Text", "", body, maxPullBody, true, true),
 		line("branch", "Branch", "", branch, 200, false, false), line("base", "Merge into", sayBaseHint, base, 200, false, true))
 	if i := slices.IndexFunc(repos, func(r runner.RepoState) bool { return r.Changed > 0 }); i >= 0 {
-		leave, commit := slack.NewOptionBlockObject("leave", plainObject(sayLeaveOut), nil), slack.NewOptionBlockObject("commit", plainObject(sayCommitToo), nil)
-		first := leave
+		chosen := 0
 		if repos[i].Unpushed == 0 { // there is nothing else
-			first = commit
+			chosen = 1
 		}
-		blocks = append(blocks, slack.NewInputBlock("rest", plainObject(sayUncommitted), nil, pick(first, []*slack.OptionBlockObject{leave, commit})))
+		rest := pick(chosen, option{"leave", sayLeaveOut}, option{"commit", sayCommitToo})
+		blocks = append(blocks, slack.NewInputBlock("rest", plainObject(sayUncommitted), nil, rest))
 	}
 	raw, _ := json.Marshal(note) // of texts
 	return slack.ModalViewRequest{
@@ -251,12 +251,11 @@ func pullView(s sessions.Session, repos []runner.RepoState, title, body string) 
 	}
 }
 
-// maxOptions is how many options Slack takes in a menu.
-const maxOptions = 100
-
-func pick(first *slack.OptionBlockObject, options []*slack.OptionBlockObject) *slack.SelectBlockElement {
-	e := slack.NewOptionsSelectBlockElement(slack.OptTypeStatic, nil, "value", options...)
-	e.InitialOption = first
+// pick is a menu, of whose options one is chosen at first.
+func pick(chosen int, options ...option) *slack.SelectBlockElement {
+	all := objects(options)
+	e := slack.NewOptionsSelectBlockElement(slack.OptTypeStatic, nil, "value", all...)
+	e.InitialOption = all[chosen]
 	return e
 }
 
@@ -303,9 +302,7 @@ func slug(text string) string {
 
 // submitPull takes the modal, and returns what its ack says: what is wrong with it, or nothing. beyond is for what may take longer.
 func (b *Bot) submitPull(ctx, beyond context.Context, p interactionPayload) any {
-	wrong := func(block, why string) any {
-		return map[string]any{"response_action": "errors", "errors": map[string]string{block: why}}
-	}
+	wrong := func(block, why string) any { return wrong(map[string]string{block: why}) }
 	var note pullNote
 	_ = json.Unmarshal([]byte(p.View.Metadata), &note) // else it names no thread
 	thread, ok := sessions.ParseThread(note.Thread)
@@ -315,7 +312,7 @@ func (b *Bot) submitPull(ctx, beyond context.Context, p interactionPayload) any 
 	if why := b.mayPress(ctx, p, thread); why != nil {
 		return wrong("title", why.sentence)
 	}
-	in := func(block string) string { return strings.TrimSpace(strings.Join(p.View.State.Values.of(block), "")) }
+	in := func(block string) string { return joined(p.View.State.Values.of(block)) }
 	what := runner.Publish{
 		Dir: cmp.Or(note.Dir, in("repo")), Title: in("title"), Branch: in("branch"), Base: in("base"), Commit: in("rest") == "commit",
 	}
@@ -380,7 +377,7 @@ func (b *Bot) pressSave(ctx context.Context, p interactionPayload, thread sessio
 	switch {
 	case err != nil:
 		return plainly(sayTrouble)
-	case st.Session == nil || st.Session.Ended():
+	case !isLive(st):
 		return plainly(sayNoSession)
 	}
 	if thenEnd {
@@ -433,7 +430,7 @@ func (b *Bot) endAfter(ctx context.Context, s sessions.Session, t sessions.Turn,
 	case slices.ContainsFunc(st.Queued, func(q sessions.Turn) bool { return q.Kind == sessions.KindTurn }):
 		return b.note(ctx, t.Thread, s.SessionID, t.ID, true, sayKeptOn)
 	}
-	e, err := b.sessions.End(ctx, t.Thread, t.User, sessions.TSOf(t.At.Add(maxSkew)))
+	e, err := b.sessions.End(ctx, t.Thread, t.User, sessions.TSOf(t.At.Add(sessions.MaxSkew)))
 	switch {
 	case errors.Is(err, sessions.ErrNoSession), errors.Is(err, sessions.ErrBegunSince): // as above
 		return nil

@@ -55,9 +55,9 @@ func (b *Bot) managed(ctx context.Context, thread sessions.Thread) answer {
 		return b.orTrouble(ctx, "manage", thread, answer{}, err)
 	}
 	a := plainly(strings.Join(statusLines(st, muted), "\n"))
-	if s := st.Session; s != nil && !s.Ended() {
+	if s := st.Session; isLive(st) {
 		if s.About != "" {
-			a.blocks = append(a.blocks, section("*“"+escape(clip(s.About, maxAbout))+"”*"))
+			a.blocks = append(a.blocks, section("*"+aboutSession(*s)+"*"))
 		}
 		a.blocks = append(a.blocks, facts(*s))
 	}
@@ -151,16 +151,21 @@ func (b *Bot) showInModal(ctx context.Context, p interactionPayload, a answer) {
 		thread, _ := sessions.ParseThread(p.View.Metadata)
 		view = modalOf(thread, b.withState(ctx, thread, a))
 	}
-	err := b.insist(ctx, func() error {
-		_, err := b.api.UpdateViewContext(ctx, view, "", "", p.View.ID)
+	if err := b.changeModal(ctx, p.View.ID, view, modal(plainly(a.text))); err != nil {
+		b.log.WarnContext(ctx, "modal not changed", "err", err)
+	}
+}
+
+// changeModal changes a modal, to what is simpler where Slack refuses the form.
+func (b *Bot) changeModal(ctx context.Context, id string, view, simpler slack.ModalViewRequest) error {
+	return b.insist(ctx, func() error {
+		_, err := b.api.UpdateViewContext(ctx, view, "", "", id)
 		if isRefused(err) {
-			_, err = b.api.UpdateViewContext(ctx, modal(plainly(a.text)), "", "", p.View.ID)
+			b.log.WarnContext(ctx, "Slack refuses the form of a modal", "err", err)
+			_, err = b.api.UpdateViewContext(ctx, simpler, "", "", id)
 		}
 		return err
 	})
-	if err != nil {
-		b.log.WarnContext(ctx, "modal not changed", "err", err)
-	}
 }
 
 // withState is what came of a press with the session below it. What asks something stands alone.

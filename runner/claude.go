@@ -236,14 +236,20 @@ func (c Config) output(ctx context.Context, limit time.Duration, dir, name strin
 func (c Config) run(ctx context.Context, limit time.Duration, dir, name string, args ...string) (out, said string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	cmd := c.asClaude(exec.CommandContext(ctx, name, args...)) //nolint:gosec // git
-	cmd.Dir = dir
-	cmd.WaitDelay = time.Second
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd := c.limited(ctx, dir, name, args...)
 	var outBuf, errBuf bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &outBuf, &errBuf
 	err = cmd.Run()
 	return outBuf.String(), errBuf.String(), err
+}
+
+// limited is a command as Claude's user that ends with ctx, and with it all that it has started in its process group.
+func (c Config) limited(ctx context.Context, dir, name string, args ...string) *exec.Cmd {
+	cmd := c.asClaude(exec.CommandContext(ctx, name, args...)) //nolint:gosec // the callers' own, or what a channel's admins wrote
+	cmd.Dir = dir
+	cmd.WaitDelay = time.Second
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	return cmd
 }
 
 func lastLine(s string) string {

@@ -88,6 +88,12 @@ func (p place) branchPage(branch string) string {
 	return ""
 }
 
+// branchOf is a branch of a repository, with its page where that is known.
+func branchOf(r Repo, name string, forges []Forge) Branch {
+	at, _ := placeOf(r.URL, forges)
+	return Branch{Dir: r.Folder(), Name: name, URL: at.branchPage(name)}
+}
+
 // newPullPage is where a person opens a pull request of a branch; "": nobody knows.
 func (p place) newPullPage(branch, base string) string {
 	switch p.kind {

@@ -28,7 +28,7 @@ func (t *turn) openPull(ctx context.Context, r Repo, p Publish, base string) (Pu
 	switch {
 	case !ok || at.kind == "":
 		return Pull{}, refuse(FailNoForge, "nobody has told how pull requests are opened at %s", cmp.Or(at.host, "the place of this repository"))
-	case t.secrets.GitToken == "" || len(t.secrets.mayHave(gitOrigins([]Repo{r}))) == 0:
+	case !t.hasToken(r):
 		return Pull{}, refuse(FailNoToken, "there is no token for %s", at.host)
 	}
 	api := forgeAPI{place: at, token: t.secrets.GitToken}

@@ -74,11 +74,8 @@ func (t *turn) publish(ctx context.Context) Outcome {
 		err = t.cfg.push(ctx, r, "HEAD", p.Branch, t.hasToken(r))
 	}
 	if err == nil {
-		at, known := placeOf(r.URL, t.Settings.Forges)
-		out.Branches = []Branch{{Dir: p.Dir, Name: p.Branch}}
-		if known {
-			out.Branches[0].URL, out.NewPull = at.branchPage(p.Branch), at.newPullPage(p.Branch, base)
-		}
+		at, _ := placeOf(r.URL, t.Settings.Forges)
+		out.Branches, out.NewPull = []Branch{branchOf(r, p.Branch, t.Settings.Forges)}, at.newPullPage(p.Branch, base)
 		t.tell("pull request", p.Branch)
 		var pull Pull
 		if pull, err = t.openPull(ctx, r, *p, base); err == nil {
@@ -270,7 +267,6 @@ func (t *turn) rescueOne(ctx context.Context, r Repo, prefix string) ([]Branch, 
 	if err != nil {
 		return nil, fmt.Errorf("list branches: %w", err)
 	}
-	at, known := placeOf(r.URL, t.Settings.Forges)
 	var out []Branch
 	for _, ref := range append([]string{"HEAD"}, strings.Fields(text)...) {
 		ahead, err := t.cfg.ask(ctx, dir, "rev-list", "--max-count=1", ref, "--not", "--remotes")
@@ -288,11 +284,7 @@ func (t *turn) rescueOne(ctx context.Context, r Repo, prefix string) ([]Branch, 
 		if err := t.cfg.push(ctx, r, ref, branch, t.hasToken(r)); err != nil {
 			return out, err
 		}
-		b := Branch{Dir: dir, Name: branch}
-		if known {
-			b.URL = at.branchPage(branch)
-		}
-		out = append(out, b)
+		out = append(out, branchOf(r, branch, t.Settings.Forges))
 	}
 	return out, nil
 }

@@ -48,17 +48,12 @@ func (c Config) pushed(repos []Repo, before map[string]map[string]string, forges
 			}
 		}
 		slices.Sort(refs)
-		at, known := placeOf(r.URL, forges)
 		for _, ref := range refs {
 			_, name, ok := strings.Cut(strings.TrimPrefix(ref, "refs/remotes/"), "/")
 			if !ok || name == "HEAD" || len(out) == maxFound || !c.wasPushed(dir, ref, before[dir][ref]) {
 				continue
 			}
-			b := Branch{Dir: dir, Name: name}
-			if known {
-				b.URL = at.branchPage(name)
-			}
-			out = append(out, b)
+			out = append(out, branchOf(r, name, forges))
 		}
 	}
 	return out

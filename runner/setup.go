@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -43,11 +42,8 @@ func (t *turn) setUp(ctx context.Context) error {
 	limit := cmp.Or(t.cfg.SetUp, setUpLimit)
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	cmd := t.cfg.asClaude(exec.CommandContext(limited, shell(), "-e", "-c", t.Settings.SetUp)) //nolint:gosec // the channel's admins wrote it
+	cmd := t.cfg.limited(limited, t.setUpDir(), shell(), "-e", "-c", t.Settings.SetUp)
 	cmd.Env = append(cmd.Env, t.commandEnv()...)
-	cmd.Dir = t.setUpDir()
-	cmd.WaitDelay = time.Second
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	out := &tailBuffer{}
 	cmd.Stdout, cmd.Stderr = out, out
 	err := cmd.Run()

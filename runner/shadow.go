@@ -9,8 +9,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -197,18 +197,15 @@ func (s shadow) run(ctx context.Context, in io.Reader, args ...string) ([]byte, 
 }
 
 func (s shadow) stream(ctx context.Context, in io.Reader, out *bounder, args ...string) error {
-	cmd := s.cfg.asClaude(exec.CommandContext(ctx, "git", append([]string{ //nolint:gosec // the arguments are ours, behind fixed options
-		"-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "core.untrackedCache=false", "-c", "core.quotePath=false",
-		"-c", "core.compression=1", "-c", "core.fsync=none", "-c", "gc.auto=0",
-	}, args...)...))
-	cmd.Dir = s.tree
+	options := []string{
+		"-c", "core.untrackedCache=false", "-c", "core.quotePath=false", "-c", "core.compression=1", "-c", "core.fsync=none", "-c", "gc.auto=0",
+	}
+	cmd := s.cfg.limited(ctx, s.tree, "git", slices.Concat(quiet(), options, args)...)
 	cmd.Env = append(cmd.Env, "GIT_DIR="+s.git, "GIT_WORK_TREE="+s.tree, "HOME=/nonexistent", "GIT_CONFIG_COUNT=0", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1",
 		"GIT_ATTR_NOSYSTEM=1", "GIT_LITERAL_PATHSPECS=1")
 	cmd.Stdin = in
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = out, &headBuffer{buf: &said}
-	cmd.WaitDelay = time.Second
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	err := cmd.Run()
 	switch text := lastLine(said.String()); {
 	case out.full:

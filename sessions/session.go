@@ -76,11 +76,11 @@ type Session struct {
 	EndsAt time.Time `json:"-"`
 }
 
-// maxSkew is how far our clock and Slack's may be apart.
-const maxSkew = 5 * time.Second
+// MaxSkew is how far our clock and Slack's may be apart.
+const MaxSkew = 5 * time.Second
 
 // since is the ts from which the session's end may be asked for. Where only our own clock tells, it is a little later: who asks in vain asks again.
-func (s Session) since() string { return cmp.Or(s.Since, TSOf(s.CreatedAt.Add(maxSkew))) }
+func (s Session) since() string { return cmp.Or(s.Since, TSOf(s.CreatedAt.Add(MaxSkew))) }
 
 // TSOf is a time as Slack writes it in a ts.
 func TSOf(t time.Time) string { return fmt.Sprintf("%d.%06d", t.Unix(), t.Nanosecond()/1000) }

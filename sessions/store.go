@@ -106,27 +106,24 @@ func (st *store) Get(ctx context.Context, thread Thread) (*Session, error) {
 
 // Keep writes until when a thread's session is kept, whoever has the claim.
 func (st *store) Keep(ctx context.Context, thread Thread, k Kept) error {
-	body, err := json.Marshal(k)
-	if err != nil {
-		return fmt.Errorf("encode until when %s is kept: %w", k.Session, err)
-	}
-	if err := st.rdb.HSet(ctx, st.session(thread), "kept", body).Err(); err != nil {
+	if err := st.rdb.HSet(ctx, st.session(thread), "kept", k.text()).Err(); err != nil {
 		return fmt.Errorf("keep session %s: %w", k.Session, err)
 	}
 	return nil
 }
 
+// text is what the record's field holds, "" if nobody has kept the session.
+func (k Kept) text() string {
+	if k == (Kept{}) {
+		return ""
+	}
+	body, _ := json.Marshal(k) // a name and times always encode
+	return string(body)
+}
+
 // KeepUnlessKept is Keep where nobody has kept the session since was read: whoever has is not overruled.
 func (st *store) KeepUnlessKept(ctx context.Context, thread Thread, was, k Kept) error {
-	var known []byte
-	if was != (Kept{}) {
-		known, _ = json.Marshal(was) // it was read from JSON
-	}
-	body, err := json.Marshal(k)
-	if err != nil {
-		return fmt.Errorf("encode until when %s is kept: %w", k.Session, err)
-	}
-	if err := st.keep.Run(ctx, st.rdb, []string{st.session(thread)}, known, body).Err(); err != nil {
+	if err := st.keep.Run(ctx, st.rdb, []string{st.session(thread)}, was.text(), k.text()).Err(); err != nil {
 		return fmt.Errorf("keep session %s: %w", k.Session, err)
 	}
 	return nil

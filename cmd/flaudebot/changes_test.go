@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"flaudebot/local/chromium"
 )
 
 // TestChanges shows what a turn changed below its answer, with its diff and its files; TestRealClaudeChanges does so with the real Claude Code.
@@ -109,7 +111,7 @@ func (w *slackWorld) fetched(t *testing.T, channel, thread, name string) string 
 // TestPageShowsChanges looks at the changes in a browser, as people do.
 func TestPageShowsChanges(t *testing.T) {
 	t.Parallel()
-	ctx := browser(t, false, 1280, 860)
+	ctx := chromium.Open(t, 1280, 860, false)
 	w := demoWorld(t, nil)
 	open(t, ctx, w.base)
 	general := w.channel("general")

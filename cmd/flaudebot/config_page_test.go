@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/chromedp/chromedp"
+
+	"flaudebot/local/chromium"
 )
 
 // js runs statements on the page.
@@ -43,7 +45,7 @@ func TestPageSettings(t *testing.T) {
 	}{{"light", false, 1280, 1000}, {"dark", true, 620, 1000}} {
 		t.Run(look.name, func(t *testing.T) {
 			t.Parallel()
-			ctx := browser(t, look.dark, look.width, look.height)
+			ctx := chromium.Open(t, look.width, look.height, look.dark)
 			w := demoWorld(t, []string{"FLAUDEBOT_SECRETS_KEY=" + settingsKey()})
 			shoot := func(name string) { screenshot(t, ctx, "settings-"+name+"-"+look.name+".png") }
 			open(t, ctx, w.base)

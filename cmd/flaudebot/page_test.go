@@ -4,38 +4,18 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/chromedp/chromedp"
+
+	"flaudebot/local/chromium"
 )
 
 // step is something done in a browser.
 type step = chromedp.Action[chromedp.Void]
-
-// browser opens headless Chromium.
-func browser(t *testing.T, dark bool, width, height int) context.Context {
-	t.Helper()
-	bin, err := exec.LookPath("chromium")
-	if err != nil {
-		t.Skip("left out: Chromium is not installed")
-	}
-	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(bin), chromedp.UserDataDir(t.TempDir()), chromedp.WindowSize(width, height))
-	for _, flag := range []string{"no-sandbox", "disable-gpu", "disable-quic", "disable-background-networking", "disable-component-update", "disable-sync"} {
-		opts = append(opts, chromedp.Flag(flag, true))
-	}
-	if dark {
-		opts = append(opts, chromedp.Flag("blink-settings", "preferredColorScheme=0"))
-	}
-	alloc, cancel := chromedp.NewExecAllocator(context.WithoutCancel(t.Context()), opts...)
-	t.Cleanup(cancel)
-	ctx, cancel2 := chromedp.NewContext(alloc)
-	t.Cleanup(cancel2)
-	return ctx
-}
 
 // do runs steps in the browser.
 func do(t *testing.T, ctx context.Context, what string, steps ...step) {
@@ -128,7 +108,7 @@ func open(t *testing.T, ctx context.Context, address string) {
 
 func TestPage(t *testing.T) {
 	t.Parallel()
-	ctx := browser(t, false, 1280, 860)
+	ctx := chromium.Open(t, 1280, 860, false)
 	w := demoWorld(t, nil)
 	open(t, ctx, w.base)
 	do(t, ctx, "the page says who answers", shows("#about", "scripted"))
@@ -161,7 +141,7 @@ func TestPage(t *testing.T) {
 
 func TestPageInTheDark(t *testing.T) {
 	t.Parallel()
-	ctx := browser(t, true, 620, 900)
+	ctx := chromium.Open(t, 620, 900, true)
 	w := demoWorld(t, nil)
 	say := "@flaude say: ## Findings\n\nThe parser fails on **empty** input, see `parse.go`:\n\n```go\nif len(in) == 0 {\n\treturn ErrEmpty\n}\n```\n\n" +
 		"| case | before | after |\n|---|---|---|\n| empty | panic | ErrEmpty |\n| one | ok | ok |\n\n1. mended\n2. tested\n   - race detector on\n\n> All green."

@@ -7,12 +7,14 @@ import (
 	"testing"
 
 	"github.com/chromedp/chromedp"
+
+	"flaudebot/local/chromium"
 )
 
 // TestUsing walks through what docs/using.md tells, and takes its pictures: FLAUDEBOT_TEST_PICTURES names the folder.
 func TestUsing(t *testing.T) {
 	t.Parallel()
-	ctx := browser(t, false, 1120, 720)
+	ctx := chromium.Open(t, 1120, 720, false)
 	w := demoWorld(t, []string{"FLAUDEBOT_SECRETS_KEY=" + strings.Repeat("QUFB", 10) + "QUE="})
 	open(t, ctx, w.base)
 	do(t, ctx, "a mention begins a session, and the answer shows what it changed",

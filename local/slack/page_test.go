@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
+	"flaudebot/local/chromium"
 	"flaudebot/local/slack"
 )
 
@@ -28,29 +28,8 @@ type tab struct {
 // patience bounds every wait in a browser; nothing takes so long unless it never comes.
 const patience = 30 * time.Second
 
-// browser opens Chromium; inTab opens the page in it.
-func browser(t *testing.T) context.Context {
-	t.Helper()
-	bin, err := exec.LookPath("chromium")
-	if err != nil {
-		t.Skip("left out: chromium is not installed")
-	}
-	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(bin), chromedp.UserDataDir(t.TempDir()), chromedp.WindowSize(1280, 860))
-	for _, flag := range []string{"no-sandbox", "disable-gpu", "disable-quic", "disable-background-networking", "disable-component-update", "disable-sync"} {
-		opts = append(opts, chromedp.Flag(flag, true))
-	}
-	alloc, cancel := chromedp.NewExecAllocator(context.WithoutCancel(t.Context()), opts...)
-	t.Cleanup(cancel)
-	ctx, cancel := chromedp.NewContext(alloc)
-	t.Cleanup(cancel)
-	if err := chromedp.Do(ctx); err != nil { // this call starts it: it lives as long as the context of it
-		t.Fatal(err)
-	}
-	return ctx
-}
-
 // inTab runs a subtest with the page in general, as the member.
-func inTab(t *testing.T, chromium context.Context, name string, test func(*testing.T, *tab)) {
+func inTab(t *testing.T, browser context.Context, name string, test func(*testing.T, *tab)) {
 	t.Helper()
 	t.Run(name, func(t *testing.T) {
 		server, err := slack.New(slack.Config{Agent: "scripted", Note: "A stand-in answers."})
@@ -67,7 +46,7 @@ func inTab(t *testing.T, chromium context.Context, name string, test func(*testi
 		transport := &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, network, address)
 		}}
-		p := &tab{world: &world{t: t, http: &http.Client{Transport: transport}, patience: patience}, ctx: chromium, base: h.URL}
+		p := &tab{world: &world{t: t, http: &http.Client{Transport: transport}, patience: patience}, ctx: browser, base: h.URL}
 		p.load("/", 1280, 860)
 		test(t, p)
 		if said := p.js("say the exceptions", `window.failures.join("\n")`); said != "" {
@@ -151,14 +130,17 @@ const outline = `(n) => { const w = (n) => n.nodeType === 3 ? n.data.replace(/&/
 
 func TestPage(t *testing.T) {
 	t.Parallel()
-	chromium := browser(t)
-	t.Run("renders", func(t *testing.T) { pageRenders(t, chromium) })
-	t.Run("acts", func(t *testing.T) { pageActs(t, chromium) })
+	browser := chromium.Open(t, 1280, 860, false)
+	if err := chromedp.Do(browser); err != nil { // this call starts it: it lives as long as the context of it
+		t.Fatal(err)
+	}
+	t.Run("renders", func(t *testing.T) { pageRenders(t, browser) })
+	t.Run("acts", func(t *testing.T) { pageActs(t, browser) })
 }
 
-func pageRenders(t *testing.T, chromium context.Context) {
+func pageRenders(t *testing.T, browser context.Context) {
 	t.Helper()
-	inTab(t, chromium, "messages", func(t *testing.T, p *tab) {
+	inTab(t, browser, "messages", func(t *testing.T, p *tab) {
 		type sample struct{ name, mrkdwn, markdown, want, ts string }
 		var cases []sample
 		for _, c := range []sample{
@@ -210,7 +192,7 @@ func pageRenders(t *testing.T, chromium context.Context) {
 			}
 		}
 	})
-	inTab(t, chromium, "blocks", func(t *testing.T, p *tab) {
+	inTab(t, browser, "blocks", func(t *testing.T, p *tab) {
 		blocks := []any{
 			args{"type": "header", "text": plain("Head")},
 			args{"type": "section", "text": mrkdwn("*s*"), "accessory": with(button("end", "1"), "style", "danger"), "fields": []any{plain("f1"), mrkdwn("_f2_")}},
@@ -228,7 +210,7 @@ func pageRenders(t *testing.T, chromium context.Context) {
 			t.Errorf("blocks:\n got %s\nwant %s", got, want)
 		}
 	})
-	inTab(t, chromium, "nothing in a message becomes HTML", func(_ *testing.T, p *tab) {
+	inTab(t, browser, "nothing in a message becomes HTML", func(_ *testing.T, p *tab) {
 		evil := `<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>"><svg onload=window.pwned=1>`
 		link := `<javascript:window.pwned=1|x> <data:text/html,x|y> [x](javascript:window.pwned=1) [y](data:text/html,<script>) <https://a.example/"onmouseover="window.pwned=1|z>`
 		blocks := []any{
@@ -256,7 +238,7 @@ func pageRenders(t *testing.T, chromium context.Context) {
 		p.is("links lead to the web", `[...document.querySelectorAll("#messages a")].every((a) => /^https?:$/.test(a.protocol))`)
 		p.is("text is text", `document.querySelector("#messages .content").textContent.includes("<script>window.pwned=1</script>")`)
 	})
-	inTab(t, chromium, "long text stays within its place", func(_ *testing.T, p *tab) {
+	inTab(t, browser, "long text stays within its place", func(_ *testing.T, p *tab) {
 		p.post(member, general, "", strings.Repeat("x", 40000))
 		p.post(member, general, "", strings.Repeat("two words ", 4000))
 		p.api(bot, "chat.postMessage", args{"channel": general, "text": "x", "blocks": []any{
@@ -283,10 +265,10 @@ func (p *tab) putBytes(up map[string]any, data string) {
 	}
 }
 
-func pageActs(t *testing.T, chromium context.Context) {
+func pageActs(t *testing.T, browser context.Context) {
 	t.Helper()
 	const enter, shiftEnter, escape = "\r", "\n", "\u001b"
-	inTab(t, chromium, "Enter sends, Shift+Enter begins a line, and a mention opens its thread", func(_ *testing.T, p *tab) {
+	inTab(t, browser, "Enter sends, Shift+Enter begins a line, and a mention opens its thread", func(_ *testing.T, p *tab) {
 		p.is("it says who answers", `$("about").textContent.includes("scripted") && $("about").textContent.includes("A stand-in answers.")`)
 		p.typeIn("#text", "one @ada `@ada` <b> https://a.example/x.")
 		p.do("a line", chromedp.KeyEvent("\r", chromedp.KeyModifiers(chromedp.ModifierShift)))
@@ -309,7 +291,7 @@ func pageActs(t *testing.T, chromium context.Context) {
 		p.do("Enter", chromedp.KeyEvent(enter))
 		p.until("Enter opens it again, with the draft", `!$("thread-pane").hidden && $("thread-text").value === "a draft"`)
 	})
-	inTab(t, chromium, "a slash command is answered for one's eyes only", func(_ *testing.T, p *tab) {
+	inTab(t, browser, "a slash command is answered for one's eyes only", func(_ *testing.T, p *tab) {
 		s := p.connect()
 		p.typeIn("#text", "/flaude list all"+enter)
 		f := s.next()
@@ -320,7 +302,7 @@ func pageActs(t *testing.T, chromium context.Context) {
 		p.click("#messages .private .dismiss")
 		p.until("it can be dismissed", `!document.querySelector("#messages .private")`)
 	})
-	inTab(t, chromium, "a button is disabled while its click is under way, also when its message changes", func(_ *testing.T, p *tab) {
+	inTab(t, browser, "a button is disabled while its click is under way, also when its message changes", func(_ *testing.T, p *tab) {
 		s := p.connect()
 		post := args{"channel": general, "text": "x", "blocks": stopButton()}
 		post["ts"] = p.api(bot, "chat.postMessage", post)["ts"]
@@ -339,7 +321,7 @@ func pageActs(t *testing.T, chromium context.Context) {
 		s.ack(f, nil)
 		p.until("until it is acked", `!document.querySelector('#messages button[data-action="stop"]').disabled`)
 	})
-	inTab(t, chromium, "a confirmation comes first", func(t *testing.T, p *tab) {
+	inTab(t, browser, "a confirmation comes first", func(t *testing.T, p *tab) {
 		s := p.connect()
 		sure := args{"title": plain("End it?"), "text": plain("Work is lost."), "confirm": plain("End"), "deny": plain("Keep")}
 		p.shown("messages", p.api(bot, "chat.postMessage", args{"channel": general, "text": "x", "blocks": []any{actions(with(button("end", "1"), "confirm", sure))}})["ts"])
@@ -356,7 +338,7 @@ func pageActs(t *testing.T, chromium context.Context) {
 			t.Error("the refused click came too")
 		}
 	})
-	inTab(t, chromium, "a modal is filled in, complains, is sent, and closed with Escape", func(_ *testing.T, p *tab) {
+	inTab(t, browser, "a modal is filled in, complains, is sent, and closed with Escape", func(_ *testing.T, p *tab) {
 		s := p.connect()
 		ts := p.post(member, general, "", "root")
 		s.event()
@@ -390,7 +372,7 @@ func pageActs(t *testing.T, chromium context.Context) {
 		p.until("Escape closes it", `!$("modal").open`)
 		p.want("also for Slack", p.local(member, "seen", args{"channel": general}), args{"views": []any{}})
 	})
-	inTab(t, chromium, "what is filled in stays while another modal lies on it, and is sent in the form of its kind", func(_ *testing.T, p *tab) {
+	inTab(t, browser, "what is filled in stays while another modal lies on it, and is sent in the form of its kind", func(_ *testing.T, p *tab) {
 		s := p.connect()
 		p.shown("messages", p.post(member, general, "", "root"))
 		s.event()
@@ -432,7 +414,7 @@ func pageActs(t *testing.T, chromium context.Context) {
 			"view.state.values.channel.a.selected_conversation": "C0GENERAL", "view.state.values.number.a.type": "number_input",
 		})
 	})
-	inTab(t, chromium, "one's own messages are edited in place and deleted", func(_ *testing.T, p *tab) {
+	inTab(t, browser, "one's own messages are edited in place and deleted", func(_ *testing.T, p *tab) {
 		other := p.shown("messages", p.post(admin, general, "", "not mine"))
 		p.is("others' have no such tools", fmt.Sprintf(`!document.querySelector(%q)`, other+" [data-tool=edit], "+other+" [data-tool=trash]"))
 		mine := p.shown("messages", p.post(member, general, "", "frist <@U0ADMIN>"))
@@ -456,7 +438,7 @@ func pageActs(t *testing.T, chromium context.Context) {
 		p.click("#ask .danger")
 		p.until("it is gone", fmt.Sprintf(`!document.querySelector(%q)`, mine))
 	})
-	inTab(t, chromium, "reactions are added and taken back", func(_ *testing.T, p *tab) {
+	inTab(t, browser, "reactions are added and taken back", func(_ *testing.T, p *tab) {
 		ts := p.post(admin, general, "", "x")
 		sel := p.shown("messages", ts)
 		p.api(bot, "reactions.add", args{"channel": general, "timestamp": ts, "name": "eyes"})
@@ -466,7 +448,7 @@ func pageActs(t *testing.T, chromium context.Context) {
 		p.click(sel + " .reactions button")
 		p.until("one again", fmt.Sprintf(`document.querySelector(%q)?.textContent.endsWith("1")`, sel+" .reactions button:not(.mine)"))
 	})
-	inTab(t, chromium, "files are sent and can be downloaded", func(t *testing.T, p *tab) {
+	inTab(t, browser, "files are sent and can be downloaded", func(t *testing.T, p *tab) {
 		file := filepath.Join(t.TempDir(), "notes.txt")
 		if err := os.WriteFile(file, []byte("hello"), 0o600); err != nil {
 			t.Fatal(err)
@@ -479,7 +461,7 @@ func pageActs(t *testing.T, chromium context.Context) {
 		p.do("download", run(`fetch(document.querySelector("#messages .file").href).then((r) => r.text()).then((x) => { window.got = x; })`))
 		p.until("the bytes come back", `window.got === "hello"`)
 	})
-	inTab(t, chromium, "people see what is theirs", func(_ *testing.T, p *tab) {
+	inTab(t, browser, "people see what is theirs", func(_ *testing.T, p *tab) {
 		p.api(bot, "chat.postEphemeral", args{"channel": general, "user": "U0MEMBER", "text": "for mira"})
 		p.post(stranger, general, "", "from afar")
 		p.until("mira sees both", `document.body.textContent.includes("for mira") && document.body.textContent.includes("from afar")`)
@@ -501,7 +483,7 @@ func pageActs(t *testing.T, chromium context.Context) {
 		p.until("until one looks", `!document.querySelector("[data-channel=C0PAYMENTS]").classList.contains("unread") && document.body.textContent.includes("elsewhere")`)
 		become(member)
 	})
-	inTab(t, chromium, "a live update keeps one's place", func(_ *testing.T, p *tab) {
+	inTab(t, browser, "a live update keeps one's place", func(_ *testing.T, p *tab) {
 		var ts any
 		for range 40 {
 			ts = p.api(bot, "chat.postMessage", args{"channel": general, "text": "line\nline\nline"})["ts"]
@@ -523,7 +505,7 @@ func pageActs(t *testing.T, chromium context.Context) {
 		p.click("#channel-pane .jump")
 		p.until("a button leads to what is new", atEnd+` && document.querySelector("#channel-pane .jump").hidden`)
 	})
-	inTab(t, chromium, "a link to a message opens it here", func(_ *testing.T, p *tab) {
+	inTab(t, browser, "a link to a message opens it here", func(_ *testing.T, p *tab) {
 		root := p.post(member, general, "", "root")
 		ts := p.post(member, general, root, "reply")
 		link := p.api(bot, "chat.getPermalink", args{"channel": general, "message_ts": ts})["permalink"].(string)
@@ -532,7 +514,7 @@ func pageActs(t *testing.T, chromium context.Context) {
 		p.until("the thread is open", `!$("thread-pane").hidden && $("thread").textContent.includes("reply")`)
 		p.is("its address is that of the thread", fmt.Sprintf(`location.pathname === "/archives/C0GENERAL/p%s"`, strings.Replace(root, ".", "", 1)))
 	})
-	inTab(t, chromium, "a forwarded message and what an app attaches are shown", func(_ *testing.T, p *tab) {
+	inTab(t, browser, "a forwarded message and what an app attaches are shown", func(_ *testing.T, p *tab) {
 		ts := p.post(admin, payments, "", "the build is *red*")
 		res := p.local(member, "share", args{"channel": payments, "ts": ts, "to": general, "text": "look"})
 		forwarded := p.shown("messages", res["ts"])
@@ -541,7 +523,7 @@ func pageActs(t *testing.T, chromium context.Context) {
 		alert := p.api(ci, "chat.postMessage", args{"channel": general, "attachments": []any{args{"title": "Build 7", "text": "failed", "fields": []any{args{"title": "in", "value": "3 s"}}}}})
 		p.is("an app's attachment", fmt.Sprintf(`["Build 7", "failed", "in 3 s"].every((s) => document.querySelector(%q).textContent.includes(s))`, p.shown("messages", alert["ts"])))
 	})
-	inTab(t, chromium, "a DM shows the prompts that the app suggests, and sends the one that is pressed", func(_ *testing.T, p *tab) {
+	inTab(t, browser, "a DM shows the prompts that the app suggests, and sends the one that is pressed", func(_ *testing.T, p *tab) {
 		p.click("[data-channel=D0MEMBER]")
 		p.api(bot, "assistant.threads.setSuggestedPrompts", args{
 			"channel_id": "D0MEMBER", "title": "What shall we do?", "prompts": []any{args{"title": "Tour", "message": "Show me <around>"}, args{"title": "Help", "message": "help"}},
@@ -552,7 +534,7 @@ func pageActs(t *testing.T, chromium context.Context) {
 		p.click("[data-channel=C0GENERAL]")
 		p.until("elsewhere there are none", `$("suggested").hidden && $("channel-title").textContent === "# general"`)
 	})
-	inTab(t, chromium, "a small screen has a drawer for the channels", func(_ *testing.T, p *tab) {
+	inTab(t, browser, "a small screen has a drawer for the channels", func(_ *testing.T, p *tab) {
 		p.load("/", 390, 800)
 		p.is("it is closed", `getComputedStyle($("side")).visibility === "hidden"`)
 		p.click("#menu")
