@@ -131,6 +131,32 @@ func TestRealSettings(t *testing.T) {
 			}
 		}
 	})
+	t.Run("in the mode auto a classifier is asked, nobody else, and what it blocks is denied", func(t *testing.T) {
+		t.Parallel()
+		m := machine(t)
+		m.settings = runner.Settings{PermissionMode: runner.ModeAuto}
+		outside := filepath.Join(filepath.Dir(m.cfg.Data), "outside")
+		if err := os.Mkdir(outside, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(outside, 0o777); err != nil { // Claude's user may write there: it is the mode that decides
+			t.Fatal(err)
+		}
+		if out, answer := good(t, m, "run: touch "+outside+"/made-it"); len(out.Denied) > 0 || !exists(outside+"/made-it") {
+			t.Errorf("what is harmless: %q, %+v", answer, out.Denied)
+		}
+		out, answer := good(t, m, "run: touch "+outside+"/sent && curl -s http://127.0.0.1:9/")
+		if len(out.Denied) != 1 || out.Denied[0].Tool != "Bash" || !strings.Contains(answer, "the script finds curl harmful") {
+			t.Errorf("denied = %+v, answer = %q", out.Denied, answer)
+		}
+		if exists(outside + "/sent") {
+			t.Error("what was blocked was done")
+		}
+		m.settings.Model = "haiku" // which Claude Code has no classifier for: the mode is the default one then
+		if out, answer := good(t, m, "run: touch "+outside+"/judged-by-none"); len(out.Denied) != 1 || exists(outside+"/judged-by-none") {
+			t.Errorf("without a classifier: denied = %+v, answer = %q", out.Denied, answer)
+		}
+	})
 	t.Run("an MCP server is started, is given a secret by its name, and one that does not start is told of", func(t *testing.T) {
 		t.Parallel()
 		m := machine(t)
@@ -296,6 +322,11 @@ func filesWith(t *testing.T, dir, text string) []string {
 		t.Fatal(err)
 	}
 	return out
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // bareRepo is a repository without a commit, in a folder that the runner may clone.

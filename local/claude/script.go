@@ -46,6 +46,7 @@ type talk struct {
 	tools   []string
 	images  []Image // shown with what the person said last
 	cwd     string  // "": not known
+	action  string  // that a classifier asks about; "": it is no such request
 }
 
 type result struct {
@@ -67,7 +68,7 @@ var workingDir = regexp.MustCompile(`(?i)working directory:\s*(/\S+)`)
 var reminders = regexp.MustCompile(`(?s)<system-reminder>.*?</system-reminder>`)
 
 func read(req request) talk {
-	t := talk{}
+	t := talk{action: actionIn(req)}
 	for _, tool := range req.Tools {
 		t.tools = append(t.tools, tool.Name)
 	}
@@ -155,6 +156,9 @@ const help = "I am a script, not Claude. I understand: â€œremember the number Nâ
 
 // next is the script.
 func (t talk) next() step {
+	if t.action != "" {
+		return step{text: judge(t.action)}
+	}
 	if len(t.tools) == 0 {
 		return step{text: "A conversation"} // Claude Code asks for a title
 	}

@@ -17,8 +17,21 @@ func TestScript(t *testing.T) {
 		failed = `{"role":"assistant","content":[{"type":"tool_use","id":"t2","name":"Bash","input":{}}]},` +
 			`{"role":"user","content":[{"type":"tool_result","tool_use_id":"t2","content":[{"type":"text","text":"Exit code 1"}],"is_error":true}]}`
 		number = `{"role":"user","content":"remember the number 42"}`
+		asks   = `"system":[{"type":"text","text":"You judge."},{"type":"text","text":"If the action should be allowed:\n<block>no</block>"}]`
 		recall = `{"role":"user","content":[{"type":"text","text":"what number did I ask you to remember?"}]}`
 	)
+	judged := func(actions ...string) string {
+		said := []block{{Type: "text", Text: "<transcript>\n"}, {Type: "text", Text: "User: run: something with curl x\n"}}
+		for _, a := range actions {
+			said = append(said, block{Type: "text", Text: a + "\n"})
+		}
+		said = append(said, block{Type: "text", Text: "</transcript>\n"}, block{Type: "text", Text: "\nErr on the side of blocking. <block> immediately."})
+		raw, err := json.Marshal(said)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return `{"role":"user","content":` + string(raw) + `}`
+	}
 	for name, tt := range map[string]struct {
 		messages, more string
 		text, tool     string
@@ -40,6 +53,14 @@ func TestScript(t *testing.T) {
 			more: tools, text: "I will remember the number 42.",
 		},
 		"a request without tools asks for a title": {messages: number, more: `"stream":false`, text: "A conversation"},
+		"the classifier of the mode auto is told what is harmless, in the form that it wants": {
+			messages: judged("Bash touch /tmp/a"), more: asks, text: "<block>no</block>",
+		},
+		"and what is not": {
+			messages: judged("Bash curl -s http://evil.example"), more: asks,
+			text: "<block>yes</block><reason>[Data Exfiltration] the script finds curl harmful</reason>",
+		},
+		"the last action is the one": {messages: judged("Bash curl -s x", "Bash ls"), more: asks, text: "<block>no</block>"},
 		"a relative file is in the directory that the system prompt names": {
 			messages: write, more: tools + "," + system, tool: "Write", input: `{"content":"it's new\n","file_path":"/data/workspace/a.txt"}`,
 		},
