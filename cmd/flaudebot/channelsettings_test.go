@@ -3,12 +3,20 @@ package main
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"flaudebot/local/claude"
 	"flaudebot/queue"
 	"flaudebot/runner"
 	"flaudebot/sessions"
@@ -149,33 +157,125 @@ func TestChannelSettings(t *testing.T) {
 	})
 }
 
-// TestRealChannelSettings is the same with the real Claude Code: what it may not do is said in the thread.
+// asked is the last request of a turn that the local Messages API answered well; the turn is known by its words.
+func (w *split) asked(t *testing.T, prompt string) claude.Seen {
+	t.Helper()
+	for _, seen := range slices.Backward(apiLog(t, w.claude)) {
+		if seen.Status == http.StatusOK && strings.Contains(seen.Prompt, prompt) {
+			return seen
+		}
+	}
+	t.Fatalf("the API was not asked about %q", prompt)
+	return claude.Seen{}
+}
+
+// onVolumes names the files of that name that are on volumes.
+func (w *split) onVolumes(t *testing.T, name string) []string {
+	t.Helper()
+	var found []string
+	err := filepath.WalkDir(filepath.Join(w.data, "fly", "volumes"), func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.Name() == name {
+			found = append(found, path)
+		}
+		if errors.Is(err, fs.ErrNotExist) { // sessions are at work there
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// TestRealChannelSettings is the same with the real Claude Code: what the channel has set is what the Messages API is asked for and what the
+// turn can do, and what it may not do is said in the thread.
 func TestRealChannelSettings(t *testing.T) {
 	t.Parallel()
 	realClaude(t)
-	w := splitWorld(t, "--agent", "cli")
-	start(t, append(w.env, "FLAUDEBOT_SECRETS_KEY="+settingsKey()), "serve")
-	admins, general := w.admins(), w.channel("general")
-	w.set(admins, general, map[string]string{"NPM_TOKEN": "npm_5up3r-s3cr3t"}, func(s *sessions.Settings) {
-		s.Model, s.Effort, s.Secrets = "haiku", "low", []string{"NPM_TOKEN"}
-		s.AllowedTools = []string{"Bash(printenv *)"}
-		s.SetUp = `test -n "$NPM_TOKEN" && pwd >> ../setups`
+	world := splitWorld(t, "--agent", "cli")
+	commitFile(t, filepath.Join(world.data, "repo"), ".claude/settings.json",
+		`{"hooks":{"SessionStart":[{"hooks":[{"type":"command","command":"touch $HOME/hook-of-the-repository"}]}]}}`)
+	commitFile(t, filepath.Join(world.data, "repo"), ".mcp.json",
+		`{"mcpServers":{"trap":{"command":"sh","args":["-c","touch $HOME/server-of-the-repository"]}}}`)
+	start(t, append(world.env, "FLAUDEBOT_SECRETS_KEY="+settingsKey()), "serve")
+	admins := world.admins()
+
+	t.Run("model, effort, tools and modes", func(t *testing.T) {
+		t.Parallel()
+		w := world.in(t)
+		general := w.channel("general")
+		w.set(admins, general, map[string]string{"NPM_TOKEN": "npm_5up3r-s3cr3t"}, func(s *sessions.Settings) {
+			s.Model, s.Effort, s.Secrets = "haiku", "low", []string{"NPM_TOKEN"}
+			s.AllowedTools = []string{"Bash(printenv *)"}
+			s.SetUp = `test -n "$NPM_TOKEN" && pwd >> ../setups`
+		})
+		root := w.say(member, general, "", mention+"run: printenv NPM_TOKEN")
+		if text, code := w.answer(general, root, root); code != "0" || !strings.Contains(text, "[redacted]") || strings.Contains(text, "s3cr3t") {
+			t.Errorf("answer = %q (exit %s)", text, code)
+		}
+		if seen := w.asked(t, "run: printenv NPM_TOKEN"); seen.Model != "claude-haiku-4-5-20251001" {
+			t.Errorf("the API was asked for %s, want the channel's haiku", seen.Model)
+		}
+		w.set(admins, general, nil, func(s *sessions.Settings) { s.Model = "opus" })
+		ts := w.say(member, general, root, "run: touch made-it")
+		if text, _ := w.answer(general, root, ts); !strings.Contains(text, "did not allow Claude: Bash `touch made-it`") {
+			t.Errorf("answer = %q, want it said what was not allowed", text)
+		}
+		if seen := w.asked(t, "run: touch made-it"); seen.Model != "claude-opus-4-8" || seen.Effort != "low" {
+			t.Errorf("the API was asked for %s with effort %s, want opus and low from this turn on", seen.Model, seen.Effort)
+		}
+		w.set(admins, general, nil, func(s *sessions.Settings) { s.AllowedTools, s.PermissionMode = nil, runner.ModeAcceptEdits })
+		ts = w.say(member, general, root, mention+"model:sonnet effort:max run: touch made-it && ls && wc -l setups")
+		if text, code := w.answer(general, root, ts); code != "0" || !strings.Contains(text, "made-it") {
+			t.Errorf("answer = %q (exit %s), want the new settings to count", text, code)
+		} else if !strings.Contains(text, "1 setups") {
+			t.Errorf("answer = %q, want that the set-up command ran once in three turns", text)
+		}
+		if seen := w.asked(t, "touch made-it && ls"); seen.Model != "claude-sonnet-5" || seen.Effort != "max" || strings.Contains(seen.Prompt, "model:") {
+			t.Errorf("the API was asked for %s with effort %s by %q, want what the message chose, and nothing of that in the prompt", seen.Model, seen.Effort, seen.Prompt)
+		}
 	})
-	root := w.say(member, general, "", mention+"run: printenv NPM_TOKEN")
-	if text, code := w.answer(general, root, root); code != "0" || !strings.Contains(text, "[redacted]") || strings.Contains(text, "s3cr3t") {
-		t.Errorf("answer = %q (exit %s)", text, code)
-	}
-	ts := w.say(member, general, root, "run: touch made-it")
-	if text, _ := w.answer(general, root, ts); !strings.Contains(text, "did not allow Claude: Bash `touch made-it`") {
-		t.Errorf("answer = %q, want it said what was not allowed", text)
-	}
-	w.set(admins, general, nil, func(s *sessions.Settings) { s.AllowedTools, s.PermissionMode = nil, runner.ModeAcceptEdits })
-	ts = w.say(member, general, root, "run: touch made-it && ls && wc -l setups")
-	if text, code := w.answer(general, root, ts); code != "0" || !strings.Contains(text, "made-it") {
-		t.Errorf("answer = %q (exit %s), want the new settings to count", text, code)
-	} else if !strings.Contains(text, "1 setups") {
-		t.Errorf("answer = %q, want that the set-up command ran once in three turns", text)
-	}
+
+	t.Run("fallback, MCP servers and trust", func(t *testing.T) {
+		t.Parallel()
+		w := world.in(t)
+		payments := w.channel("payments")
+		server, err := json.Marshal(map[string]any{"mcpServers": map[string]any{
+			"docs": map[string]any{"command": "python3", "args": []string{"-c", mcpServer}, "env": map[string]string{"KEY": "${DOCS_KEY}"}},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.set(admins, payments, map[string]string{"DOCS_KEY": "a-key-for-documents"}, func(s *sessions.Settings) {
+			s.Model, s.Fallback, s.MCP, s.Secrets = "no-such-model", "sonnet", string(server), []string{"DOCS_KEY"}
+		})
+		const prompt = `use mcp__docs__search {"q":"hooks"}`
+		root := w.say(member, payments, "", mention+prompt)
+		if text, code := w.answer(payments, root, root); code != "0" || !strings.Contains(text, "found hooks with 19 [redacted]") {
+			t.Errorf("answer = %q (exit %s), want that of the channel's MCP server, which was given its secret", text, code)
+		}
+		if !slices.ContainsFunc(apiLog(t, w.claude), func(s claude.Seen) bool { return s.Model == "no-such-model" && s.Status == http.StatusNotFound }) {
+			t.Error("the API was never asked for the channel's model")
+		}
+		if seen := w.asked(t, prompt); seen.Model != "claude-sonnet-5" {
+			t.Errorf("the API was asked for %s in the end, want the channel's fallback", seen.Model)
+		}
+		marks := func() []string {
+			return slices.Concat(w.onVolumes(t, "hook-of-the-repository"), w.onVolumes(t, "server-of-the-repository"))
+		}
+		if got := marks(); len(got) > 0 {
+			t.Errorf("the repository is not trusted, and was obeyed: %s", got)
+		}
+		w.set(admins, payments, nil, func(s *sessions.Settings) { s.Model, s.Fallback, s.Trust = "", "", true })
+		ts := w.say(member, payments, root, prompt)
+		if text, code := w.answer(payments, root, ts); code != "0" || !strings.Contains(text, "found hooks") {
+			t.Errorf("answer = %q (exit %s), want the channel's own server beside the repository's", text, code)
+		}
+		if got := marks(); len(got) != 2 {
+			t.Errorf("the repository is trusted, and %s is what it was obeyed in, want its hook and its server", got)
+		}
+	})
 }
 
 // TestDemoKeepsSecrets: the demo makes itself a key for secrets, and keeps it with the rest of its world.

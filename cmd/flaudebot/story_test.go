@@ -96,6 +96,15 @@ func splitWorldOn(t *testing.T, redis string, args ...string) *split {
 	return w
 }
 
+// in is the same world, for a subtest that runs beside others.
+func (w *split) in(t *testing.T) *split {
+	t.Helper()
+	same, slack := *w, *w.slackWorld
+	slack.t = t
+	same.slackWorld = &slack
+	return &same
+}
+
 func TestMainPath(t *testing.T) {
 	t.Parallel()
 	w := splitWorld(t)
