@@ -249,10 +249,10 @@ func TestThread(t *testing.T) {
 		w.until("a turn", func() bool { return w.sessions.turn(ts) != nil })
 		running := sessions.Turn{ID: turnID(team, general, ts), Kind: sessions.KindTurn}
 		w.sessions.set(func(f *fakeSessions) { f.begun, f.status.Running = true, &running })
-		defer w.sessions.set(func(f *fakeSessions) { f.begun, f.status.Running = false, nil })
+		defer w.sessions.set(func(f *fakeSessions) { f.begun, f.status.Running, f.status.Over = false, nil, false })
 		w.api(member, "chat.update", url.Values{"channel": {general}, "ts": {ts}, "text": {"count the files"}})
 		w.until("what it means", func() bool { return has(w.whispered(member, general, root), sayEditedRunning) })
-		w.sessions.set(func(f *fakeSessions) { f.status.Running = nil })
+		w.sessions.set(func(f *fakeSessions) { f.status.Over = true }) // its answer stands there, and it is not quite done
 		w.api(member, "chat.update", url.Values{"channel": {general}, "ts": {ts}, "text": {"count the lines"}})
 		offer := ""
 		w.until("the offer", func() bool { offer = w.whisperWith(root, sayEditedDone); return offer != "" })

@@ -895,7 +895,7 @@ func (b *Bot) editedLate(ctx context.Context, in incoming, revision string) erro
 		return err // over, or a newer edit counts
 	}
 	a := plainly(sayEditedRunning)
-	if st.Running == nil || st.Running.ID != in.id() {
+	if st.Running == nil || st.Running.ID != in.id() || st.Over {
 		a = offering(sayEditedDone, button("retry", "Run it again", offerOf(in.thread, in.id()), "primary"))
 	}
 	return b.once(ctx, in, "edited:"+string(in.id())+":"+revision, func(ctx context.Context, _ bool) error {

@@ -213,7 +213,7 @@ func (sv *Service) Status(ctx context.Context, thread Thread) (Status, error) {
 	if s != nil {
 		s.EndsAt, _ = s.endsAt(sv.cfg.IdleTTL)
 	}
-	st := Status{Session: s, Since: q.Since}
+	st := Status{Session: s, Since: q.Since, Over: Stage(q.Stage).hasOutcome()}
 	for _, j := range q.Jobs {
 		t, err := turnOf(j)
 		switch {

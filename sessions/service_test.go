@@ -377,6 +377,9 @@ func TestAccept(t *testing.T) {
 			if res, err := r.Accept(t.Context(), turn(fmt.Sprint(102+i), "more", false)); err != nil || res.Ahead != want {
 				t.Errorf("%s: Accept = %+v, %v; want %d ahead", stage, res, err, want)
 			}
+			if st, err := r.Status(t.Context(), thread()); err != nil || st.Running == nil || st.Over != (stage == StagePosted) {
+				t.Errorf("%s: Status = %+v, %v; want it to tell whether the turn is over", stage, st, err)
+			}
 			accepted <- struct{}{}
 		}
 		cancel()

@@ -128,6 +128,9 @@ const (
 	StagePosted   Stage = "posted"
 )
 
+// hasOutcome reports whether nothing that the turn does is still to come.
+func (s Stage) hasOutcome() bool { return s == StageResult || s == StagePosting || s == StagePosted }
+
 // Step is where a running turn is, as a person would tell it.
 type Step string
 
@@ -272,6 +275,7 @@ const (
 type Status struct {
 	Session *Session // the thread's newest session, nil if it never had one
 	Running *Turn    // the turn at work
+	Over    bool     // it has its outcome: all that is to come is its answer, and its machine's sleep
 	Since   time.Time
 	Queued  []Turn // waiting, in order
 }

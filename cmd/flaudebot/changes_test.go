@@ -1,7 +1,9 @@
 package main
 
 import (
+	"archive/zip"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -59,6 +61,13 @@ func changes(t *testing.T, w *split) {
 	w.until("a sentence about it", func() bool {
 		return strings.Contains(toJSON(t, w.thread(general, root)), "`repo/notes.txt` is above, as it is now.")
 	})
+	press(map[string]any{"channel": general, "ts": second.TS, "action_id": "changes_files"})
+	w.until("the files in a modal again", func() bool { return hasAll(modal(), "static_select", "changes_get_all") })
+	press(map[string]any{"view_id": view(), "action_id": "changes_get_all"})
+	w.until("all files, in one", func() bool { return w.fetched(t, general, root, "changes.zip") != "" })
+	if got, want := unzipped(t, w.fetched(t, general, root, "changes.zip")), map[string]string{"repo/notes.txt": "from Claude\nmore\n", "repo/x.bin": "x\n"}; !maps.Equal(got, want) {
+		t.Errorf("the file of all files holds %q, want %q", got, want)
+	}
 	// None of that was a turn of the conversation.
 	if text, _ := w.answer(general, root, w.say(member, general, root, "say: hello")); !strings.Contains(text, "turn 3") || strings.Contains(text, "Changed") {
 		t.Errorf("the next answer is %q, want the third turn, which changes nothing", text)
@@ -78,6 +87,20 @@ func (w *slackWorld) offered(t *testing.T, channel, thread, action string) messa
 		return found.TS != ""
 	})
 	return found
+}
+
+// whispered waits for a message with a text that only this person sees in a thread, and returns its ts.
+func (w *slackWorld) whispered(t *testing.T, token, channel, thread, text string) (ts string) {
+	t.Helper()
+	w.until("that "+text, func() bool {
+		for _, m := range items(w.local(token, "seen", map[string]any{"channel": channel, "thread_ts": thread})["ephemeral"]) {
+			if has(t, m, text) {
+				ts, _ = m["ts"].(string)
+			}
+		}
+		return ts != ""
+	})
+	return ts
 }
 
 // fetched is the content of a file in a thread, "" if there is none.
@@ -106,6 +129,28 @@ func (w *slackWorld) fetched(t *testing.T, channel, thread, name string) string 
 		}
 	}
 	return ""
+}
+
+// unzipped is what a ZIP file holds: name → content.
+func unzipped(t *testing.T, content string) map[string]string {
+	t.Helper()
+	all, err := zip.NewReader(strings.NewReader(content), int64(len(content)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{}
+	for _, f := range all.File {
+		in, err := f.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := io.ReadAll(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[f.Name] = string(raw)
+	}
+	return out
 }
 
 // TestPageShowsChanges looks at the changes in a browser, as people do.

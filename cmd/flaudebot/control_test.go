@@ -93,6 +93,23 @@ func TestControl(t *testing.T) {
 			t.Errorf("the first try has %d answers, want its own", n)
 		}
 	})
+	t.Run("an edited message that was answered runs again as it reads now, once, if that is wanted", func(t *testing.T) {
+		ts := w.say(member, general, root, "run: echo as it was >> again")
+		if text, code := w.answer(general, root, ts); code != "0" {
+			t.Fatalf("answer = %q (exit %s)", text, code)
+		}
+		call(t, member, "chat.update", url.Values{"ts": {ts}, "text": {"run: echo as it reads now >> again; cat again"}})
+		offer := w.whispered(t, member, general, root, "Run it again")
+		for range 2 { // pressed twice is wanted once
+			w.click(t, map[string]any{"channel": general, "ts": offer, "action_id": "retry"})
+		}
+		if text, code := w.answer(general, root, ts+"-retry-"+offer); code != "0" || !strings.Contains(text, "as it was\nas it reads now\n") {
+			t.Errorf("answer = %q (exit %s), want that of its new words", text, code)
+		}
+		if text, code := w.answer(general, root, w.say(member, general, root, "run: wc -l < again")); code != "0" || !strings.Contains(text, "\n2\n") {
+			t.Errorf("answer = %q (exit %s), want two lines: each of its words ran once", text, code)
+		}
+	})
 	t.Run("a muted thread is left to people until it is not", func(t *testing.T) {
 		w.said(general, root, w.say(member, general, root, "!mute"), "Muted: replies here are left to you")
 		between := w.say(admin, general, root, "run: echo among people | tee -a said")

@@ -106,16 +106,7 @@ func TestRepoChosen(t *testing.T) {
 	if text, code := w.answer(general, root, root); code != "0" || !strings.Contains(text, "0") {
 		t.Errorf("answer = %q (exit %s), want an empty workspace, at once", text, code)
 	}
-	var offer string
-	w.until("the offer", func() bool {
-		list, _ := w.local(member, "seen", map[string]any{"channel": general, "thread_ts": root})["ephemeral"].([]any)
-		for _, e := range list {
-			if m, _ := e.(map[string]any); strings.Contains(fmt.Sprint(m), "I begin without a repository.") {
-				offer = fmt.Sprint(m["ts"])
-			}
-		}
-		return offer != ""
-	})
+	offer := w.whispered(t, member, general, root, "I begin without a repository.")
 	w.local(member, "click", map[string]any{"channel": general, "ts": offer, "action_id": "repo", "value": host + "/one.git"})
 	w.until("the turn that goes on in it", func() bool { return strings.Contains(fmt.Sprint(w.thread(general, root)), "turn 2") })
 	next := w.say(member, general, root, "run: cat one/which")
