@@ -192,14 +192,18 @@ func (b *Bot) read(team string, e innerEvent) incoming {
 	return in
 }
 
-// mentionOf matches how a user is mentioned, with the space around it.
+// mentionOf matches how a user is mentioned.
 func mentionOf(user string) *regexp.Regexp {
-	return regexp.MustCompile(`\s*<@` + regexp.QuoteMeta(user) + `(\|[^>]*)?>\s*`)
+	return regexp.MustCompile(`<@` + regexp.QuoteMeta(user) + `(\|[^>]*)?>`)
 }
 
-// withoutMention is a text without the mentions of the bot.
+// withoutMention is a text without the mentions of the bot, and without the space around them.
 func (b *Bot) withoutMention(text string) string {
-	return strings.TrimSpace(b.mention.ReplaceAllString(text, " "))
+	parts := b.mention.Split(text, -1)
+	for i, part := range parts {
+		parts[i] = strings.TrimSpace(part)
+	}
+	return strings.TrimSpace(strings.Join(parts, " "))
 }
 
 // message takes in what somebody said. A mention comes as two events, and each of them perhaps several times: the
@@ -207,6 +211,9 @@ func (b *Bot) withoutMention(text string) string {
 func (b *Bot) message(ctx context.Context, team string, e innerEvent) error {
 	if e.BotID != "" || e.User == "" || e.User == b.self || e.User == slackbot || e.TS == "" || !isSaid(e.Subtype) {
 		return nil
+	}
+	if !e.again && b.stored.has(string(turnID(team, e.Channel, e.TS)), time.Now()) {
+		return nil // the other event of a mention
 	}
 	in := b.read(team, e)
 	begins := in.begins()
@@ -402,11 +409,8 @@ func (b *Bot) accept(ctx context.Context, in incoming, begins bool) error {
 	return nil
 }
 
-// store stores a turn. The other event of a mention comes right behind the first: Redis is not asked again.
+// store stores a turn. The other event of a mention comes right behind the first, and is known by it.
 func (b *Bot) store(ctx context.Context, t sessions.Turn) (sessions.Accepted, error) {
-	if b.stored.has(string(t.ID), time.Now()) {
-		return sessions.Accepted{Status: sessions.AcceptDuplicate}, nil
-	}
 	res, err := b.sessions.Accept(ctx, t)
 	if err == nil && res.Status != sessions.AcceptFull {
 		b.stored.first(string(t.ID), time.Now())
@@ -630,15 +634,23 @@ const (
 // Bounds of what is said while events come: a burst of them must not keep others from being taken in.
 const (
 	maxHeard = 8           // messages that are marked at once
-	holdBack = time.Second // for which marks wait at most until every event that came is acked
+	holdBack = time.Second // for which marks, and a look at what was missed, wait at most until every event that came is acked
 )
 
-// heard shows at once that a message was taken in, and its place if others are ahead.
-func (b *Bot) heard(ctx context.Context, t sessions.Turn, ahead int) {
+// letAcksGo waits until every event that came is acked, for a while at most; false: ctx ended before.
+func (b *Bot) letAcksGo(ctx context.Context) bool {
 	select {
 	case <-b.intake.quiet():
 	case <-time.After(holdBack):
 	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+// heard shows at once that a message was taken in, and its place if others are ahead.
+func (b *Bot) heard(ctx context.Context, t sessions.Turn, ahead int) {
+	if !b.letAcksGo(ctx) {
 		return
 	}
 	select {

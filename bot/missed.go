@@ -61,6 +61,7 @@ func (b *Bot) catchUps(ctx context.Context, laned lanes, first func()) {
 		select {
 		case <-ctx.Done():
 		case <-b.lookBack:
+			b.letAcksGo(ctx)
 		}
 	}
 	first()

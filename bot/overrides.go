@@ -25,7 +25,7 @@ var (
 
 // overridesIn are what a message chooses, and its words without that. A [nameError] says what makes no sense.
 func overridesIn(words string) (rest string, o sessions.Overrides, err error) {
-	if !mayChoose.MatchString(words) { // as most, which may be long, and wait for an ack
+	if !strings.Contains(words, ":") || !mayChoose.MatchString(words) { // as most, which may be long, and wait for an ack
 		return strings.TrimSpace(words), o, nil
 	}
 	all := word.FindAllStringIndex(words, -1)

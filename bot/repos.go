@@ -33,6 +33,9 @@ func (e nameError) Error() string { return string(e) }
 
 // repositories are those that a message names, and its words without them; nil: it names none. A [nameError] says what cannot be had.
 func (b *Bot) repositories(words string) (rest string, repos []runner.Repo, err error) {
+	if !strings.Contains(words, ":") { // as most, which may be long, and wait for an ack
+		return words, nil, nil
+	}
 	for _, m := range named.FindAllStringSubmatch(words, -1) {
 		what, value := strings.ToLower(m[2]), strings.TrimRight(plainLink(m[3]), ".,;")
 		switch {
