@@ -533,12 +533,17 @@ func TestCommands(t *testing.T) {
 	for len(all) < 60 { // more than an ack may list
 		all = append(all, all[1])
 	}
+	there := "https://local.example/archives/" + payments + "/p1700000000000100"
 	for _, s := range []step{
 		{"help", "help", 0, []string{"Mention me in a channel"}},
 		{"an unknown word gets help", "frobnicate", 0, []string{"Mention me in a channel"}},
 		{"list without sessions", "list", 0, []string{sayNoneHere}},
 		{"list", "list", 2, []string{"1. A session", "2. A session", "<@U0MEMBER> · 3 turns · $0.42 · last used <!date^"}},
 		{"list of more than an ack may hold", "list", 60, []string{"20. A session", "… and 40 sessions that were used before these."}},
+		{"list with a link is of its channel", "list https://local.example/archives/C0GENERAL/p1700000000000100", 1, []string{sayListOf(general), "1. A session", "Manage"}},
+		{"list with a link to where nothing is", "list " + there, 0, []string{sayListOf(payments), sayNoneHere}},
+		{"list with a link to where one is not", "list https://local.example/archives/C0SECRET/p1700000000000100", 0, []string{sayNotThere}},
+		{"list of what is no link", "list everything", 1, []string{sayListWhat}},
 		{"end without sessions", "end", 0, []string{sayNoSession}},
 		{"end of the only one", "end", 1, []string{"Ending the session."}},
 		{"end with two shows a picker", "end", 2, []string{"Which one?", `"action_id":"end"`}},

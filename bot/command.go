@@ -51,14 +51,42 @@ func (b *Bot) command(ctx context.Context, c slashCommand) answer {
 func (b *Bot) answerCommand(ctx context.Context, c slashCommand, word, rest string) answer {
 	switch word {
 	case "list":
-		a, err := b.list(ctx, c.TeamID, c.ChannelID, c.UserID, strings.EqualFold(rest, "mine"))
-		return b.orTrouble(ctx, word, sessions.Thread{Team: c.TeamID, Channel: c.ChannelID}, a, err)
+		return b.listFor(ctx, c, rest)
 	case "end", "stop", "status":
 		return b.inThread(ctx, c, word, rest)
 	case "", "help":
 		return plainly(sayHelp)
 	}
 	return plainly("I do not know “" + escape(clip(unescape(word), 40)) + "”.\n" + sayHelp)
+}
+
+// listFor lists the sessions of this channel, of the one that a link leads to, or all of who asks.
+func (b *Bot) listFor(ctx context.Context, c slashCommand, which string) answer {
+	channel, mine := c.ChannelID, strings.EqualFold(which, "mine")
+	thread, isLink := parseLink(c.TeamID, which)
+	switch {
+	case isLink && thread.Channel != c.ChannelID:
+		if why := b.people.maySee(ctx, c.UserID, thread.Channel); why != nil {
+			return plainly(why.sentence)
+		}
+		channel = thread.Channel
+	case which != "" && !isLink && !mine:
+		return plainly(sayListWhat)
+	}
+	a, err := b.list(ctx, c.TeamID, channel, c.UserID, mine)
+	if err == nil && isLink {
+		a = headed(sayListOf(channel), a)
+	}
+	return b.orTrouble(ctx, "list", sessions.Thread{Team: c.TeamID, Channel: channel}, a, err)
+}
+
+// headed is an answer below a line of its own.
+func headed(head string, a answer) answer {
+	if len(a.blocks) > 0 {
+		a.blocks = append([]slack.Block{section(head)}, a.blocks...)
+	}
+	a.text = head + "\n" + a.text
+	return a
 }
 
 // loudly matches a last word that asks for an answer to all of the channel. Some keyboards make one dash of two.

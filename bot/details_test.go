@@ -42,6 +42,26 @@ func TestDetails(t *testing.T) {
 			t.Errorf("waited %d s, want 0", d.Woken)
 		}
 	})
+	t.Run("of a turn that was killed only what is known", func(t *testing.T) {
+		t.Parallel()
+		killed := sessions.Outcome{Outcome: runner.Outcome{ExitCode: 137}, Number: 7, Claimed: at}
+		if got := detailLines(detailOf(sessions.Turn{At: at}, killed)); len(got) != 2 || !strings.HasPrefix(got[0], "*Asked*: ") || got[1] != "*Exit code*: 137" {
+			t.Errorf("details = %q, want when it was asked, and its exit code", got)
+		}
+		killed.StartedAt, killed.EndedAt = at.Add(3*time.Second), at.Add(8*time.Second) // while it ran
+		killed.Tools = []runner.ToolUse{{Tool: "Bash", Times: 1}}
+		got := strings.Join(detailLines(detailOf(sessions.Turn{At: at}, killed)), "\n")
+		if !has(got, "*Waits*: 3 s until the machine was at work\n*Work*: 5 s\n*Tools*: Bash 1×\n") || strings.Contains(got, "Cost") {
+			t.Errorf("details = %s, want what it did, and no cost that nobody counted", got)
+		}
+	})
+	t.Run("what a turn did without is said", func(t *testing.T) {
+		t.Parallel()
+		plain := sessions.Outcome{Outcome: runner.Outcome{StartedAt: at, EndedAt: at, Usage: &runner.Usage{Steps: 1}}, Number: 7, Claimed: at}
+		if got := strings.Join(detailLines(detailOf(sessions.Turn{At: at}, plain)), "\n"); !has(got, "*Waits*: none\n*Work*: 0 s\n*Cost*: $0.0000\n", "*Tools*: none\n") {
+			t.Errorf("details = %s, want waits, work, cost and tools", got)
+		}
+	})
 	t.Run("fit into their button, whatever the tools are called", func(t *testing.T) {
 		t.Parallel()
 		many := o

@@ -349,7 +349,7 @@ func notes() map[string]string {
 		"many secrets": sayManySecrets, "open settings": sayOpenSettings, "volume too late": sayVolumeLate, "not here": sayNotHere,
 		"no override":        string(refusedOverride(sessions.Settings{}, sessions.Overrides{VolumeGB: 9})),
 		"no override at all": string(refusedOverride(sessions.Settings{Overrides: []sessions.Override{}}, sessions.Overrides{Model: "opus"})),
-		"none here":          sayNoneHere, "none of yours": sayNoneOfYours, "no link": sayNoLink,
+		"none here":          sayNoneHere, "none of yours": sayNoneOfYours, "no link": sayNoLink, "list what": sayListWhat,
 		"ending":           sayEnding(sessions.Ending{}),
 		"ending in a turn": sayEnding(sessions.Ending{Stopped: &sessions.Turn{}, Dropped: make([]sessions.Turn, 2)}),
 		"kept until":       sayKeptUntil("U0ADMIN", time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)), "kept for good": sayKeptUntil("U0ADMIN", time.Time{}), "kept too late": sayKeptTooLate, "was removed": sayWasRemoved,

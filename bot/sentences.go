@@ -36,6 +36,7 @@ const (
 	sayVolumeLate     = "The size of a volume can be chosen in the message that begins a session, and this one has begun. Send your message again without `volume:`."
 	sayNotHere        = "Only some people may use me in this channel, so I left your message alone. `/flaude config` shows who, and whom to ask."
 	sayNoLink         = "That is no link to a thread. Take one with “Copy link” from the menu of any message in it."
+	sayListWhat       = "`/flaude list` shows the live sessions here, `/flaude list mine` yours everywhere; with a link to a message it shows those of that channel."
 	sayNothingRuns    = "Nothing is running here."
 	sayStoppedForGood = "Stopped: the session is being ended."
 	sayStopping       = "Stopping. The conversation stays: reply to go on."
@@ -102,7 +103,7 @@ const (
 		"• Reply in the thread to go on; attach files; edit or delete a message that still waits. Begin with `!aside` to talk among yourselves (I read along, and do nothing), or `!mute` the thread until `!unmute`.\n" +
 		"• Stop what runs with its button, with the word “stop”, or with ❌ on the message.\n" +
 		"• In the thread: `@flaude status`, `stop`, `end`, `mute`, `help`, or a word with `!` before it. “Manage this session” in the menu of any message shows it with buttons.\n" +
-		"• `/flaude list` shows the live sessions here, `/flaude list mine` yours everywhere. `/flaude run PROMPT` runs one prompt on a fresh machine.\n" +
+		"• `/flaude list` shows the live sessions here, with a link to a message those of its channel, `/flaude list mine` yours everywhere. `/flaude run PROMPT` runs one prompt on a fresh machine.\n" +
 		"• `/flaude status`, `/flaude stop` and `/flaude end` take a link to a thread; without one they act on the only session that you can mean, or ask which.\n" +
 		"• `/flaude config` shows the settings of the channel, such as its repositories and the model; admins change them there.\n" +
 		"• Only you see what `/flaude` answers, unless you put `public` behind it."
@@ -726,13 +727,16 @@ func sayBranch(b runner.Branch, several bool) string {
 	return "Branch " + b.Name
 }
 
+// sayListOf stands above the sessions of a channel that was named by a link.
+func sayListOf(channel string) string { return "In <#" + channel + ">:" }
+
 // saySession tells of a live session.
 func saySession(s sessions.Session) string {
 	return fmt.Sprintf("Session of <@%s>: %s, $%.2f, machine `%s` in %s, last used %s.",
 		s.Owner, plural(s.Turns, "turn"), s.CostUSD, orDash(s.MachineID), orDash(s.Region), date(s.LastTurn))
 }
 
-// detailLines say what stands behind the footer, a line each.
+// detailLines say what stands behind the footer, a line each. What nobody knows is left out: a turn that was killed may have told nothing.
 func detailLines(d detail) []string {
 	var out []string
 	line := func(name, words string) { out = append(out, "*"+name+"*: "+words) }
@@ -746,13 +750,20 @@ func detailLines(d detail) []string {
 	if d.Woken > 0 {
 		waits = append(waits, howLong(d.Woken)+" until the machine was at work")
 	}
-	line("Waits", cmp.Or(strings.Join(waits, ", "), "none"))
-	line("Work", howLong(d.Ran))
+	counted := d.Usage != nil
+	if began := d.Ran > 0 || counted; began || len(waits) > 0 {
+		line("Waits", cmp.Or(strings.Join(waits, ", "), "none"))
+		if began {
+			line("Work", howLong(d.Ran))
+		}
+	}
 	if d.Model != "" {
 		line("Model", escape(d.Model))
 	}
-	line("Cost", fmt.Sprintf("$%.4f", d.CostUSD))
-	if u := d.Usage; u != nil {
+	if d.CostUSD > 0 || counted {
+		line("Cost", fmt.Sprintf("$%.4f", d.CostUSD))
+	}
+	if u := d.Usage; counted {
 		line("Tokens", fmt.Sprintf("%s in, %s out; cache: %s read, %s written", grouped(u.Input), grouped(u.Output), grouped(u.CacheRead), grouped(u.CacheWrite)))
 		line("Steps", grouped(int64(u.Steps)))
 	}
@@ -763,10 +774,9 @@ func detailLines(d detail) []string {
 	if d.More > 0 {
 		tools = append(tools, fmt.Sprintf("%d more", d.More))
 	}
-	if len(tools) == 0 {
-		tools = []string{"none"}
+	if len(tools) > 0 || counted {
+		line("Tools", cmp.Or(strings.Join(tools, ", "), "none"))
 	}
-	line("Tools", strings.Join(tools, ", "))
 	if d.Files != nil {
 		line("Files", fmt.Sprintf("%s changed, %s lines added, %s removed", grouped(int64(*d.Files)), grouped(int64(d.Added)), grouped(int64(d.Removed))))
 	}

@@ -55,6 +55,17 @@ func TestSlashCommands(t *testing.T) {
 		})
 	})
 
+	t.Run("list with a link is of its channel", func(t *testing.T) {
+		root, payments := w.say(member, general, "", mention+"run: echo listed"), w.channel("payments")
+		w.answer(general, root, root)
+		if said := w.typed(admin, payments, "list "+linkTo(general, root)); !strings.HasPrefix(said, "In <#"+general+">:\n1. “run: echo listed”") {
+			t.Errorf("/flaude list = %q, want the session of the other channel", said)
+		}
+		if said := w.typed(admin, payments, "list all"); !strings.HasPrefix(said, "`/flaude list` shows") {
+			t.Errorf("/flaude list all = %q, want what it takes", said)
+		}
+	})
+
 	t.Run("status and stop with a link are about its thread", func(t *testing.T) {
 		begin := func(seconds string) (root string) {
 			root = w.say(member, general, "", mention+"take "+seconds+" seconds")
