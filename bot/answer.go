@@ -229,7 +229,7 @@ func (b *Bot) postPart(ctx context.Context, s sessions.Session, t sessions.Turn,
 	if !isRefused(err) {
 		return err
 	}
-	short := part{text: "The answer is in the file " + answerFile(o) + ".", footer: p.footer}
+	short := part{text: sayOnlyInFile(answerFile(o)), footer: p.footer}
 	if err := b.uploadAnswer(ctx, t, answerFile(o), cmp.Or(p.markdown, p.text)); err != nil {
 		if isGone(err) || isPassing(err) || ctx.Err() != nil {
 			return fmt.Errorf("upload the answer of %s: %w", t.ID, err)

@@ -152,20 +152,20 @@ func (b *Bot) pressChanges(ctx context.Context, p interactionPayload) answer {
 	switch action.ActionID {
 	case actDiff:
 		e.Kind, e.Private = runner.ErrandDiff, true
-		return b.fetchInModal(ctx, p, thread, "Show the diff", e)
+		return b.fetchInModal(ctx, p, thread, sayShowDiff, e)
 	case actFiles:
 		e.Kind, e.Private = runner.ErrandChanges, true
-		return b.fetchInModal(ctx, p, thread, "Show the changed files", e)
+		return b.fetchInModal(ctx, p, thread, sayShowFiles, e)
 	case actDiffFile:
-		e.Kind, what = runner.ErrandDiff, "Fetch the diff"
+		e.Kind, what = runner.ErrandDiff, sayFetchDiff
 	case actGetAll:
-		e.Kind, what = runner.ErrandGet, "Fetch all changed files"
+		e.Kind, what = runner.ErrandGet, sayFetchAll
 	case actGet:
 		n, err := strconv.Atoi(action.Option.Value)
 		if err != nil || n < 1 {
 			return plainly(sayOldButton)
 		}
-		e.Kind, e.File, what = runner.ErrandGet, n, "Fetch "+action.Option.Text.Text
+		e.Kind, e.File, what = runner.ErrandGet, n, sayFetch(action.Option.Text.Text)
 	default:
 		return answer{}
 	}
@@ -258,7 +258,7 @@ func filesAnswer(t sessions.Turn, c *runner.Changes) answer {
 	picker := slack.NewOptionsSelectBlockElement(slack.OptTypeStatic, plainObject("A file"), actGet, objects(options)...)
 	pick := section(sayPickFile(more))
 	pick.BlockID, pick.Accessory = offerAgain(t), slack.NewAccessory(picker)
-	a.blocks = []slack.Block{section(a.text), pick, slack.NewActionBlock("", button(actGetAll, "All of them, as a ZIP file", offerAgain(t), ""))}
+	a.blocks = []slack.Block{section(a.text), pick, slack.NewActionBlock("", button(actGetAll, sayAllAsZip, offerAgain(t), ""))}
 	a.text += "\n" + sayPickFile(more)
 	return a
 }

@@ -3,7 +3,6 @@ package bot
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"regexp"
 	"strings"
 	"time"
@@ -57,7 +56,7 @@ func (b *Bot) answerCommand(ctx context.Context, c slashCommand, word, rest stri
 	case "", "help":
 		return plainly(sayHelp)
 	}
-	return plainly("I do not know “" + escape(clip(unescape(word), 40)) + "”.\n" + sayHelp)
+	return plainly(sayUnknownWord(word))
 }
 
 // listFor lists the sessions of this channel, of the one that a link leads to, or all of who asks.
@@ -182,7 +181,7 @@ func (b *Bot) runOnce(ctx context.Context, c slashCommand, prompt string) answer
 	if err != nil || !first {
 		return plainly(sayTrouble)
 	}
-	text := fmt.Sprintf("<@%s> runs once: %s", c.UserID, escape(clip(unescape(prompt), 500)))
+	text := sayRunsOnce(c.UserID, prompt)
 	asked := sessions.TurnID("run:" + c.TriggerID)
 	_, ts, err := b.api.PostMessageContext(ctx, c.ChannelID, slack.MsgOptionText(text, false), slack.MsgOptionDisableLinkUnfurl(), metadata("", asked, partNote))
 	if isGone(err) {

@@ -177,6 +177,9 @@ func TestGlimpse(t *testing.T) {
 		"\n  \n fix &lt;b&gt; it\nand then": "fix <b> it",
 		"repo:acme/app branch:dev fix it":   "fix it",
 		"ask <@U0ADMIN> in <#C0GENERAL|general>, <!subteam^S1|@team>, <https://a.example/x|the page>, <https://a.example>": "ask @… in #general, @team, the page, https://a.example",
+		"*Fix* the `login` test, _please_: ~all of it~ *now*":                                                              "Fix the login test, please: all of it now",
+		"&gt; • *_both_* and 2*3*4, snake_case_name, a * b * c":                                                            "both and 2*3*4, snake_case_name, a * b * c",
+		"```\ngo test```":       "go test",
 		"":                      "",
 		strings.Repeat("é", 99): strings.Repeat("é", 79) + "…",
 	} {
@@ -191,7 +194,7 @@ func TestManage(t *testing.T) {
 	t.Parallel()
 	w := newWorkspace(t, nil)
 	s := w.sessionsIn("fix <it>")[0]
-	s.Repos = []runner.Repo{{URL: "https://github.com/acme/app", Branch: "dev"}}
+	s.Repos, s.VolumeGB = []runner.Repo{{URL: "https://github.com/acme/app", Branch: "dev"}}, 20 // its machine is of the size by default
 	w.runs(s)
 	reply := w.say(member, general, s.Thread.TS, "!aside by the way")
 	modal := func() (id string, shown string) {
@@ -214,7 +217,7 @@ func TestManage(t *testing.T) {
 		}
 	}
 	w.local(member, "shortcut", map[string]any{"callback_id": "manage_session", "channel": general, "ts": reply})
-	until("the session", "fix &lt;it&gt;", "3 turns, $0.42", "acme/app` on `dev", "Running: “count” by <@U0MEMBER>", `"action_id":"stop"`, `"action_id":"mute"`, `"action_id":"end"`, "Keep it")
+	until("the session", "fix &lt;it&gt;", "3 turns, $0.42", "acme/app` on `dev", "2 dedicated CPUs, 4 GB, a volume of 20 GB", "Running: “count” by <@U0MEMBER>", `"action_id":"stop"`, `"action_id":"mute"`, `"action_id":"end"`, "Keep it")
 	press("mute")
 	until("that it is muted, and the session", sayMuted, "3 turns, $0.42", `"action_id":"unmute"`)
 	w.until("the thread is told", func() bool { return has(w.thread(general, s.Thread.TS), sayMuted) })

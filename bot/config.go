@@ -276,9 +276,14 @@ func (b *Bot) instead(ctx context.Context, id string, view slack.ModalViewReques
 			b.log.WarnContext(ctx, "settings not shown", "err", err)
 		}
 	})
-	loading := view
-	loading.Submit, loading.Blocks.BlockSet = nil, []slack.Block{section(saySettingsCome)}
+	loading := comingView(view)
 	return slack.NewUpdateViewSubmissionResponse(&loading)
+}
+
+// comingView stands in the place of a modal of settings until that comes.
+func comingView(view slack.ModalViewRequest) slack.ModalViewRequest {
+	view.Submit, view.Blocks.BlockSet = nil, []slack.Block{section(saySettingsCome)}
+	return view
 }
 
 // wrong says what is wrong with which block.

@@ -28,7 +28,7 @@ func plainObject(text string) *slack.TextBlockObject {
 func pickView() slack.ModalViewRequest {
 	e := slack.NewOptionsSelectBlockElement(slack.OptTypeConversations, plainObject("Choose a channel"), "value")
 	e.Filter = &slack.SelectBlockElementFilter{Include: []string{"public", "private"}, ExcludeBotUsers: true}
-	in := slack.NewInputBlock("channel", plainObject("Channel"), plainObject("One where you and I are."), e)
+	in := slack.NewInputBlock("channel", plainObject("Channel"), plainObject(sayChannelHint), e)
 	return slack.ModalViewRequest{
 		Type: slack.VTModal, CallbackID: configPick, Title: plainObject("Channel settings"), Submit: plainObject("Next"), Close: plainObject("Cancel"),
 		Blocks: slack.Blocks{BlockSet: []slack.Block{in}},
@@ -40,7 +40,7 @@ func (b *Bot) pageView(ctx context.Context, channel string, p page, s sessions.S
 	def := b.sessions.DefaultSettings()
 	var blocks []slack.Block
 	if p.id == pageCommon {
-		blocks = append(blocks, section("Settings of <#"+channel+">. They count from the next turn; what a machine and its workspace are made of, from the next session."))
+		blocks = append(blocks, section(saySettingsOf(channel)))
 	}
 	for _, in := range p.inputs {
 		if in.namers && r != mayName {
@@ -63,7 +63,7 @@ func (b *Bot) pageView(ctx context.Context, channel string, p page, s sessions.S
 			blocks = append(blocks, row)
 		}
 		if s.ChangedBy != "" {
-			blocks = append(blocks, slack.NewContextBlock("", slack.NewTextBlockObject(slack.MarkdownType, "Changed last by <@"+s.ChangedBy+">, "+date(s.ChangedAt)+".", false, false)))
+			blocks = append(blocks, slack.NewContextBlock("", slack.NewTextBlockObject(slack.MarkdownType, sayChangedLast(s.ChangedBy, s.ChangedAt), false, false)))
 		}
 	case pageEnvironment:
 		blocks = append(blocks, b.secretRows(s)...)
@@ -76,9 +76,9 @@ func (b *Bot) pageView(ctx context.Context, channel string, p page, s sessions.S
 
 // secretRows name the secrets, with a button for each.
 func (b *Bot) secretRows(s sessions.Settings) []slack.Block {
-	blocks := []slack.Block{slack.NewDividerBlock(), section("*Secrets*\nVariables whose values nobody sees here again, and which I take out of all that I show.")}
+	blocks := []slack.Block{slack.NewDividerBlock(), section("*Secrets*\n" + saySecrets)}
 	if !b.sessions.KeepsSecrets() {
-		return append(blocks, section("Whoever runs me has set no key to keep secrets with (`FLAUDEBOT_SECRETS_KEY`)."))
+		return append(blocks, section(sayNoSecrets))
 	}
 	for _, name := range s.Secrets[:min(len(s.Secrets), maxSecrets)] {
 		row := section("`" + name + "`")
@@ -100,14 +100,14 @@ func secretView(channel, name string) slack.ModalViewRequest {
 		Type: slack.VTModal, CallbackID: configSecret, PrivateMetadata: configPlace{Channel: channel, Secret: name}.String(),
 		Title: plainObject("Secret"), Submit: plainObject("Save"), Close: plainObject("Cancel"),
 	}
-	in := slack.NewInputBlock(secretValue, plainObject("Value"), plainObject("At least 8 characters. It is stored encrypted."), value)
+	in := slack.NewInputBlock(secretValue, plainObject("Value"), plainObject(saySecretHint), value)
 	if name == "" {
 		e := slack.NewPlainTextInputBlockElement(plainObject("NPM_TOKEN"), "value")
 		e.MaxLength = 128
-		v.Blocks.BlockSet = []slack.Block{slack.NewInputBlock(secretName, plainObject("Name"), plainObject("Of the variable that Claude's commands see."), e), in}
+		v.Blocks.BlockSet = []slack.Block{slack.NewInputBlock(secretName, plainObject("Name"), plainObject(saySecretNameHint), e), in}
 		return v
 	}
-	in.Label, in.Hint, in.Optional = plainObject("New value"), plainObject("Left empty, it stays as it is."), true
+	in.Label, in.Hint, in.Optional = plainObject("New value"), plainObject(saySecretStays), true
 	e := slack.NewCheckboxGroupsBlockElement("value", slack.NewOptionBlockObject("on", plainObject("Remove this secret"), nil))
 	v.Blocks.BlockSet = []slack.Block{
 		section("`" + name + "`"), in, slack.NewInputBlock(secretRemoval, plainObject("Removal"), nil, e).WithOptional(true),
@@ -118,7 +118,7 @@ func secretView(channel, name string) slack.ModalViewRequest {
 // shownView is for those who may see the settings and not change them.
 func (b *Bot) shownView(channel string, s sessions.Settings) slack.ModalViewRequest {
 	def := b.sessions.DefaultSettings()
-	blocks := []slack.Block{section("Settings of <#" + channel + ">. Admins of this workspace can change them, and those whom they name.")}
+	blocks := []slack.Block{section(sayShownSettings(channel))}
 	for _, p := range pages() {
 		var lines []string
 		for _, in := range p.inputs {

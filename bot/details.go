@@ -85,20 +85,23 @@ func detailButton(t sessions.Turn, o sessions.Outcome) *slack.ButtonBlockElement
 // maxValue is what Slack takes as the value of a button, in characters.
 const maxValue = 2000
 
+// detailAnswer is what a modal shows of it.
+func detailAnswer(d detail) answer {
+	return answer{text: strings.Join(detailLines(d), "\n"), title: fmt.Sprintf("Turn %d", d.Number)}
+}
+
 // showDetail opens the detail behind an answer's last line.
 func (b *Bot) showDetail(ctx context.Context, p interactionPayload) {
 	limit, cancel := context.WithTimeout(ctx, manageTime)
 	defer cancel()
 	var d detail
-	title, a := "Details", plainly(sayOldButton)
+	a := answer{text: sayOldButton, title: "Details"}
 	if why := b.people.mayUse(limit, p.User.ID, p.Channel.ID); why != nil {
-		a = plainly(why.sentence)
+		a.text = why.sentence
 	} else if err := json.Unmarshal([]byte(p.Actions[0].Value), &d); err == nil {
-		title, a = fmt.Sprintf("Turn %d", d.Number), plainly(strings.Join(detailLines(d), "\n"))
+		a = detailAnswer(d)
 	}
-	view := modal(a)
-	view.Title.Text = title
-	if _, err := b.api.OpenViewContext(ctx, p.TriggerID, view); err != nil { // in time or never
+	if _, err := b.api.OpenViewContext(ctx, p.TriggerID, modal(a)); err != nil { // in time or never
 		b.log.WarnContext(ctx, "details not opened", "err", err)
 		b.answerPress(ctx, p, a)
 	}

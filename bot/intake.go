@@ -900,6 +900,11 @@ func (b *Bot) editedAway(ctx context.Context, in incoming, early bool) error {
 	return b.control(ctx, in, word)
 }
 
+// offerEdited offers to run a message again that was edited when it was done.
+func offerEdited(thread sessions.Thread, turn sessions.TurnID) answer {
+	return offering(sayEditedDone, button("retry", "Run it again", offerOf(thread, turn), "primary"))
+}
+
 // editedLate tells who edited a message that is at work, or was answered, what that means, and offers to run it again.
 func (b *Bot) editedLate(ctx context.Context, in incoming, revision string) error {
 	st, err := b.statusFor(ctx, &in)
@@ -908,7 +913,7 @@ func (b *Bot) editedLate(ctx context.Context, in incoming, revision string) erro
 	}
 	a := plainly(sayEditedRunning)
 	if st.Running == nil || st.Running.ID != in.id() || st.Over {
-		a = offering(sayEditedDone, button("retry", "Run it again", offerOf(in.thread, in.id()), "primary"))
+		a = offerEdited(in.thread, in.id())
 	}
 	return b.once(ctx, in, "edited:"+string(in.id())+":"+revision, func(ctx context.Context, _ bool) error {
 		return b.postEphemeral(ctx, in.thread.Channel, in.thread.TS, in.event.User, a)

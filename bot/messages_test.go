@@ -2,6 +2,7 @@ package bot
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -28,25 +29,7 @@ type shown struct {
 func TestMessages(t *testing.T) {
 	t.Parallel()
 	w := newWorkspace(t, nil)
-	got := map[string][]shown{}
-	for name, m := range liveStates() {
-		got["live, "+name] = []shown{m}
-	}
-	for name, parts := range outcomes(w.bot) {
-		for _, p := range parts {
-			got["answer, "+name] = append(got["answer, "+name], shown{p.fallback(), p.blocks()})
-		}
-	}
-	for name, d := range details() {
-		a := plainly(strings.Join(detailLines(d), "\n"))
-		got["modal, details "+name] = []shown{{a.text, modal(a).Blocks.BlockSet}}
-	}
-	for name, s := range notes() {
-		got["note, "+name] = []shown{{Text: s}}
-	}
-	for name, a := range answers() {
-		got["told, "+name] = []shown{{a.text, a.blocks}}
-	}
+	got := w.messages()
 	for name, messages := range got {
 		thread := sessions.Thread{Team: team, Channel: general, TS: w.say(member, general, "", name)}
 		for i, m := range messages {
@@ -65,6 +48,26 @@ func TestMessages(t *testing.T) {
 		}
 	}
 	goldenFile(t, filepath.Join("testdata", "messages.json"), got)
+}
+
+// messages are all messages in all their states.
+func (w *workspace) messages() map[string][]shown {
+	got := map[string][]shown{}
+	for name, m := range liveStates() {
+		got["live, "+name] = []shown{m}
+	}
+	for name, parts := range outcomes(w.bot) {
+		for _, p := range parts {
+			got["answer, "+name] = append(got["answer, "+name], shown{p.fallback(), p.blocks()})
+		}
+	}
+	for name, s := range notes() {
+		got["note, "+name] = []shown{{Text: s}}
+	}
+	for name, a := range answers() {
+		got["told, "+name] = []shown{{a.text, a.blocks}}
+	}
+	return got
 }
 
 // goldenFile compares messages with those of a file.
@@ -155,6 +158,12 @@ func liveStates() map[string]shown {
 	} {
 		text, blocks := liveMessage(turn, p, now)
 		out[name] = shown{text, blocks}
+	}
+	for _, tool := range []string{
+		"Read", "Edit", "Grep", "Glob", "WebFetch", "WebSearch", "Task", "BashOutput", "KillShell", "Skill", "git commit", "pull request",
+	} {
+		text, blocks := liveMessage(turn, sessions.Progress{Step: sessions.StepRunning, Since: now, Tool: tool, On: "app/*.go"}, now)
+		out["working with "+tool] = shown{text, blocks}
 	}
 	for name, p := range map[string]sessions.Progress{
 		"errand, the machine wakes": {Step: sessions.StepWaking, Since: now.Add(-12 * time.Second)},
@@ -281,12 +290,16 @@ func outcomes(b *Bot) map[string][]part {
 	out["that was not shown a picture"] = b.parts(session("1.2"), turn, sessions.Outcome{
 		Outcome: runner.Outcome{StartedAt: at, EndedAt: at, Unshown: []runner.Unshown{{Name: "fake.png", Why: "it is no PNG, JPEG, GIF or WebP picture"}}}, Answer: "I see nothing.", Number: 3,
 	}, false, maxParts)
+	out["that is cut short"] = b.parts(session("1.2"), turn, sessions.Outcome{
+		Outcome: runner.Outcome{StartedAt: at, EndedAt: at}, Answer: strings.Repeat("a paragraph\n\n", 20000), Number: 3,
+	}, false, maxPartsNoFile)
 	out["that changed nothing"] = with(&runner.Changes{})
 	get := func(e runner.Errand, c *runner.Changes, payload string, files int) []part {
 		return b.parts(session("1.2"), errandTurn(e, "Fetch"), sessions.Outcome{Outcome: runner.Outcome{Changes: c}, Payload: []byte(payload)}, false, files)
 	}
 	out["errand, the diff as a file"] = get(runner.Errand{Kind: runner.ErrandDiff, Of: "T:C:1.2"}, changed(2), "diff", maxParts)
 	out["errand, a file"] = get(runner.Errand{Kind: runner.ErrandGet, Of: "T:C:1.2", File: 1}, changed(0, hostile()), "x", maxParts)
+	out["errand, a file of unknown name"] = get(runner.Errand{Kind: runner.ErrandGet, Of: "T:C:1.2", File: 1}, &runner.Changes{}, "x", maxParts)
 	out["errand, an empty file"] = get(runner.Errand{Kind: runner.ErrandGet, Of: "T:C:1.2", File: 1}, changed(1), "", maxParts)
 	out["errand, a file that Slack does not take"] = get(runner.Errand{Kind: runner.ErrandGet, Of: "T:C:1.2", File: 1}, changed(1), "x", maxPartsNoFile)
 	out["errand, all files"] = get(runner.Errand{Kind: runner.ErrandGet, Of: "T:C:1.2"}, changed(3), "PK", maxParts)
@@ -337,10 +350,27 @@ func details() map[string]detail {
 func notes() map[string]string {
 	s := session("1.2")
 	s.State = []runner.RepoState{{Dir: "repo", Changed: 1}, {Dir: "other", Changed: 2, Unpushed: 3, Unknown: true}}
+	nowhere := func(code string) string { return sayNowhere(general, slack.SlackErrorResponse{Err: code}) }
+	prompts := suggestTitle
+	for _, p := range suggested() {
+		prompts += "\n• *" + p.Title + "*: " + p.Message
+	}
+	plain := sessions.InUse{}
 	return map[string]string{
-		"help": sayHelp, "fetching": sayFetching, "into the thread": sayIntoThread, "empty": sayEmpty, "full": sayFull, "one ahead": sayPlace(1), "three ahead": sayPlace(3), "ended": sayEnded,
+		"suggested prompts":           prompts,
+		"nowhere, the thread is gone": nowhere("thread_not_found"), "nowhere, archived": nowhere("is_archived"), "nowhere, removed": nowhere("not_in_channel"), "nowhere, not allowed": nowhere("restricted_action"),
+		"foreign repository": sayForeignRepo("<evil>/x", []string{"`github.com/acme`", "`git.example`"}), "no named repositories": sayNoNamedRepos,
+		"branch of": sayBranchOf("<dev>"), "no workspace": sayNoWorkspace(errors.New("two repositories are called <app>")),
+		"no model": sayNoModel("<gpt>"), "no effort": sayNoEffort("<huge>"), "no volume size": sayVolumeSize,
+		"invite me": sayInviteMe, "what to run": sayWhatToRun, "running": sayRunning, "run, its thread": sayRunsOnce("U0MEMBER", "count &lt;it&gt; <@U0ADMIN>"), "run over": sayRunOver,
+		"unknown word": sayUnknownWord("&lt;!here&gt; frobnicate"), "again": sayAgain, "going on": sayGoingOn, "slack away": saySlackAway,
+		"asked already": sayAskedAlready, "errand begins": sayErrandBegins, "errand behind one": sayErrandPlace(1), "errand behind several": sayErrandPlace(3), "kept on": sayKeptOn,
+		"unread link, silent": sayUnreadLink("https://local.slack.com/archives/C1/p1", saySlackSilent), "many links": sayUnreadLink("https://local.slack.com/archives/C1/p1", sayManyLinks),
+		"only in a file": sayOnlyInFile("answer-3.md"), "ran with the defaults": sayRanWith(plain), "none of the choices allowed": sayNotAllowed("the effort", []sessions.Override{sessions.OverrideVolume}),
+		"ending with errands that wait": sayEnding(sessions.Ending{Dropped: []sessions.Turn{{Kind: sessions.KindErrand}, {Kind: sessions.KindTurn}}}),
+		"help":                          sayHelp, "fetching": sayFetching, "into the thread": sayIntoThread, "empty": sayEmpty, "full": sayFull, "one ahead": sayPlace(1), "three ahead": sayPlace(3), "ended": sayEnded,
 		"not you": sayNotYou, "wrong channel": sayWrongChannel, "not there": sayNotThere, "try again": sayTryAgain, "no session": sayNoSession,
-		"nothing runs": sayNothingRuns, "stopping": sayStopping, "trouble": sayTrouble, "kept": sayKept, "old button": sayOldButton, "taken back": sayTakenBack, "muted": sayMuted, "now": sayNow, "under way": sayUnderway, "not next": sayNotNext, "unmuted": sayUnmuted, "edited at work": sayEditedRunning, "edited when done": sayEditedDone, "retry gone": sayRetryGone,
+		"nothing runs": sayNothingRuns, "stopping": sayStopping, "trouble": sayTrouble, "kept": sayKept, "old button": sayOldButton, "taken back": sayTakenBack, "muted": sayMuted, "now": sayNow, "under way": sayUnderway, "not next": sayNotNext, "unmuted": sayUnmuted, "edited at work": sayEditedRunning, "retry gone": sayRetryGone,
 		"unread link":   sayUnreadLink("https://local.slack.com/archives/C1/p1?a=1&b=2", sayCannotSee),
 		"refused files": sayRefusedFiles([]string{"a<b>.bin", "film.mp4"}, 2<<20), "not yours": sayNotYours("U0ADMIN"), "unpushed": sayUnpushed(s),
 		"unpushed, unknown":   sayUnpushed(sessions.Session{State: []runner.RepoState{{Dir: "repo", Unknown: true}}}),
@@ -367,21 +397,31 @@ func answers() map[string]answer {
 	s.About, nameless.busy, nameless.link = "fix the <login> test & *go on*", false, ""
 	running := sessions.Turn{ID: "T:C:1.2", Kind: sessions.KindTurn, User: "U0MEMBER", Text: "fix &lt;it&gt;"}
 	st := sessions.Status{Session: &s.Session, Running: &running, Queued: []sessions.Turn{running, {Kind: sessions.KindTurn, User: "U0ADMIN", Files: make([]sessions.Attachment, 2)}}}
-	about := errandTurn(runner.Errand{Kind: runner.ErrandDiff, Of: "T:C:1.2"}, "Show the diff")
+	about := errandTurn(runner.Errand{Kind: runner.ErrandDiff, Of: "T:C:1.2"}, sayShowDiff)
+	s.EndsAt = time.Date(2026, 5, 11, 3, 2, 1, 0, time.UTC)
+	s.Guest, s.VolumeGB = sessions.Guest{CPUKind: "shared", CPUs: 4, MemoryMB: 8192}, 20
+	errands := sessions.Status{Running: &about}
+	for _, what := range []string{sayShowFiles, sayFetchDiff, sayFetchAll, sayFetch("app/<x>.go")} {
+		errands.Queued = append(errands.Queued, errandTurn(runner.Errand{}, what))
+	}
 	return map[string]answer{
 		"a diff": diffAnswer(about, sessions.Outcome{Outcome: runner.Outcome{Changes: changed(1)}, Payload: []byte("--- a/x\n+++ b/x\n@@ -1 +1 @@\n-<!here>\n+```<@U0ADMIN>\n")}),
 		"a long diff": diffAnswer(about, sessions.Outcome{
 			Outcome: runner.Outcome{Changes: changed(1)}, Payload: []byte(strings.Repeat("+"+strings.Repeat("x", 99)+"\n", 500)),
 		}),
-		"files to fetch":       filesAnswer(about, changed(2, hostile())),
-		"many files to fetch":  filesAnswer(about, changed(150)),
-		"no files to fetch":    filesAnswer(about, changed(0, runner.Change{Path: "gone", State: runner.ChangeRemoved})),
-		"yours is next":        offerNow(running, sayNext(running)),
-		"which repository":     repoOffer(s.Thread, []runner.Repo{{URL: "https://github.com/acme/app", Branch: "dev"}, {URL: "https://git.example/x/y.git"}}),
-		"the chosen one":       plainly(sayGoingOnIn(runner.Repo{URL: "https://github.com/acme/app"})),
-		"a list":               rows("", []listed{s, nameless}, 3, false, "manage", "Manage"),
-		"one's own":            rows("", []listed{s}, 0, true, "manage", "Manage"),
-		"which to end":         rows("Which one?", []listed{s, nameless}, 0, false, "end", "End"),
+		"files to fetch":                        filesAnswer(about, changed(2, hostile())),
+		"many files to fetch":                   filesAnswer(about, changed(150)),
+		"no files to fetch":                     filesAnswer(about, changed(0, runner.Change{Path: "gone", State: runner.ChangeRemoved})),
+		"yours is next":                         offerNow(running, sayNext(running)),
+		"which repository":                      repoOffer(s.Thread, []runner.Repo{{URL: "https://github.com/acme/app", Branch: "dev"}, {URL: "https://git.example/x/y.git"}}),
+		"the chosen one":                        plainly(sayGoingOnIn(runner.Repo{URL: "https://github.com/acme/app"})),
+		"a list":                                rows("", []listed{s, nameless}, 3, false, "manage", "Manage"),
+		"one's own":                             rows("", []listed{s}, 0, true, "manage", "Manage"),
+		"a list of a channel that is elsewhere": rows(sayListOf(general), []listed{s}, 0, false, "manage", "Manage"),
+		"which to end":                          rows("Which one?", []listed{s, nameless}, 0, false, "end", "End"),
+		"a status with errands":                 plainly(strings.Join(statusLines(errands, false), "\n")),
+		"nothing changed":                       filesAnswer(about, &runner.Changes{}),
+		"a late message":                        offerLate("T:C:1.2"), "edited when it was done": offerEdited(s.Thread, "T:C:1.2"),
 		"a status":             plainly(strings.Join(statusLines(st, true), "\n")),
 		"an idle session":      plainly(strings.Join(statusLines(sessions.Status{Session: &nameless.Session}, false), "\n")),
 		"ends soon":            endsSoon(sessions.Notice{Session: session("1.2"), Kind: sessions.NoticeEndsSoon, At: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)}),

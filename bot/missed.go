@@ -327,8 +327,13 @@ func (b *Bot) ask(ctx context.Context, in incoming) error {
 	if err != nil || known {
 		return err
 	}
-	a := offering(sayLate, button("retry", "Do it now", string(in.id()), "primary"))
+	a := offerLate(in.id())
 	return b.sayOnce(ctx, in, "late", a.text, a.blocks...)
+}
+
+// offerLate asks whether a message is still to be done.
+func offerLate(turn sessions.TurnID) answer {
+	return offering(sayLate, button("retry", "Do it now", string(turn), "primary"))
 }
 
 // before is a ts some time before another.

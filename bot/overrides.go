@@ -137,7 +137,7 @@ func refusedOverride(s sessions.Settings, o sessions.Overrides) nameError {
 	if !errors.As(s.CheckOverrides(o), &bad) {
 		return ""
 	}
-	return nameError(sentence(escape(bad[0].Problem)) + ". Send your message again without that; " + sayAllowed(s.Allowed()))
+	return nameError(sayNotAllowed(bad[0].Problem, s.Allowed()))
 }
 
 // settingsOf are the settings of a channel, as they were some seconds ago at most, or as they were known last when the store is away.

@@ -119,34 +119,10 @@ func rows(head string, all []listed, more int, where bool, action, label string)
 		add(line, slack.NewAccessory(button(action, label, offerOf(s.Thread, ""), style)))
 	}
 	if more > 0 {
-		add(fmt.Sprintf("… and %s that were used before these.", plural(more, "session")), nil)
+		add(sayMoreSessions(more), nil)
 	}
 	a.text = strings.Join(lines, "\n")
 	return a
-}
-
-// rowOf says of a session what it is about, whose it is, and how it stands.
-func rowOf(s listed, where bool) string {
-	what := "A session"
-	if s.About != "" {
-		what = aboutSession(s.Session)
-	}
-	parts := []string{"<@" + s.Owner + ">", plural(s.Turns, "turn"), fmt.Sprintf("$%.2f", s.CostUSD)}
-	if where {
-		parts[0] = "<#" + s.Thread.Channel + ">"
-	}
-	if s.busy {
-		parts = append(parts, "at work now")
-	} else {
-		parts = append(parts, "last used "+date(s.LastTurn))
-	}
-	if !s.EndsAt.IsZero() {
-		parts = append(parts, "ends "+date(s.EndsAt))
-	}
-	if s.link != "" {
-		parts = append(parts, "<"+s.link+"|open>")
-	}
-	return what + "\n" + strings.Join(parts, " · ")
 }
 
 // date is a time as each reader's Slack shows it.
@@ -186,17 +162,43 @@ func (b *Bot) pick(ctx context.Context, c slashCommand, word string) (thread ses
 const maxAbout = 80
 
 // aboutSession is what a session is about, in its own words.
-func aboutSession(s sessions.Session) string { return "“" + escape(clip(s.About, maxAbout)) + "”" }
+func aboutSession(s sessions.Session) string {
+	return "“" + escape(clip(withoutMarks(s.About), maxAbout)) + "”"
+}
 
 // glimpse is what a text is about: its first words, as plain text.
 func glimpse(words string) string {
 	words = named.ReplaceAllString(words, "")
 	for line := range strings.Lines(words) {
-		if line = strings.TrimSpace(line); line != "" {
-			return clip(unescape(token.ReplaceAllStringFunc(line, plainToken)), maxAbout)
+		if line = withoutMarks(unescape(token.ReplaceAllStringFunc(line, plainToken))); line != "" {
+			return clip(line, maxAbout)
 		}
 	}
 	return ""
+}
+
+// Slack's own marks: those at the beginning of a line, and those around words, which count where no letter stands before or behind them.
+var (
+	lineMark = regexp.MustCompile(`^(?:\s*(?:>+|[•◦▪]))*\s*`)
+	wordMark = []*regexp.Regexp{markAround("```"), markAround("`"), markAround(`\*`), markAround("_"), markAround("~")}
+)
+
+func markAround(mark string) *regexp.Regexp {
+	one := mark[len(mark)-1:]
+	inner := `[^\s` + one + `](?:[^` + one + `]*[^\s` + one + `])?`
+	return regexp.MustCompile(`(^|[^\pL\pN` + one + `])` + mark + `(` + inner + `)` + mark + `($|[^\pL\pN` + one + `])`)
+}
+
+// withoutMarks is a line as people read it: what Slack would show in bold or as code is plain.
+func withoutMarks(line string) string {
+	line = lineMark.ReplaceAllString(line, "")
+	for plain := ""; plain != line; {
+		plain = line
+		for _, m := range wordMark {
+			line = m.ReplaceAllString(line, "$1$2$3")
+		}
+	}
+	return strings.TrimSpace(strings.ReplaceAll(line, "```", "")) // a block of code goes over several lines
 }
 
 // plainToken is one of Slack's forms without asking anybody for names.
@@ -219,29 +221,6 @@ func plainToken(m string) string {
 	return what
 }
 
-// about is a turn in a few words.
-func about(t sessions.Turn) string {
-	if t.Kind == sessions.KindEnd {
-		return "the session's end"
-	}
-	if t.Kind == sessions.KindErrand {
-		return escape(t.Text) + ", for <@" + t.User + ">"
-	}
-	what := glimpse(t.Text)
-	if t.AtSlack {
-		what = t.About
-	}
-	switch {
-	case what != "":
-		what = "“" + escape(what) + "”"
-	case len(t.Files) > 0:
-		what = plural(len(t.Files), "file")
-	default:
-		what = "a message"
-	}
-	return what + " by <@" + t.User + ">"
-}
-
 // status says what goes on in a thread.
 func (b *Bot) status(ctx context.Context, thread sessions.Thread) (answer, error) {
 	st, err := b.sessions.Status(ctx, thread)
@@ -251,11 +230,22 @@ func (b *Bot) status(ctx context.Context, thread sessions.Thread) (answer, error
 	if !goesOn(st) {
 		return plainly(sayNoSession), nil
 	}
+	st = b.sized(st)
 	muted, err := b.sessions.Muted(ctx, thread)
 	if err != nil {
 		return answer{}, err
 	}
 	return plainly(strings.Join(statusLines(st, muted), "\n")), nil
+}
+
+// sized fills in what a session has by default: the size of its machine and of its volume.
+func (b *Bot) sized(st sessions.Status) sessions.Status {
+	if st.Session != nil {
+		s, def := *st.Session, b.sessions.DefaultSettings()
+		s.Guest, s.VolumeGB = cmp.Or(s.Guest, def.Guest), cmp.Or(s.VolumeGB, def.VolumeGB)
+		st.Session = &s
+	}
+	return st
 }
 
 // goesOn reports whether there is a live session in a thread, or will be.
@@ -270,12 +260,12 @@ func statusLines(st sessions.Status, muted bool) []string {
 		if s.About != "" {
 			lines = append(lines, aboutSession(*s))
 		}
-		lines = append(lines, saySession(*s))
+		lines = append(lines, saySession(*s), sayHas(*s))
 		if !s.EndsAt.IsZero() {
-			lines = append(lines, "It ends by itself "+date(s.EndsAt)+".")
+			lines = append(lines, sayEndsItself(s.EndsAt))
 		}
 		if s.InUse != nil {
-			lines = append(lines, "Its last turn ran with "+sayInUse(*s.InUse)+".")
+			lines = append(lines, sayRanWith(*s.InUse))
 		}
 	}
 	return append(lines, goingOn(st, muted)...)
@@ -288,12 +278,12 @@ func goingOn(st sessions.Status, muted bool) []string {
 		lines = append(lines, sayIsMuted)
 	}
 	if st.Running != nil {
-		lines = append(lines, "Running: "+about(*st.Running))
+		lines = append(lines, sayAtWork(*st.Running))
 	} else {
 		lines = append(lines, sayNothingRuns)
 	}
 	for i, t := range st.Queued {
-		lines = append(lines, fmt.Sprintf("%d. waiting: %s", i+1, about(t)))
+		lines = append(lines, sayWaiting(i+1, t))
 	}
 	return lines
 }

@@ -32,10 +32,12 @@ import (
 //go:embed testdata/sheet.js
 var sheetScript string
 
-// state is a message, or several, in one of the states that it can be in, as testdata has it.
+// state is a message, or several, or a modal, in one of the states that it can be in, as testdata has it.
 type state struct {
 	Name     string            `json:"name"`
-	Messages []json.RawMessage `json:"messages"`
+	Messages []json.RawMessage `json:"messages,omitempty"`
+	View     json.RawMessage   `json:"view,omitempty"`
+	Errors   map[string]string `json:"errors,omitempty"`
 }
 
 // sheets are all states of all messages, in groups that fit on a picture, and what becomes of each construct of Markdown.
@@ -61,7 +63,18 @@ func sheets(t *testing.T) map[string][]state {
 		case !slices.Contains([]string{"live", "answer", "note"}, group):
 			group = "more"
 		}
-		out[group] = append(out[group], state{name, all[name]})
+		out[group] = append(out[group], state{Name: name, Messages: all[name]})
+	}
+	var views map[string]state
+	read(filepath.Join("testdata", "views.json"), &views)
+	for _, name := range slices.Sorted(maps.Keys(views)) {
+		group := "modal"
+		if strings.Contains(name, "View, ") && !strings.HasPrefix(name, "pullView") {
+			group = "settings"
+		}
+		s := views[name]
+		s.Name = name
+		out[group] = append(out[group], s)
 	}
 	files, err := filepath.Glob("testdata/markdown/*.json")
 	if err != nil {

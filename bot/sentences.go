@@ -95,6 +95,18 @@ const (
 	sayEndThis        = "End this session?"
 	sayWhatGoes       = "Its machine and its files go. What is pushed stays."
 	sayVolumeSize     = "A volume's size is a whole number of GB: `volume:20`."
+	saySecrets        = "Variables whose values nobody sees here again, and which I take out of all that I show."
+	sayNoSecrets      = "Whoever runs me has set no key to keep secrets with (`FLAUDEBOT_SECRETS_KEY`)."
+	sayChannelHint    = "One where you and I are."
+	saySecretHint     = "At least 8 characters. It is stored encrypted."
+	saySecretNameHint = "Of the variable that Claude's commands see."
+	saySecretStays    = "Left empty, it stays as it is."
+	sayAllAsZip       = "All of them, as a ZIP file"
+	sayLastRan        = "Last turn ran with"
+	sayShowDiff       = "Show the diff"
+	sayShowFiles      = "Show the changed files"
+	sayFetchDiff      = "Fetch the diff"
+	sayFetchAll       = "Fetch all changed files"
 	sayNoNamedRepos   = "I work on the repositories that I am set up with, and may not take others from a message. Whoever runs me can allow that (FLAUDEBOT_NAMED_REPOS)."
 	sayHelp           = "Mention me in a channel to start a session: `@flaude fix the flaky test`. Each thread is one conversation with its own machine and files. " +
 		"In a direct message no mention is needed, and each message outside of a thread starts a session of its own.\n" +
@@ -218,6 +230,41 @@ func sayNoModel(named string) string {
 func sayNoEffort(named string) string {
 	return fmt.Sprintf("There is no effort “%s”: choose one of %s.", escape(clip(named, 60)), strings.Join(runner.Efforts(), ", "))
 }
+
+// sayFetch is what an errand is called that brings one file.
+func sayFetch(name string) string { return "Fetch " + name }
+
+// sayUnknownWord answers a command that there is none of.
+func sayUnknownWord(word string) string {
+	return "I do not know “" + escape(clip(unescape(word), 40)) + "”.\n" + sayHelp
+}
+
+// sayRunsOnce begins the thread of a single run.
+func sayRunsOnce(user, prompt string) string {
+	return "<@" + user + "> runs once: " + escape(clip(unescape(prompt), 500))
+}
+
+// sayNotAllowed says why a message may not choose what it does.
+func sayNotAllowed(problem string, allowed []sessions.Override) string {
+	return sentence(escape(problem)) + ". Send your message again without that; " + sayAllowed(allowed)
+}
+
+// saySettingsOf stands above the settings of a channel for those who may change them.
+func saySettingsOf(channel string) string {
+	return "Settings of <#" + channel + ">. They count from the next turn; what a machine and its workspace are made of, from the next session."
+}
+
+// sayShownSettings stands above them for the others.
+func sayShownSettings(channel string) string {
+	return "Settings of <#" + channel + ">. Admins of this workspace can change them, and those whom they name."
+}
+
+func sayChangedLast(by string, at time.Time) string {
+	return "Changed last by <@" + by + ">, " + date(at) + "."
+}
+
+// sayOnlyInFile stands in the place of an answer that Slack takes as a file alone.
+func sayOnlyInFile(name string) string { return "The answer is in the file " + name + "." }
 
 func sayInFile(name string) string { return "The whole answer is in the file " + name + "." }
 
@@ -730,11 +777,86 @@ func sayBranch(b runner.Branch, several bool) string {
 // sayListOf stands above the sessions of a channel that was named by a link.
 func sayListOf(channel string) string { return "In <#" + channel + ">:" }
 
+// sayMoreSessions ends a list of sessions that is cut short.
+func sayMoreSessions(n int) string {
+	return fmt.Sprintf("… and %s that were used before these.", plural(n, "session"))
+}
+
+// rowOf says of a session what it is about, whose it is, and how it stands.
+func rowOf(s listed, where bool) string {
+	what := "A session"
+	if s.About != "" {
+		what = aboutSession(s.Session)
+	}
+	parts := []string{"<@" + s.Owner + ">", plural(s.Turns, "turn"), fmt.Sprintf("$%.2f", s.CostUSD)}
+	if where {
+		parts[0] = "<#" + s.Thread.Channel + ">"
+	}
+	if s.busy {
+		parts = append(parts, "at work now")
+	} else {
+		parts = append(parts, "last used "+date(s.LastTurn))
+	}
+	if !s.EndsAt.IsZero() {
+		parts = append(parts, "ends "+date(s.EndsAt))
+	}
+	if s.link != "" {
+		parts = append(parts, "<"+s.link+"|open>")
+	}
+	return what + "\n" + strings.Join(parts, " · ")
+}
+
+// about is a turn in a few words.
+func about(t sessions.Turn) string {
+	if t.Kind == sessions.KindEnd {
+		return "the session's end"
+	}
+	if t.Kind == sessions.KindErrand {
+		return escape(t.Text) + ", for <@" + t.User + ">"
+	}
+	what := glimpse(t.Text)
+	if t.AtSlack {
+		what = withoutMarks(t.About)
+	}
+	switch {
+	case what != "":
+		what = "“" + escape(what) + "”"
+	case len(t.Files) > 0:
+		what = plural(len(t.Files), "file")
+	default:
+		what = "a message"
+	}
+	return what + " by <@" + t.User + ">"
+}
+
+func sayEndsItself(at time.Time) string { return "It ends by itself " + date(at) + "." }
+
+func sayRanWith(u sessions.InUse) string { return "Its last turn ran with " + sayInUse(u) + "." }
+
+func sayAtWork(t sessions.Turn) string { return "Running: " + about(t) }
+
+// sayWaiting is a turn that waits, with its place.
+func sayWaiting(place int, t sessions.Turn) string {
+	return fmt.Sprintf("%d. waiting: %s", place, about(t))
+}
+
+// sayDone counts the entries of the task list.
+func sayDone(done, all int) string { return fmt.Sprintf("%d of %d done", done, all) }
+
+func sayMore(n int) string { return fmt.Sprintf("… and %d more", n) }
+
 // saySession tells of a live session.
 func saySession(s sessions.Session) string {
 	return fmt.Sprintf("Session of <@%s>: %s, $%.2f, machine `%s` in %s, last used %s.",
 		s.Owner, plural(s.Turns, "turn"), s.CostUSD, orDash(s.MachineID), orDash(s.Region), date(s.LastTurn))
 }
+
+// saySize is what a session works with.
+func saySize(s sessions.Session) string {
+	return guestLabel(s.Guest) + fmt.Sprintf(", a volume of %d GB", s.VolumeGB)
+}
+
+func sayHas(s sessions.Session) string { return "It has " + saySize(s) + "." }
 
 // detailLines say what stands behind the footer, a line each. What nobody knows is left out: a turn that was killed may have told nothing.
 func detailLines(d detail) []string {

@@ -47,6 +47,7 @@ func (b *Bot) managed(ctx context.Context, thread sessions.Thread) answer {
 	if err == nil && !goesOn(st) {
 		return plainly(sayNoSession)
 	}
+	st = b.sized(st)
 	muted := false
 	if err == nil {
 		muted, err = b.sessions.Muted(ctx, thread)
@@ -98,9 +99,9 @@ func facts(s sessions.Session) *slack.SectionBlock {
 		{"Started by", fmt.Sprintf("<@%s>, %s", s.Owner, date(s.CreatedAt))},
 		{"Last used", date(s.LastTurn)},
 		{"So far", fmt.Sprintf("%s, $%.2f", plural(s.Turns, "turn"), s.CostUSD)},
-		{"Machine", fmt.Sprintf("`%s` in %s", orDash(s.MachineID), orDash(s.Region))},
+		{"Machine", fmt.Sprintf("`%s` in %s: %s", orDash(s.MachineID), orDash(s.Region), saySize(s))},
 		{"Repositories", repositoryList(s.Repos)},
-		{"Last turn ran with", inUse(s)},
+		{sayLastRan, inUse(s)},
 	} {
 		if f[1] != "" {
 			fields = append(fields, slack.NewTextBlockObject(slack.MarkdownType, "*"+f[0]+"*\n"+clip(f[1], 1900), false, false))

@@ -253,11 +253,11 @@ func todoLines(p sessions.Progress) []string {
 		}
 	}
 	if len(p.Todos) > 0 {
-		out = append(out, fmt.Sprintf("%d of %d done", done, len(p.Todos)))
+		out = append(out, sayDone(done, len(p.Todos)))
 	}
 	for i, t := range p.Todos {
 		if i == maxTodos {
-			return append(out, fmt.Sprintf("… and %d more", len(p.Todos)-i))
+			return append(out, sayMore(len(p.Todos)-i))
 		}
 		// Told apart by mark and by word, not by colour.
 		mark := "☐ "

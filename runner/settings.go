@@ -43,7 +43,8 @@ func (s Settings) Mode() string {
 	return ModeBypass
 }
 
-var modelName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:@/\[\]-]{0,199}$`)
+// modelName is 150 characters long at most: more is no value that can be chosen in a modal of Slack.
+var modelName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:@/\[\]-]{0,149}$`)
 
 // CheckModel refuses what can be no model's name. Which models there are only the API knows.
 func CheckModel(name string) error {

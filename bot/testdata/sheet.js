@@ -1,15 +1,21 @@
 (columns, width, states) => {
-  // Of the page: el, message, BOT.
+  // Of the page: el, message, form, state, BOT.
   const sheet = el('div', {}, Array.from({ length: columns }, () => el('div', { class: 'column' })));
   sheet.style.cssText = `display: flex; gap: 12px; padding: 10px; align-items: flex-start; background: var(--bg); width: max-content; min-width: 100vw`;
   for (const column of sheet.children) column.style.cssText = `width: ${width}px; flex: none`;
   document.documentElement.style.cssText = document.body.style.cssText = 'height: auto; display: block; overflow: visible';
   document.body.replaceChildren(sheet);
+  const modal = (s) => {
+    state.errors = { [s.name]: s.errors || {} };
+    const dialog = el('dialog', {}, form({ ...s.view, id: s.name }, {}));
+    dialog.style.cssText = 'display: block; position: static; width: auto; max-width: none; max-height: none; margin: 6px 10px';
+    return dialog;
+  };
   for (const s of states) {
     const at = 1777863721;
     const name = el('div', { class: 'note' }, s.name);
     name.style.cssText = 'border-top: 1px solid var(--line); padding: 3px 18px 0; margin-top: 8px';
-    const shown = s.messages.map((m, i) => message({ ts: at + i + '.000100', user: BOT, bot_id: 'B0FLAUDE', ...m }, true, i > 0));
+    const shown = s.view ? modal(s) : s.messages.map((m, i) => message({ ts: at + i + '.000100', user: BOT, bot_id: 'B0FLAUDE', ...m }, true, i > 0));
     const lowest = [...sheet.children].reduce((a, b) => (b.offsetHeight < a.offsetHeight ? b : a));
     lowest.append(el('section', { data: { state: s.name } }, name, shown));
   }
@@ -30,7 +36,7 @@
   for (const section of document.querySelectorAll('section[data-state]')) {
     const say = (what, node) => wrong.push(`  ${section.dataset.state}: ${what}: ${(node.textContent || node.localName).trim().slice(0, 60)}`);
     const right = section.parentElement.getBoundingClientRect().right;
-    for (const shown of section.querySelectorAll('.message')) {
+    for (const shown of section.querySelectorAll('.message, dialog')) {
       const content = shown.querySelector('.content');
       if (!content || !content.textContent.trim()) say('it shows no text', shown);
       for (const n of shown.querySelectorAll('*')) {

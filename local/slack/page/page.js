@@ -489,6 +489,12 @@ function showStatus(status) {
 
 // ── modals ──
 
+// form is what a modal shows.
+const form = (v, on) => el('form', { method: 'dialog', onsubmit: (e) => { e.preventDefault(); on.submit(); } },
+  el('h2', { id: 'modal-title' }, v.title.text), el('div', { class: 'content' }, v.blocks.map((b) => block(b, { view_id: v.id }))),
+  el('div', { class: 'actions end' }, el('button', { type: 'button', class: 'block', onclick: on.close }, v.close ? v.close.text : 'Close'),
+    v.submit ? el('button', { type: 'submit', class: 'block primary' }, v.submit.text) : null));
+
 function showModal(views) {
   const dialog = $('modal');
   const v = views.at(-1);
@@ -501,10 +507,7 @@ function showModal(views) {
     const active = document.activeElement && dialog.contains(document.activeElement) ? document.activeElement : null;
     dialog.json = json;
     dialog.view = v.id;
-    dialog.replaceChildren(el('form', { method: 'dialog', onsubmit: (e) => { e.preventDefault(); submit(v); } },
-      el('h2', { id: 'modal-title' }, v.title.text), el('div', { class: 'content' }, v.blocks.map((b) => block(b, { view_id: v.id }))),
-      el('div', { class: 'actions end' }, el('button', { type: 'button', class: 'block', onclick: () => closeModal(v) }, v.close ? v.close.text : 'Close'),
-        v.submit ? el('button', { type: 'submit', class: 'block primary' }, v.submit.text) : null)));
+    dialog.replaceChildren(form(v, { submit: () => submit(v), close: () => closeModal(v) }));
     for (const n of dialog.querySelectorAll('[data-field]')) if (kept[n.dataset.field] !== undefined) fill(n, kept[n.dataset.field]);
     if (active && dialog.open) refocus(dialog, active);
   }
