@@ -54,7 +54,7 @@ func serveWith(ctx context.Context, cfg config, log *slog.Logger, ready func()) 
 		return err
 	}
 	service, err := sessions.NewService(sessions.ServiceConfig{
-		Redis: rdb.calls, Prefix: cfg.Prefix, Queue: q, Machines: machines, Front: front, IdleTTL: cfg.idleTTL, Keys: cfg.keys, Log: log,
+		Redis: rdb.calls, Prefix: cfg.Prefix, Queue: q, Machines: machines, Front: front, IdleTTL: cfg.idleTTL, ReapEvery: cfg.reapEvery, Keys: cfg.keys, Log: log,
 	})
 	if err != nil {
 		return err

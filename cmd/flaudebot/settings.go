@@ -40,6 +40,7 @@ type settings struct {
 	VolumeGB    string `envconfig:"FLAUDEBOT_VOLUME_SIZE_GB" default:"1" desc:"size of a session's volume in GB, 1 to 500"`
 	TTL         string `envconfig:"FLAUDEBOT_TTL" default:"0" desc:"life of a session since its creation; 0: no limit"`
 	IdleTTL     string `envconfig:"FLAUDEBOT_IDLE_TTL" default:"720h" desc:"life of a session since its last turn; 0: no limit"`
+	ReapEvery   string `envconfig:"FLAUDEBOT_REAP_EVERY" default:"1m" desc:"how often each replica looks for sessions whose time is over: notices and ends come so much late at most"`
 	Repos       string `envconfig:"FLAUDEBOT_REPOS" desc:"repositories cloned into a new session: url[#branch][=dir],…"`
 	NamedRepos  string `envconfig:"FLAUDEBOT_NAMED_REPOS" desc:"where repositories may be that people name in a message (repo:…): host/owner or host, separated by commas; empty: nowhere"`
 	Linger      string `envconfig:"FLAUDEBOT_LINGER" default:"0" desc:"how long a machine waits for a further turn before it sleeps"`
@@ -80,6 +81,7 @@ type config struct {
 	guest           sessions.Guest
 	volumeGB        int
 	ttl, idleTTL    time.Duration
+	reapEvery       time.Duration
 	linger, lease   time.Duration
 	turnTimeout     time.Duration
 	patience        time.Duration
@@ -244,6 +246,7 @@ func (v *validator) rest(c *config) {
 	}
 	c.ttl = v.duration("FLAUDEBOT_TTL", c.TTL, 0, 0)
 	c.idleTTL = v.duration("FLAUDEBOT_IDLE_TTL", c.IdleTTL, 0, 0)
+	c.reapEvery = v.duration("FLAUDEBOT_REAP_EVERY", c.ReapEvery, time.Second, time.Hour)
 	c.linger = v.duration("FLAUDEBOT_LINGER", c.Linger, 0, time.Hour)
 	c.lease = v.duration("FLAUDEBOT_LEASE", c.Lease, time.Second, 10*time.Minute)
 	c.turnTimeout = v.duration("FLAUDEBOT_TURN_TIMEOUT", c.TurnTimeout, 0, 0)
