@@ -148,7 +148,7 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isE
 	}
 	last.buttons = append(last.buttons, madeButtons(o)...)
 	if t.Kind == sessions.KindTurn && !isEnding && canPull(s, o) {
-		last.buttons = append(last.buttons, button("pull", sayOpenPull, string(t.ID), ""))
+		last.buttons = append(last.buttons, button("pull", sayOpenPull(b.requestAt(s, hosted(s, o.Repos))), string(t.ID), ""))
 	}
 	last.changes = strings.TrimSpace(sayUnshown(o.Unshown) + "\n" + changeLines(o.Changes))
 	if !isEnding { // else nobody can fetch it in a moment

@@ -17,6 +17,7 @@ import (
 	"github.com/slack-go/slack"
 	"golang.org/x/time/rate"
 
+	"flaudebot/runner"
 	"flaudebot/sessions"
 )
 
@@ -30,6 +31,8 @@ type Config struct {
 	AttachmentLimit    int64    // bytes; 0: 5 MiB
 	// NamedRepos are the places below which people may name repositories in a message, as [NamedPlace] returns them; none: nowhere.
 	NamedRepos []string
+	// Forges say what Git hosts are whose names do not: what they call a pull request.
+	Forges []runner.Forge
 	// AskAfter is the age from which a message that was missed is asked about instead of run; 0: 15 minutes.
 	AskAfter time.Duration
 	// PlainCommits has commits say nothing of who asked for them, and where.

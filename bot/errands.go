@@ -62,7 +62,7 @@ func (b *Bot) errandAnswer(s sessions.Session, t sessions.Turn, o sessions.Outco
 	case isEnding:
 		return plainly(sayStoppedForGood)
 	case t.Errand.Kind == runner.ErrandPublish:
-		return publishAnswer(t, o)
+		return publishAnswer(b.requestAt(s, []runner.RepoState{{Dir: t.Errand.Publish.Dir}}), t, o)
 	case t.Errand.Kind == runner.ErrandRescue:
 		return savedAnswer(s, t, o)
 	case o.Failure != runner.FailNone:

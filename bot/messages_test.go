@@ -160,7 +160,7 @@ func liveStates() map[string]shown {
 		out[name] = shown{text, blocks}
 	}
 	for _, tool := range []string{
-		"Read", "Edit", "Grep", "Glob", "WebFetch", "WebSearch", "Task", "BashOutput", "KillShell", "Skill", "git commit", "pull request",
+		"Read", "Edit", "Grep", "Glob", "WebFetch", "WebSearch", "Task", "BashOutput", "KillShell", "Skill", "git commit", "pull request", "merge request",
 	} {
 		text, blocks := liveMessage(turn, sessions.Progress{Step: sessions.StepRunning, Since: now, Tool: tool, On: "app/*.go"}, now)
 		out["working with "+tool] = shown{text, blocks}
@@ -307,7 +307,7 @@ func outcomes(b *Bot) map[string][]part {
 	for name, o := range published() {
 		out["pull request, "+name] = b.parts(session("1.2"), errandTurn(runner.Errand{
 			Kind: runner.ErrandPublish, Publish: &runner.Publish{Dir: "app", Branch: "flaudebot/`fix`"},
-		}, sayOpenPull), sessions.Outcome{Outcome: o}, false, maxParts)
+		}, sayOpenPull(pullRequest)), sessions.Outcome{Outcome: o}, false, maxParts)
 	}
 	for name, o := range rescued() {
 		s := session("1.2")

@@ -149,10 +149,25 @@ func hosted(s sessions.Session, states []runner.RepoState) []runner.RepoState {
 	return out
 }
 
+// requestAt is what the hosts of some repositories of a session call a pull request.
+func (b *Bot) requestAt(s sessions.Session, repos []runner.RepoState) string {
+	for _, st := range repos {
+		i := slices.IndexFunc(s.Repos, func(r runner.Repo) bool { return r.Folder() == st.Dir })
+		if i < 0 || s.Repos[i].Forge(b.cfg.Forges) != runner.ForgeGitLab {
+			return pullRequest
+		}
+	}
+	if len(repos) == 0 {
+		return pullRequest
+	}
+	return mergeRequest
+}
+
 // pullNote is what the modal keeps for its submission.
 type pullNote struct {
-	Thread string `json:"thread"`
-	Dir    string `json:"dir,omitempty"` // of the only repository
+	Thread  string `json:"thread"`
+	Dir     string `json:"dir,omitempty"`     // of the only repository
+	Request string `json:"request,omitempty"` // what it is called there
 }
 
 // pressPull asks in a modal what the pull request is to be. What it suggests comes from the turn: its message, and the answer that the button is
@@ -178,7 +193,7 @@ func (b *Bot) pressPull(ctx context.Context, p interactionPayload, thread sessio
 	if p.Message != nil {
 		said = answerText(unescape(p.Message.Text))
 	}
-	view := pullView(*st.Session, repos, b.titleOf(ctx, thread, turn, said), said)
+	view := pullView(b.requestAt(*st.Session, repos), *st.Session, repos, b.titleOf(ctx, thread, turn, said), said)
 	if _, err := b.api.OpenViewContext(ctx, p.TriggerID, view); err != nil { // in time or never
 		b.log.WarnContext(ctx, "modal not opened", "err", err)
 		return plainly(saySlackAway)
@@ -219,8 +234,8 @@ func answerText(text string) string {
 }
 
 // pullView is the modal.
-func pullView(s sessions.Session, repos []runner.RepoState, title, body string) slack.ModalViewRequest {
-	note := pullNote{Thread: s.Thread.Key()}
+func pullView(request string, s sessions.Session, repos []runner.RepoState, title, body string) slack.ModalViewRequest {
+	note := pullNote{Thread: s.Thread.Key(), Request: request}
 	var blocks []slack.Block
 	if len(repos) == 1 {
 		note.Dir = repos[0].Dir
@@ -246,7 +261,7 @@ func pullView(s sessions.Session, repos []runner.RepoState, title, body string) 
 	}
 	raw, _ := json.Marshal(note) // of texts
 	return slack.ModalViewRequest{
-		Type: slack.VTModal, CallbackID: pullModal, PrivateMetadata: string(raw), Title: plainObject(sayOpenPull), Submit: plainObject("Open"), Close: plainObject("Cancel"),
+		Type: slack.VTModal, CallbackID: pullModal, PrivateMetadata: string(raw), Title: plainObject(sayOpenPull(request)), Submit: plainObject("Open"), Close: plainObject("Cancel"),
 		Blocks: slack.Blocks{BlockSet: blocks},
 	}
 }
@@ -328,7 +343,7 @@ func (b *Bot) submitPull(ctx, beyond context.Context, p interactionPayload) any 
 	}
 	trailers := b.trailers(ctx, thread, p.User.ID)
 	what.Body = pullBody(in("body"), trailers)
-	a := b.submitErrand(ctx, thread, p.User.ID, p.View.ID, sayOpenPull, sessions.Errand{
+	a := b.submitErrand(ctx, thread, p.User.ID, p.View.ID, sayOpenPull(cmp.Or(note.Request, pullRequest)), sessions.Errand{
 		Errand: runner.Errand{Kind: runner.ErrandPublish, Publish: &what}, Trailers: trailers,
 	})
 	switch a.text {
@@ -350,14 +365,14 @@ func pullBody(text string, trailers []string) string {
 	return strings.TrimSpace(text + "\n\n---\n" + strings.Join(trailers, "\n"))
 }
 
-// publishAnswer says what became of a pull request.
-func publishAnswer(t sessions.Turn, o sessions.Outcome) answer {
+// publishAnswer says what became of a pull request, or of what its host calls one.
+func publishAnswer(request string, t sessions.Turn, o sessions.Outcome) answer {
 	branch := t.Errand.Publish.Branch
 	var buttons []slack.BlockElement
 	var text string
 	if o.Failure == runner.FailNone && len(o.Pulls) > 0 {
 		text = sayPulled(o.Pulls[0], branch, t.User)
-	} else if text = sayNotPulled(branch, o); text == "" {
+	} else if text = sayNotPulled(request, branch, o); text == "" {
 		text = sayErrandFailed(t, o)
 	}
 	if o.NewPull != "" {

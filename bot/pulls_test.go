@@ -157,7 +157,7 @@ func TestOpenPull(t *testing.T) {
 		values := fillIn(map[string]string{"title": "Fix it", "body": "For *you*", "branch": "fix", "base": "dev", "rest": "commit"})
 		w.local(member, "submit", map[string]any{"view_id": id, "values": values})
 		turn := w.sessions.turn("errand-" + id)
-		if turn == nil || turn.User != "U0MEMBER" || turn.Thread != s.Thread || turn.Text != sayOpenPull || turn.Errand.Private {
+		if turn == nil || turn.User != "U0MEMBER" || turn.Thread != s.Thread || turn.Text != sayOpenPull(pullRequest) || turn.Errand.Private {
 			t.Fatalf("the errand is %+v", turn)
 		}
 		trailers := w.bot.trailers(t.Context(), s.Thread, "U0MEMBER")

@@ -70,7 +70,6 @@ const (
 	sayEmptyFile      = "The file is empty, and Slack takes no empty files."
 	sayNoFilesHere    = "Slack does not take that file here, so I cannot show it."
 	sayErrandDone     = "Done."
-	sayOpenPull       = "Open pull request"
 	sayOpenThere      = "Open it there"
 	sayBaseHint       = "If empty, the branch that was cloned."
 	sayUntitled       = "Work of a Slack thread"
@@ -401,21 +400,30 @@ func sayErrandFailed(t sessions.Turn, o sessions.Outcome) string {
 	}
 }
 
-// sayNotPulled says why a pull request was not opened, and what to do about it.
-func sayNotPulled(branch string, o sessions.Outcome) string {
+// What Git hosts call it.
+const (
+	pullRequest  = "pull request"
+	mergeRequest = "merge request" // GitLab
+)
+
+// sayOpenPull is on the button that opens one.
+func sayOpenPull(request string) string { return "Open " + request }
+
+// sayNotPulled says why a pull request, or what its host calls one, was not opened, and what to do about it.
+func sayNotPulled(request, branch string, o sessions.Outcome) string {
 	pushed := len(o.Branches) > 0
 	did := "I could not push `" + codeText(branch) + "`"
 	if pushed {
-		did = "I pushed `" + codeText(branch) + "`, but could not open the pull request"
+		did = "I pushed `" + codeText(branch) + "`, but could not open the " + request
 	}
 	var why string
 	switch o.Failure {
 	case runner.FailNothing:
-		return "There is nothing to open a pull request with: no commits that the other branch does not have." + quoted(o.Error)
+		return "There is nothing to open a " + request + " with: no commits that the other branch does not have." + quoted(o.Error)
 	case runner.FailNoToken:
 		why = "I have no token for its Git host. Whoever runs me must set GITHUB_TOKEN"
 	case runner.FailNoRight:
-		why = "the Git host does not let my token do that. Whoever runs me must give GITHUB_TOKEN the right to write contents and pull requests of this repository"
+		why = "the Git host does not let my token do that. Whoever runs me must give GITHUB_TOKEN the right to write contents and " + request + "s of this repository"
 	case runner.FailProtected:
 		why = "that branch is protected at the Git host. Choose another name for it"
 	case runner.FailTaken:
@@ -989,8 +997,8 @@ func toolSentence(tool, on string) string {
 		return "Committing" + what
 	case "git push":
 		return "Pushing" + what
-	case "pull request":
-		return "Opening a pull request for" + what
+	case pullRequest, mergeRequest:
+		return "Opening a " + tool + " for" + what
 	}
 	if server, name, ok := strings.Cut(strings.TrimPrefix(tool, "mcp__"), "__"); ok && strings.HasPrefix(tool, "mcp__") {
 		tool = server + ": " + name

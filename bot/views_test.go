@@ -152,12 +152,12 @@ func pullModals(add func(string, slack.ModalViewRequest, map[string]string)) {
 	s.Repos = []runner.Repo{{URL: "https://github.com/acme/app", Branch: "dev"}, {URL: "https://github.com/acme/lib"}}
 	app, lib := runner.RepoState{Dir: "app", Branch: "dev", Changed: 2, Unpushed: 1}, runner.RepoState{Dir: "lib", Branch: "fix-it", Unpushed: 3}
 	title, body := "Mend the <login> test", "It waited for *one* second.\n\nNow it waits for the event."
-	add("pullView, of one repository", pullView(s, []runner.RepoState{lib}, title, body), nil)
-	add("pullView, of what is not committed", pullView(s, []runner.RepoState{{Dir: "app", Branch: "dev", Changed: 1}}, title, ""), nil)
-	add("pullView, of what is pushed", pullView(s, []runner.RepoState{{Dir: "app", Branch: "dev"}}, title, ""), nil)
-	add("pullView, of several repositories", pullView(s, []runner.RepoState{app, lib}, sayUntitled, body), nil)
-	add("pullView, filled in wrongly", pullView(s, []runner.RepoState{lib}, title, body), map[string]string{"title": sayNoTitle, "branch": sayNoBranch})
-	add("pullView, with one branch twice", pullView(s, []runner.RepoState{lib}, title, body), map[string]string{"branch": saySameBranch})
+	add("pullView, of one repository", pullView(pullRequest, s, []runner.RepoState{lib}, title, body), nil)
+	add("pullView, of what is not committed", pullView(pullRequest, s, []runner.RepoState{{Dir: "app", Branch: "dev", Changed: 1}}, title, ""), nil)
+	add("pullView, of what is pushed", pullView(pullRequest, s, []runner.RepoState{{Dir: "app", Branch: "dev"}}, title, ""), nil)
+	add("pullView, of several repositories", pullView(pullRequest, s, []runner.RepoState{app, lib}, sayUntitled, body), nil)
+	add("pullView, filled in wrongly", pullView(pullRequest, s, []runner.RepoState{lib}, title, body), map[string]string{"title": sayNoTitle, "branch": sayNoBranch})
+	add("pullView, with one branch twice", pullView(pullRequest, s, []runner.RepoState{lib}, title, body), map[string]string{"branch": saySameBranch})
 }
 
 // sessionModals are those of “Manage this session”.
@@ -226,8 +226,8 @@ func (w *workspace) fullModals() map[string]slack.ModalViewRequest {
 	for i := range states {
 		states[i] = runner.RepoState{Dir: s.Repos[i].Folder(), Branch: strings.Repeat("b", 200), Changed: 1 << 20, Unpushed: 1 << 20}
 	}
-	out["full, several repositories"] = pullView(work, states, long, long)
-	out["full, one repository"] = pullView(work, states[:1], long, long)
+	out["full, several repositories"] = pullView(pullRequest, work, states, long, long)
+	out["full, one repository"] = pullView(pullRequest, work, states[:1], long, long)
 	out["full, secret"] = secretView(general, s.Secrets[0])
 	st := sessions.Status{Session: &work, Running: &sessions.Turn{Kind: sessions.KindTurn, User: "U0MEMBER", Text: long}}
 	for range 100 {

@@ -36,6 +36,12 @@ func (r Repo) Hosted() bool {
 	return ok
 }
 
+// Forge tells whose pages and API the repository's host has; "": nobody knows, or it is at none.
+func (r Repo) Forge(forges []Forge) ForgeKind {
+	p, _ := placeOf(r.URL, forges)
+	return p.kind
+}
+
 var scpLike = regexp.MustCompile(`^(?:[A-Za-z0-9_.-]+@)?([A-Za-z0-9.-]+):([^/].*)$`)
 
 // placeOf reads a repository's address; false: it is at no host. Over SSH its pages are at https.

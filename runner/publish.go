@@ -76,7 +76,11 @@ func (t *turn) publish(ctx context.Context) Outcome {
 	if err == nil {
 		at, _ := placeOf(r.URL, t.Settings.Forges)
 		out.Branches, out.NewPull = []Branch{branchOf(r, p.Branch, t.Settings.Forges)}, at.newPullPage(p.Branch, base)
-		t.tell("pull request", p.Branch)
+		if at.kind == ForgeGitLab {
+			t.tell("merge request", p.Branch)
+		} else {
+			t.tell("pull request", p.Branch)
+		}
 		var pull Pull
 		if pull, err = t.openPull(ctx, r, *p, base); err == nil {
 			out.Pulls, out.NewPull = []Pull{pull}, ""

@@ -69,6 +69,33 @@ func pulls(t *testing.T, w *slackWorld) {
 	}
 }
 
+// TestMergeRequest: at GitLab the same leads to a merge request, by its API, and is called that.
+func TestMergeRequest(t *testing.T) {
+	t.Parallel()
+	git := freeAddr(t)
+	w := demoWorld(t, []string{"FLAUDEBOT_FORGES=" + git + "=gitlab"}, "--git", git)
+	general := w.channel("general")
+	root := w.say(member, general, "", mention+"run: cd repo && echo hi > notes.txt")
+	w.answer(general, root, root)
+	offer := w.offered(t, general, root, "pull")
+	if !has(t, offer.Raw, `"text":"Open merge request"`) || has(t, offer.Raw, "pull request") {
+		t.Errorf("the button is in %s, want it to say merge request", toJSON(t, offer.Raw))
+	}
+	w.click(t, map[string]any{"channel": general, "ts": offer.TS, "action_id": "pull"})
+	w.submit(t, general, map[string]map[string]any{
+		"title": {"value": "Add notes"}, "body": {"value": "As asked."}, "branch": {"value": "flaudebot/notes"}, "base": {"value": ""},
+		"rest": {"selected_option": map[string]any{"value": "commit"}},
+	})
+	page := "http://" + git + "/acme/repo/-/merge_requests/1"
+	w.until("the merge request", func() bool { return has(t, w.thread(general, root), page) })
+	if said := toJSON(t, w.thread(general, root)); !hasAll(said, "Merge request !1", "Open merge request: ") || strings.Contains(strings.ToLower(said), "pull request") {
+		t.Errorf("the thread says %s, want merge request and no pull request", said)
+	}
+	if got := read(t, page); !hasAll(got, "Merge request !1: from flaudebot/notes into main", "Add notes", "As asked.", "Requested-by: ", "notes.txt") {
+		t.Errorf("its page says %s", got)
+	}
+}
+
 // click presses a button.
 func (w *slackWorld) click(t *testing.T, what map[string]any) {
 	t.Helper()

@@ -112,7 +112,7 @@ func openBot(ctx context.Context, cfg config, log *slog.Logger) (*bot.Bot, error
 	return bot.New(ctx, bot.Config{
 		AppToken: cfg.SlackAppToken, BotToken: cfg.SlackBotToken, APIURL: cfg.SlackAPIURL,
 		AllowedUsers: cfg.allowedUsers, AllowedChannels: cfg.allowedChannels, AttachmentLimit: cfg.attachmentBytes, AskAfter: cfg.askAfter, Pace: cfg.slackPace, NamedRepos: cfg.namedRepos,
-		PlainCommits: !cfg.trailers,
-		HTTP:         &http.Client{Timeout: 30 * time.Second}, Log: log, Version: buildVersion(),
+		PlainCommits: !cfg.trailers, Forges: cfg.forges,
+		HTTP: &http.Client{Timeout: 30 * time.Second}, Log: log, Version: buildVersion(),
 	})
 }
