@@ -351,13 +351,14 @@ func notes() map[string]string {
 	s := session("1.2")
 	s.State = []runner.RepoState{{Dir: "repo", Changed: 1}, {Dir: "other", Changed: 2, Unpushed: 3, Unknown: true}}
 	nowhere := func(code string) string { return sayNowhere(general, slack.SlackErrorResponse{Err: code}) }
-	prompts := suggestTitle
+	var prompts strings.Builder
+	prompts.WriteString(suggestTitle)
 	for _, p := range suggested() {
-		prompts += "\n• *" + p.Title + "*: " + p.Message
+		prompts.WriteString("\n• *" + p.Title + "*: " + p.Message)
 	}
 	plain := sessions.InUse{}
 	return map[string]string{
-		"suggested prompts":           prompts,
+		"suggested prompts":           prompts.String(),
 		"nowhere, the thread is gone": nowhere("thread_not_found"), "nowhere, archived": nowhere("is_archived"), "nowhere, removed": nowhere("not_in_channel"), "nowhere, not allowed": nowhere("restricted_action"),
 		"foreign repository": sayForeignRepo("<evil>/x", []string{"`github.com/acme`", "`git.example`"}), "no named repositories": sayNoNamedRepos,
 		"branch of": sayBranchOf("<dev>"), "no workspace": sayNoWorkspace(errors.New("two repositories are called <app>")),

@@ -180,7 +180,7 @@ func glimpse(words string) string {
 // Slack's own marks: those at the beginning of a line, and those around words, which count where no letter stands before or behind them.
 var (
 	lineMark = regexp.MustCompile(`^(?:\s*(?:>+|[•◦▪]))*\s*`)
-	wordMark = []*regexp.Regexp{markAround("```"), markAround("`"), markAround(`\*`), markAround("_"), markAround("~")}
+	wordMark = []*regexp.Regexp{markAround("```"), markAround("`"), markAround(`\*`), markAround("_"), markAround("~")} //nolint:gochecknoglobals // a table
 )
 
 func markAround(mark string) *regexp.Regexp {
