@@ -150,11 +150,11 @@ func TestChannelMachines(t *testing.T) {
 	t.Run("what a message may not choose is said in its thread, and not run", func(t *testing.T) {
 		t.Parallel()
 		w := world.in(t)
-		root := w.say(member, payments, "", mention+"effort:low run: echo begun")
+		root := w.say(member, payments, "", mention+"effort:low run: echo begun where little may be chosen")
 		if text, code := w.answer(payments, root, root); code != "0" {
 			t.Fatalf("answer = %q (exit %s)", text, code)
 		}
-		if seen := w.asked(t, "echo begun"); seen.Model != "claude-sonnet-5" || seen.Effort != "low" {
+		if seen := w.asked(t, "echo begun where little may be chosen"); seen.Model != "claude-sonnet-5" || seen.Effort != "low" {
 			t.Errorf("the API was asked for %s with effort %s, want the channel's model and the message's effort", seen.Model, seen.Effort)
 		}
 		for _, tt := range []struct{ thread, choice, said string }{

@@ -113,6 +113,10 @@ func TestControl(t *testing.T) {
 	t.Run("a muted thread is left to people until it is not", func(t *testing.T) {
 		w.said(general, root, w.say(member, general, root, "!mute"), "Muted: replies here are left to you")
 		between := w.say(admin, general, root, "run: echo among people | tee -a said")
+		w.until("it is acked", func() bool { // two sockets keep no order
+			d := w.local(member, "deliveries", nil)
+			return d["events"] == d["acks"]
+		})
 		w.said(general, root, w.say(member, general, root, "!unmute"), "I am listening again")
 		ts := w.say(member, general, root, "run: cat said")
 		if text, code := w.answer(general, root, ts); code != "0" || !strings.Contains(text, "as it reads now") || strings.Contains(text, "among people") {
