@@ -191,6 +191,9 @@ func markAround(mark string) *regexp.Regexp {
 
 // withoutMarks is a line as people read it: what Slack would show in bold or as code is plain.
 func withoutMarks(line string) string {
+	if !strings.ContainsAny(line, "*_~`>•◦▪") { // as most, which may be long, and wait for an ack
+		return strings.TrimSpace(line)
+	}
 	line = lineMark.ReplaceAllString(line, "")
 	for plain := ""; plain != line; {
 		plain = line

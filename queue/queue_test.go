@@ -92,6 +92,23 @@ func (s server) queue(t *testing.T, cfg queue.Config) *queue.Queue {
 	return q
 }
 
+// script runs one script of a queue.
+func script(t *testing.T, q *queue.Queue, name string, args ...any) any {
+	t.Helper()
+	reply, err := q.Script(t.Context(), name, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reply
+}
+
+// step runs the script of that name, and returns what it has claimed.
+func step(t *testing.T, q *queue.Queue, args ...any) []*queue.Claim {
+	t.Helper()
+	list, _ := script(t, q, "step", args...).([]any)
+	return q.Claims(list[1])
+}
+
 // waiting waits until so many clients wait at a list. miniredis does not tell.
 func (s server) waiting(t *testing.T, n int) {
 	t.Helper()
@@ -430,27 +447,18 @@ func TestHandOn(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				q := s.queue(t, queue.Config{Prefix: name + ":", Owner: "r"})
-				step := func(n int, done ...any) []*queue.Claim {
-					t.Helper()
-					reply, err := q.Script(t.Context(), "step", append([]any{"r", 15000, n, 0, 1, 1}, done...)...)
-					if err != nil {
-						t.Fatal(err)
-					}
-					list, _ := reply.([]any)
-					return q.Claims(list[1])
-				}
 				begin := func(key, user, group string) []*queue.Claim {
 					t.Helper()
 					if _, err := q.Enqueue(t.Context(), queue.Job{Key: key, ID: key, User: user, Group: group}, queue.Enqueue{}); err != nil {
 						t.Fatal(err)
 					}
-					return step(4)
+					return step(t, q, "r", 15000, 4, 0, 1, 1)
 				}
 				a := begin("a", "u2", "g1") // runs
 				begin("b", "u1", "g1")      // parked for the group
 				begin("c", "u3", "g1")      // so is this
 				begin("d", "u1", "g2")      // runs: now its user has no slot for b
-				step(c.n, "a", "a", a[0].Fence)
+				step(t, q, "r", 15000, c.n, 0, 1, 1, "a", "a", a[0].Fence)
 				if err := c.then(q); err != nil {
 					t.Fatal(err)
 				}
@@ -468,27 +476,17 @@ func TestHandOn(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			step := func() []*queue.Claim {
-				t.Helper()
-				reply, err := q.Script(t.Context(), "step", "r", 15000, 4, 0, 1, 1)
-				if err != nil {
-					t.Fatal(err)
-				}
-				list, _ := reply.([]any)
-				return q.Claims(list[1])
-			}
+			claim := func() []*queue.Claim { t.Helper(); return step(t, q, "r", 15000, 4, 0, 1, 1) }
 			put(queue.Job{Key: "a", ID: "later", User: "u1", Group: "g1", Order: "2"})
-			a := step()
+			a := claim()
 			put(queue.Job{Key: "b", ID: "b", User: "u1", Group: "g2"}) // parked for the user
-			step()
+			claim()
 			put(queue.Job{Key: "a", ID: "earlier", User: "u2", Group: "g3", Order: "1"})
-			if _, err := q.Script(t.Context(), "release", "a", "later", a[0].Fence, "yield", 0); err != nil {
-				t.Fatal(err)
-			}
+			script(t, q, "release", "a", "later", a[0].Fence, "yield", 0)
 			if st, err := q.Inspect(t.Context(), "b"); err != nil || st.Place != "ready" {
 				t.Errorf("b is in %q, %v; want it ready: its user has a slot", st.Place, err)
 			}
-			if got := step(); len(got) != 2 {
+			if got := claim(); len(got) != 2 {
 				t.Errorf("%d are claimed, want a's and b's", len(got))
 			}
 		})
@@ -517,28 +515,19 @@ func TestDoorbell(t *testing.T) {
 				q := s.queue(t, queue.Config{Prefix: prefix, Owner: "r"})
 				rdb := redis.NewClient(&redis.Options{Addr: s.addr})
 				t.Cleanup(func() { _ = rdb.Close() })
-				script := func(name string, args ...any) any {
-					t.Helper()
-					reply, err := q.Script(t.Context(), name, args...)
-					if err != nil {
-						t.Fatal(err)
-					}
-					return reply
-				}
 				for i := range c.orphans + c.ready {
 					key := fmt.Sprint(i)
 					if _, err := q.Enqueue(t.Context(), queue.Job{Key: key, ID: key, User: key, Group: key}, queue.Enqueue{}); err != nil {
 						t.Fatal(err)
 					}
 				}
-				reply, _ := script("step", "leaves", 15000, c.orphans, 0, 0, 0).([]any)
-				for _, claim := range q.Claims(reply[1]) {
-					script("release", claim.Job.Key, claim.Job.ID, claim.Fence, "handoff", 0)
+				for _, claim := range step(t, q, "leaves", 15000, c.orphans, 0, 0, 0) {
+					script(t, q, "release", claim.Job.Key, claim.Job.ID, claim.Fence, "handoff", 0)
 				}
 				if err := rdb.Del(t.Context(), prefix+"{queue}:wake").Err(); err != nil { // whoever heard it is this step's replica
 					t.Fatal(err)
 				}
-				script("step", "r", 15000, 1, c.running, 0, 0)
+				step(t, q, "r", 15000, 1, c.running, 0, 0)
 				if n, err := rdb.LLen(t.Context(), prefix+"{queue}:wake").Result(); err != nil || (n > 0) != c.rings {
 					t.Errorf("%d tokens at the doorbell, %v; want it rung: %t", n, err, c.rings)
 				}
@@ -552,20 +541,12 @@ func TestJanitor(t *testing.T) {
 	t.Parallel()
 	servers(t, func(t *testing.T, s server) {
 		q := s.queue(t, queue.Config{Prefix: "janitor:", Owner: "r"})
-		script := func(name string, args ...any) any {
-			t.Helper()
-			reply, err := q.Script(t.Context(), name, args...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return reply
-		}
 		for _, key := range []string{"runs", "waits"} {
 			if _, err := q.Enqueue(t.Context(), queue.Job{Key: key, ID: key, User: "u", Group: key}, queue.Enqueue{}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		script("step", "r", 15000, 4, 0, 1, 0) // one a user
+		script(t, q, "step", "r", 15000, 4, 0, 1, 0) // one a user
 		for _, c := range []struct {
 			name        string
 			most        int // keys to look at
@@ -576,13 +557,13 @@ func TestJanitor(t *testing.T) {
 			{"the limit was raised, and there is no time to look", 0, 2, 0, "park:u:u"},
 			{"the limit was raised", 500, 2, 1, "ready"},
 		} {
-			script("tick", c.most, c.user, c.group)
+			script(t, q, "tick", c.most, c.user, c.group)
 			if st, err := q.Inspect(t.Context(), "waits"); err != nil || st.Place != c.want {
 				t.Errorf("%s: the key is in %q, %v; want %q", c.name, st.Place, err, c.want)
 			}
 		}
-		script("step", "r", 15000, 4, 0, 1, 0) // parked again
-		script("tick", 500, 0, 1)
+		script(t, q, "step", "r", 15000, 4, 0, 1, 0) // parked again
+		script(t, q, "tick", 500, 0, 1)
 		if st, err := q.Inspect(t.Context(), "waits"); err != nil || st.Place != "ready" {
 			t.Errorf("the limit was taken away: the key is in %q, %v; want it ready", st.Place, err)
 		}
