@@ -7,7 +7,7 @@ LINT := GOLANGCI_LINT_CACHE=$(CURDIR)/.tools/lint-cache $(GO) tool -modfile=tool
 CLAUDE_PIN := tools/claude-code
 IMAGE ?= registry.fly.io/$(FLAUDEBOT_FLY_APP):session
 
-.PHONY: help demo build test pictures crash chaos mutants bench lint fmt images deploy
+.PHONY: help demo build test pictures crash chaos soak mutants fuzz bench lint vulncheck fmt image-test release images deploy
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z\/-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ build: ## build bin/flaudebot
 	@CGO_ENABLED=0 $(GO) build -o bin/flaudebot ./cmd/flaudebot
 
 test: ## run all tests with the race detector, and say what was left out
-	@GORACE=atexit_sleep_ms=0 $(GO) run ./tools/testall -race -parallel 4 -timeout 15m ./... # else every process waits a second at its end; tests mostly wait, and more of them may than there are cores
+	@GORACE=atexit_sleep_ms=0 $(GO) run ./tools/testall -race -parallel 4 -timeout 25m ./... # else every process waits a second at its end; tests mostly wait, and more of them may than there are cores
 
 pictures: ## draw every state of every message, and what docs/using.md shows, into docs/pictures
 	FLAUDEBOT_TEST_PICTURES=$(CURDIR)/docs/pictures $(GO) test -count=1 -run '^TestPictures$$' ./bot
@@ -41,11 +41,21 @@ crash: ## kill and pause a replica around each of its requests, kill a runner be
 chaos: ## let everything fail at random under load, and draw up a ledger (about 20 minutes)
 	FLAUDEBOT_TEST_CHAOS=1 $(GO) test -count=1 -timeout 2h -run '^TestChaos$$' -v ./cmd/flaudebot
 
+soak: ## have people talk to the bot for SOAK (30m), and look whether it keeps its size
+	FLAUDEBOT_TEST_SOAK=$(SOAK) $(GO) test -tags soak -count=1 -timeout 0 -run '^TestSoak$$' -v ./cmd/flaudebot
+
 mutants: ## change every statement and comparison of the queue's scripts, and have the tests notice (about half an hour)
 	FLAUDEBOT_TEST_MUTANTS=all $(GO) test -count=1 -timeout 4h -run '^TestMutants$$' -v ./queue
 
-bench: ## measure the queue beside asynq, and what else has a target (on a quiet machine)
-	cd bench && $(GO) run .
+FUZZ_SECONDS ?= 60
+
+fuzz: ## try inputs on every parser of what comes from outside, for a minute each (FUZZ_SECONDS)
+	@for pkg in ./bot ./fly ./runner; do for target in $$($(GO) test -list '^Fuzz' $$pkg | grep ^Fuzz); do \
+		echo "$$pkg $$target" && $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZ_SECONDS)s -fuzzminimizetime 1s $$pkg || exit 1; \
+	done; done
+
+bench: ## measure the queue beside asynq, and what else has a target (on a quiet machine); BENCH="-flaude PYTHON" for turns beside flaude
+	cd bench && $(GO) run . $(BENCH)
 
 lint: ## gofmt, go vet, go fix, golangci-lint, go mod tidy
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
@@ -56,9 +66,29 @@ lint: ## gofmt, go vet, go fix, golangci-lint, go mod tidy
 	$(GO) mod tidy -diff
 	cd bench && $(GO) vet ./... && $(GO) mod tidy -diff
 
+vulncheck: ## look for known vulnerabilities in what the bot is made of (needs vuln.go.dev)
+	$(GO) tool -modfile=tools/govulncheck.mod govulncheck ./...
+
 fmt: ## format the code and apply go fix
 	$(LINT) fmt ./...
 	$(GO) fix ./...
+
+image-test: ## make the session image's root with debootstrap, and run a turn of the real Claude Code in it (as root on Debian; some minutes the first time)
+	@command -v debootstrap >/dev/null || { echo "make image-test needs debootstrap: apt-get install debootstrap"; exit 1; }
+	FLAUDEBOT_TEST_CLAUDE=$${FLAUDEBOT_TEST_CLAUDE:-$(CURDIR)/.tools/claude-code/node_modules/.bin/claude} $(GO) test -tags image -count=1 -timeout 30m -run '^TestSessionImage$$' -v ./deploy
+
+DIST ?= dist
+PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
+
+release: ## build an archive for each platform and their checksums into dist/, of the commit as it is tagged
+	@test -z "$$(git status --porcelain)" || { echo "make release: commit first, so that the binaries can say what they are"; exit 1; }
+	@mkdir -p $(DIST) && rm -f $(DIST)/flaudebot_* $(DIST)/SHA256SUMS
+	@version=$$(git describe --tags --always) && for platform in $(PLATFORMS); do \
+		os=$${platform%/*}; arch=$${platform#*/}; name=flaudebot_$${version}_$${os}_$${arch}; work=$$(mktemp -d) && mkdir $$work/$$name && \
+		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch $(GO) build -buildvcs=true -trimpath -ldflags="-s -w" -o $$work/$$name/flaudebot ./cmd/flaudebot && \
+		cp README.md CHANGELOG.md LICENSE $$work/$$name/ && tar -C $$work -czf $(DIST)/$$name.tar.gz $$name && rm -r $$work && echo $(DIST)/$$name.tar.gz || exit 1; \
+	done
+	@cd $(DIST) && sha256sum flaudebot_*.tar.gz > SHA256SUMS
 
 images: ## build and push the session image (needs docker and flyctl)
 	@command -v docker >/dev/null || { echo "make images needs docker"; exit 1; }
@@ -68,6 +98,7 @@ images: ## build and push the session image (needs docker and flyctl)
 	docker build --platform linux/amd64 -f deploy/session.Dockerfile -t $(IMAGE) .
 	docker push $(IMAGE)
 
-deploy: ## deploy the bot to Fly (needs flyctl; see README)
-	@command -v flyctl >/dev/null || { echo "make deploy needs flyctl"; exit 1; }
-	flyctl deploy --config deploy/fly.toml --dockerfile deploy/Dockerfile
+ENV_FILE ?= $(wildcard flaudebot.env)
+
+deploy: build ## look whether the bot can work on Fly, deploy it, and see that it does (needs flyctl; see README)
+	@bin/flaudebot deploy $(if $(ENV_FILE),--env-file $(ENV_FILE))

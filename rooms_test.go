@@ -18,11 +18,13 @@ func TestRooms(t *testing.T) {
 		"queue": {}, "fly": {}, "runner": {}, "deploy": {},
 		"sessions":   {"queue", "fly", "runner"},
 		"bot":        {"sessions", "runner"},
+		"monitor":    {"bot", "sessions", "queue", "fly"},
+		"doctor":     {"sessions", "queue", "fly", "runner"},
 		"local/edge": {}, "local/port": {}, "local/chromium": {},
 		"local/redis": {}, "local/slack": {"local/edge"}, "local/fly": {"local/edge"}, "local/claude": {"local/edge"}, "local/forge": {"local/edge"},
 		"tools/testall": {},
-		"bench":         {"queue", "local/port"},
-		"cmd/flaudebot": {"bot", "sessions", "queue", "fly", "runner", "deploy", "local/slack", "local/fly", "local/claude", "local/forge", "local/redis"},
+		"bench":         {"queue", "fly", "runner", "sessions", "local/port", "local/claude"},
+		"cmd/flaudebot": {"monitor", "doctor", "bot", "sessions", "queue", "fly", "runner", "deploy", "local/slack", "local/fly", "local/claude", "local/forge", "local/redis"},
 	}
 	eachFile(t, func(room, name string, file *ast.File) {
 		if strings.HasSuffix(name, "_test.go") {

@@ -22,7 +22,7 @@ func (b *Bot) Finish(ctx context.Context, s sessions.Session, t sessions.Turn, l
 	if isPrivate(t) {
 		return b.tellPrivately(ctx, s, t, o)
 	}
-	l := b.mute(t) // the answer does not wait for an edit
+	l := b.quiet(t) // the answer does not wait for an edit
 	posted := map[string]string{}
 	if look {
 		var err error
@@ -131,7 +131,11 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isE
 	case isEnding:
 		out = append(out, part{text: sayStoppedForGood})
 	case o.Failure != runner.FailNone:
-		out = append(out, part{text: failureSentence(o)})
+		text := failureSentence(o)
+		if o.Failure == runner.FailBudget {
+			text = sayBroke(o, t.Kind == sessions.KindTurn)
+		}
+		out = append(out, part{text: text})
 	case len(out) == 0:
 		out = append(out, part{text: sayNothingToSay})
 	}
@@ -139,6 +143,12 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isE
 	last.footer = footerLine(o)
 	if canContinue(o.Failure) && t.Kind == sessions.KindTurn && !isEnding {
 		last.buttons = append(last.buttons, button("continue", "Continue", string(t.ID), ""))
+	}
+	if o.Larger != nil && !isEnding {
+		last.buttons = append(last.buttons, largerButton(t, *o.Larger))
+	}
+	if allow := allowButton(t, o); allow != nil && t.Kind == sessions.KindTurn && !isEnding {
+		last.buttons = append(last.buttons, allow)
 	}
 	if canRetry(o.Failure) && t.Kind == sessions.KindTurn && !isEnding {
 		last.buttons = append(last.buttons, button("retry", "Retry", string(t.ID), "primary"))
@@ -152,7 +162,7 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isE
 	}
 	last.changes = strings.TrimSpace(sayUnshown(o.Unshown) + "\n" + changeLines(o.Changes))
 	if !isEnding { // else nobody can fetch it in a moment
-		last.buttons = append(last.buttons, changeButtons(t, o.Changes)...)
+		last.buttons = append(last.buttons, changeButtons(t, o.Outcome)...)
 	}
 	if details := detailButton(t, o); details != nil {
 		last.buttons = append(last.buttons, details)

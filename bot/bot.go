@@ -29,6 +29,7 @@ type Config struct {
 	AllowedUsers       []string // ids of people and user groups; empty: full members of the workspace
 	AllowedChannels    []string // ids; empty: wherever the bot is
 	AttachmentLimit    int64    // bytes; 0: 5 MiB
+	Parks              bool     // turns of a person or a channel may have to wait for others of theirs
 	// NamedRepos are the places below which people may name repositories in a message, as [NamedPlace] returns them; none: nowhere.
 	NamedRepos []string
 	// Forges say what Git hosts are whose names do not: what they call a pull request.
@@ -41,6 +42,8 @@ type Config struct {
 	Pace float64
 	// Silence is how long a socket may bring nothing, not even a ping, before it is replaced; 0: 30 s. Slack pings more often.
 	Silence time.Duration
+	// Observe is told of every call of a method, also of those that Slack's limits kept from being sent; it must not block. nil: nobody wants to know.
+	Observe func(Call)
 	HTTP    *http.Client
 	Log     *slog.Logger
 	Version string
@@ -58,6 +61,7 @@ type Bot struct {
 	self      string         // user id of the bot
 	mention   *regexp.Regexp // of the bot
 	team      string
+	workspace string // its address
 	people    people
 	settings  knownSettings
 	out       *outbox
@@ -70,6 +74,9 @@ type Bot struct {
 	lastEdit  time.Duration // for which an answered turn waits at most for Slack to take the last edit of its live message
 	editAgain time.Duration // until that is repeated, where an earlier edit may arrive after it
 	sockets   atomic.Int32  // that are up
+	changed   atomic.Int64  // when the first of them came up, or the last one went, in unix ns; 0: there was none yet
+	heardAt   atomic.Int64  // when anything came over one, be it a ping, in unix ns
+	eventAt   atomic.Int64  // when something came that somebody did, in unix ns
 	met       atomic.Bool   // Slack said hello to one of them
 	marks     marks
 	native    nativeStatus
@@ -108,6 +115,9 @@ func New(ctx context.Context, cfg Config) (*Bot, error) {
 	checked.Transport = sessions.OwnersOnly(checked.Transport) // Slack knows no fence
 	cfg.HTTP = &checked
 	out := newOutbox(cfg.HTTP, cmp.Or(cfg.APIURL, slack.APIURL), cmp.Or(cfg.Pace, 1))
+	if cfg.Observe != nil {
+		out.observe = cfg.Observe
+	}
 	opts := []slack.Option{slack.OptionHTTPClient(out), slack.OptionAppLevelToken(cfg.AppToken)}
 	if cfg.APIURL != "" {
 		opts = append(opts, slack.OptionAPIURL(cfg.APIURL))
@@ -129,7 +139,7 @@ func (b *Bot) introduce(ctx context.Context) error {
 	for pause := 500 * time.Millisecond; ; pause = min(pause*2, 10*time.Second) {
 		who, err := b.api.AuthTestContext(ctx)
 		if err == nil {
-			b.self, b.team, b.mention = who.UserID, who.TeamID, mentionOf(who.UserID)
+			b.self, b.team, b.workspace, b.mention = who.UserID, who.TeamID, who.URL, mentionOf(who.UserID)
 			return nil
 		}
 		if isTokenError(err) {

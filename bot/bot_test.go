@@ -160,6 +160,19 @@ func TestIntake(t *testing.T) {
 		ts := w.say(member, general, "", mention)
 		w.until("a sentence", func() bool { return has(w.thread(general, ts), sayEmpty, `"part":"note"`) })
 	})
+	t.Run("an edit that adds the mention begins a session, once", func(t *testing.T) {
+		w := w.in(t)
+		for _, was := range []string{"count the lines", mention + "!aside count the lines"} {
+			ts := w.say(member, general, "", was)
+			for _, now := range []string{mention + "count the lines", mention + "count the lines, please"} {
+				w.api(member, "chat.update", url.Values{"channel": {general}, "ts": {ts}, "text": {now}})
+				w.until("the turn", func() bool { turn := w.sessions.turn(ts); return turn != nil && "<@U0FLAUDE> "+turn.Text == now })
+			}
+			if turn := w.sessions.turn(ts); w.turns(ts) != 1 || !turn.Mention || turn.Thread.TS != ts {
+				t.Errorf("%d turns, %+v; want one that begins its thread", w.turns(ts), turn)
+			}
+		}
+	})
 	t.Run("a guest is told once, privately", func(t *testing.T) {
 		w := w.in(t)
 		ts := w.say(guest, general, "", mention+"mine coins")
@@ -174,8 +187,19 @@ func TestIntake(t *testing.T) {
 		w := w.in(t)
 		w.sessions.set(func(f *fakeSessions) { f.full = true })
 		ts := w.say(member, general, "", mention+"one more")
-		w.until("a sentence", func() bool { return has(w.thread(general, ts), sayFull) })
+		w.until("a sentence", func() bool { return has(w.thread(general, ts), sayFull(sessions.BoundThread)) })
 		w.sessions.set(func(f *fakeSessions) { f.full = false })
+	})
+	t.Run("who has to wait for turns in other threads is told so", func(t *testing.T) {
+		w := newWorkspace(t, func(cfg *Config) { cfg.Parks = true })
+		for _, of := range []sessions.Bound{sessions.BoundPerson, sessions.BoundChannel} {
+			ts := w.say(member, general, "", mention+"wait")
+			w.until("it is taken in", func() bool { return w.sessions.turn(ts) != nil })
+			turn := *w.sessions.turn(ts)
+			w.sessions.set(func(f *fakeSessions) { f.status.Queued, f.status.Parked = []sessions.Turn{turn}, of })
+			w.until("a sentence", func() bool { return strings.Contains(w.whispered(member, general, ts), sayParked(of)) })
+			w.sessions.set(func(f *fakeSessions) { f.status = sessions.Status{} })
+		}
 	})
 	t.Run("a text that is too long for the queue stays at Slack", func(t *testing.T) {
 		w := w.in(t)
@@ -210,10 +234,13 @@ func TestThread(t *testing.T) {
 	t.Run("an aside is left alone", func(t *testing.T) {
 		w := w.in(t)
 		var asides []string
-		for _, text := range []string{"!aside what a mess", "<@U0ADMIN> look at this"} {
+		for _, text := range []string{
+			"!aside what a mess", "<@U0ADMIN> look at this", "<@W0ADMIN|ada> look at this", "<!subteam^S0DEVS|@devs> look at this", "<!subteam^S0DEVS> look at this",
+			"<!here> lunch", "<!here|here> lunch", "<!channel> lunch", "<!everyone> lunch",
+		} {
 			asides = append(asides, w.say(member, general, root, text))
 		}
-		last := w.say(member, general, root, "go on")
+		last := w.say(member, general, root, "<!date^1392734382^{date}|that day> is what <!here> means")
 		w.until("the reply after them", func() bool { return w.sessions.turn(last) != nil })
 		for _, ts := range asides {
 			if w.sessions.turn(ts) != nil {
@@ -236,6 +263,18 @@ func TestThread(t *testing.T) {
 		w := w.in(t)
 		ts := w.say(member, general, root, "never mind")
 		w.until("a turn", func() bool { return w.sessions.turn(ts) != nil })
+		w.api(member, "chat.delete", url.Values{"channel": {general}, "ts": {ts}})
+		w.until("the cancel", func() bool {
+			return w.sessions.count(func(f *fakeSessions) int {
+				return len(slices.DeleteFunc(slices.Clone(f.cancels), func(id sessions.TurnID) bool { return id != turnID(team, general, ts) }))
+			}) == 1
+		})
+	})
+	t.Run("a deleted first message, of which a tombstone stays, takes its turn back", func(t *testing.T) {
+		w := w.in(t)
+		ts := w.say(member, general, "", mention+"never mind")
+		w.until("a turn", func() bool { return w.sessions.turn(ts) != nil })
+		w.say(admin, general, ts, "<@U0MEMBER> are you sure?")
 		w.api(member, "chat.delete", url.Values{"channel": {general}, "ts": {ts}})
 		w.until("the cancel", func() bool {
 			return w.sessions.count(func(f *fakeSessions) int {
@@ -374,6 +413,32 @@ func TestThread(t *testing.T) {
 		}
 		if w.sessions.turn(quiet) != nil {
 			t.Error("what was said while it was muted became a turn")
+		}
+	})
+	t.Run("a thread is muted from when that is said until it is taken back, in whatever order the words come", func(t *testing.T) {
+		w := w.in(t)
+		say := func(words ...string) (last string) { // reaches the bot in the reverse order
+			t.Helper()
+			told := strings.Count(w.thread(general, root), sayMuted) + strings.Count(w.thread(general, root), sayUnmuted)
+			w.trouble(map[string]any{"hold": true})
+			for _, word := range words {
+				last = w.say(member, general, root, word)
+			}
+			w.trouble(map[string]any{"release": "reversed"})
+			w.until("what the bot says to it", func() bool {
+				return strings.Count(w.thread(general, root), sayMuted)+strings.Count(w.thread(general, root), sayUnmuted) > told
+			})
+			return last
+		}
+		say("!mute")
+		before := w.sessions.count(func(f *fakeSessions) int { return len(f.accepted) })
+		say("what would you do, team?", "!unmute")
+		say("!mute")
+		loud := say("!unmute", "then do it")
+		w.until("the reply after it", func() bool { return w.sessions.turn(loud) != nil })
+		w.settled(general)
+		if n := w.sessions.count(func(f *fakeSessions) int { return len(f.accepted) }) - before; n != 2 {
+			t.Errorf("%d turns, want the reply that was said when the thread was muted no more, and the one that settles it", n)
 		}
 	})
 	t.Run("stop is a word, not a prompt", func(t *testing.T) {
@@ -553,6 +618,9 @@ func TestCommands(t *testing.T) {
 		{"stop where nothing runs", "stop", 1, []string{sayNothingRuns}},
 		{"status", "status", 1, []string{"3 turns, $0.42, machine `148e1` in fra", sayNothingRuns}},
 		{"run without a prompt", "run", 0, []string{"Say what to run"}},
+		{"run with a repository alone", "run repo:none model:opus", 0, []string{"Say what to run"}},
+		{"run in a repository that may not be named", "run repo:evil/api count", 0, []string{sayNoNamedRepos}},
+		{"run with a branch of nothing", "run branch:v2 count", 0, []string{sayBranchOf("v2")}},
 		{"run", "run count the lines", 0, []string{"Running it. The answer comes in its thread."}},
 	} {
 		t.Run(s.name, func(t *testing.T) {
@@ -658,6 +726,26 @@ func TestMissed(t *testing.T) {
 		question, _ := list[len(list)-1].(map[string]any)
 		w.local(member, "click", map[string]any{"channel": general, "ts": question["ts"], "action_id": "retry"})
 		w.until("a turn", func() bool { return w.sessions.turn(root) != nil })
+	})
+	t.Run("is left to people in a thread that was muted, however long ago that was said", func(t *testing.T) {
+		t.Parallel()
+		var root, quiet, loud string
+		w := newWorkspaceAfter(t, func(cfg *Config) { cfg.AskAfter = time.Nanosecond }, func(w *workspace) {
+			root = w.say(member, general, "", "the plan")
+			live := session(root)
+			w.sessions.live, w.sessions.status.Session = []sessions.Session{live}, &live
+			w.sessions.marks = tillLately()
+			w.say(member, general, root, "!mute")
+			quiet = w.say(member, general, root, "what do you think, team?")
+			w.say(member, general, root, "!unmute")
+			loud = w.say(member, general, root, "then do it")
+		})
+		asked := func(ts string) bool { return has(w.thread(general, root), string(turnID(team, general, ts))) }
+		w.until("the question about what was said after it", func() bool { return asked(loud) })
+		w.settled(general)
+		if asked(quiet) || w.sessions.turn(quiet) != nil {
+			t.Error("what was said while it was muted is asked about")
+		}
 	})
 	t.Run("nothing is read of a channel that the bot was never in before", func(t *testing.T) {
 		t.Parallel()
@@ -887,6 +975,18 @@ func TestRecall(t *testing.T) {
 	}
 }
 
+// TestAddressedLate: an edit that adds the mention to an old message begins nothing: the talk has gone on since.
+func TestAddressedLate(t *testing.T) {
+	t.Parallel()
+	w := newWorkspace(t, func(c *Config) { c.AskAfter = time.Nanosecond })
+	ts := w.say(member, general, "", "count the lines")
+	w.api(member, "chat.update", url.Values{"channel": {general}, "ts": {ts}, "text": {mention + "count the lines"}})
+	w.settled(general)
+	if w.sessions.turn(ts) != nil {
+		t.Error("it became a turn")
+	}
+}
+
 // TestLeave: a click that came is acted on though the bot is told to leave: Slack sends it once.
 func TestLeave(t *testing.T) {
 	t.Parallel()
@@ -1018,7 +1118,15 @@ func TestSafeName(t *testing.T) {
 		{".bashrc", "bashrc"},
 		{"-rf", "rf"},
 		{"", "file"},
-		{"日本.png", "png"},
+		{"日本.png", "日本.png"},
+		{"отчёт за май.pdf", "отчёт_за_май.pdf"},
+		{"Cafe\u0301.txt", "Cafe\u0301.txt"},
+		{"हिन्दी.txt", "हिन्दी.txt"},
+		{"🦀.png", "file.png"},
+		{"🦀🦀.png", "2-file.png"},
+		{"\u202egnp.exe", "gnp.exe"},
+		{"\u0301x\xff.txt", "x_.txt"},
+		{strings.Repeat("界", 40) + ".png", strings.Repeat("界", 25) + ".png"},
 		{"a b\x00c", "a_b_c"},
 		{strings.Repeat("x", 90) + ".go", strings.Repeat("x", 77) + ".go"},
 	} {

@@ -109,17 +109,18 @@ func bytesOf(n int64) string {
 	return fmt.Sprintf("%.1f MB", float64(n)/(1<<20))
 }
 
-// changeButtons are those below an answer.
-func changeButtons(t sessions.Turn, c *runner.Changes) []slack.BlockElement {
+// changeButtons are those below an answer. They name the turn as the runner knows it.
+func changeButtons(t sessions.Turn, o runner.Outcome) []slack.BlockElement {
 	var out []slack.BlockElement
+	c, turn := o.Changes, cmp.Or(o.Turn, string(t.ID))
 	if c == nil || t.Kind != sessions.KindTurn {
 		return nil
 	}
 	if c.DiffBytes > 0 {
-		out = append(out, button(actDiff, "Diff", string(t.ID), ""))
+		out = append(out, button(actDiff, "Diff", turn, ""))
 	}
 	if slices.ContainsFunc(c.Files, canFetch) {
-		out = append(out, button(actFiles, "Files", string(t.ID), ""))
+		out = append(out, button(actFiles, "Files", turn, ""))
 	}
 	return out
 }

@@ -3,6 +3,7 @@ package bot
 import (
 	"cmp"
 	"context"
+	"errors"
 	"regexp"
 	"strings"
 	"time"
@@ -26,7 +27,7 @@ const commandTime = 2500 * time.Millisecond
 
 // command does what a slash command asks for, and returns what the person is answered.
 func (b *Bot) command(ctx context.Context, c slashCommand) answer {
-	ctx, cancel := context.WithTimeout(ctx, commandTime)
+	ctx, cancel := context.WithTimeout(sessions.AskedBy(ctx, c.UserID), commandTime)
 	defer cancel()
 	word, rest, _ := strings.Cut(strings.TrimSpace(c.Text), " ")
 	word, rest = strings.ToLower(word), strings.TrimSpace(rest)
@@ -53,6 +54,8 @@ func (b *Bot) answerCommand(ctx context.Context, c slashCommand, word, rest stri
 		return b.listFor(ctx, c, rest)
 	case "end", "stop", "status":
 		return b.inThread(ctx, c, word, rest)
+	case "costs":
+		return b.costs(ctx, c, rest)
 	case "", "help":
 		return plainly(sayHelp)
 	}
@@ -131,7 +134,11 @@ func (b *Bot) inThread(ctx context.Context, c slashCommand, word, link string) a
 			return b.orTrouble(ctx, word, sessions.Thread{Team: c.TeamID, Channel: c.ChannelID}, a, err)
 		}
 	}
-	a := b.act(ctx, word, thread, c.UserID, false)
+	return b.tell(ctx, thread, b.act(ctx, word, thread, c.UserID, false))
+}
+
+// tell tells a thread what an answer has for all of it.
+func (b *Bot) tell(ctx context.Context, thread sessions.Thread, a answer) answer {
 	if a.tell != "" {
 		b.stubbornly(ctx, func(ctx context.Context) { b.say(ctx, thread, "", a.tell) })
 	}
@@ -169,7 +176,10 @@ func (b *Bot) runOnce(ctx context.Context, c slashCommand, prompt string) answer
 	if err != nil {
 		return plainly(err.Error())
 	}
-	if prompt == "" {
+	var refused nameError
+	if rest, _, err := b.repositories(prompt); errors.As(err, &refused) {
+		return plainly(string(refused))
+	} else if rest == "" {
 		return plainly(sayWhatToRun)
 	}
 	if s, err := b.settingsOf(ctx, c.ChannelID); err != nil {
@@ -203,7 +213,7 @@ func (b *Bot) runOnce(ctx context.Context, c slashCommand, prompt string) answer
 		return plainly(sayTrouble)
 	}
 	if res.Status == sessions.AcceptFull {
-		return plainly(sayFull)
+		return plainly(sayFull(res.Full))
 	}
 	return plainly(sayRunning)
 }

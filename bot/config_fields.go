@@ -188,6 +188,16 @@ func claudeInputs() []input {
 			},
 		},
 		{
+			field: sessions.FieldHosts, kind: asArea, label: "Hosts that may be reached",
+			hint: "One a line: pypi.org, *.npmjs.org for all below it, or none. Claude itself and the repositories' hosts always are. Empty: all.",
+			get:  func(s sessions.Settings) []string { return one(strings.Join(s.Hosts, "\n")) },
+			set: func(s *sessions.Settings, v []string) error {
+				s.Hosts = linesOf(joined(v))
+				return nil
+			},
+			usual: func(def sessions.Settings) string { return strings.Join(def.Hosts, ", ") },
+		},
+		{
 			field: fieldTrust, kind: asSwitch, label: "Trust",
 			options: []option{{"on", "Obey the repository's own settings, hooks, skills and .mcp.json"}},
 			get:     func(s sessions.Settings) []string { return onOff(s.Trust) },
@@ -535,11 +545,7 @@ func guestLabel(g sessions.Guest) string {
 	if g.CPUKind == "performance" {
 		kind = "dedicated CPU"
 	}
-	memory := fmt.Sprintf("%d GB", g.MemoryMB/1024)
-	if g.MemoryMB%1024 != 0 {
-		memory = fmt.Sprintf("%d MB", g.MemoryMB)
-	}
-	return plural(g.CPUs, kind) + ", " + memory
+	return plural(g.CPUs, kind) + ", " + memoryText(g.MemoryMB)
 }
 
 func regionOptions() []option {

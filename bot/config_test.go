@@ -178,9 +178,9 @@ func TestConfig(t *testing.T) {
 		}{
 			{"claude", "Claude", map[string]map[string]any{
 				"effort": picked("high"), "model_name": typed("claude-opus-4-7"), "fallback": typed("sonnet, haiku"), "permission_mode": picked("acceptEdits"),
-				"allowed_tools": typed("Edit\nBash(git log *)"), "trust": ticked("on"), "overrides": ticked("volume"), "mcp": typed(`{"mcpServers":{"a":{"command":"b"}}}`),
+				"allowed_tools": typed("Edit\nBash(git log *)"), "hosts": typed("pypi.org\n*.npmjs.org"), "trust": ticked("on"), "overrides": ticked("volume"), "mcp": typed(`{"mcpServers":{"a":{"command":"b"}}}`),
 			}, sessions.Settings{
-				Effort: "high", Model: "claude-opus-4-7", Fallback: "sonnet,haiku", PermissionMode: "acceptEdits", AllowedTools: []string{"Edit", "Bash(git log *)"}, Trust: true,
+				Effort: "high", Model: "claude-opus-4-7", Fallback: "sonnet,haiku", PermissionMode: "acceptEdits", AllowedTools: []string{"Edit", "Bash(git log *)"}, Hosts: []string{"pypi.org", "*.npmjs.org"}, Trust: true,
 				Overrides: []sessions.Override{"volume"}, MCP: `{"mcpServers":{"a":{"command":"b"}}}`,
 			}, "effort: High · another model: claude-opus-4-7"},
 			{"environment", "Environment", map[string]map[string]any{"set_up": typed("npm ci"), "env": typed("A=1\n B = x=y ")}, sessions.Settings{

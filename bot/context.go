@@ -146,10 +146,17 @@ func (b *Bot) tells(thread sessions.Thread, m saidMessage, fresh bool) bool {
 	if m.BotID != "" {
 		return true
 	}
-	if m.User == slackbot || !isSaid(m.SubType) || slices.ContainsFunc(m.Reactions, func(r slack.ItemReaction) bool { return r.Name == stopMark }) {
+	if m.User == slackbot || !isSaid(m.SubType) || slices.ContainsFunc(m.Reactions, b.takesBack) {
 		return false
 	}
 	return controlWord(b.read(thread.Team, eventOf(thread, slack.Message{Msg: m.Msg}))) == ""
+}
+
+// takesBack reports whether a reaction is somebody's ❌. The bot's own says that a turn failed: what that was asked is news still. Slack need not
+// name everybody who reacted.
+func (b *Bot) takesBack(r slack.ItemReaction) bool {
+	others := slices.ContainsFunc(r.Users, func(user string) bool { return user != b.self })
+	return r.Name == stopMark && (others || r.Count > len(r.Users))
 }
 
 // readThread are the newest messages of a thread between two ts, these included, two pages at most, in order; "": without that end.

@@ -8,10 +8,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"flaudebot/runner"
 	"flaudebot/sessions"
 )
 
@@ -90,6 +92,37 @@ func TestThreadContext(t *testing.T) {
 		}
 		if !strings.HasSuffix(got, "</slack_thread>\n\nmira asks you:\n\nwhat is it?") || strings.Count(got, "</message>") != 6 {
 			t.Errorf("prompt = %s", got)
+		}
+	})
+	t.Run("what failed is told to the next turn, and gives it the repositories that it named: the bot's own mark takes nothing back", func(t *testing.T) {
+		w := newWorkspace(t, func(c *Config) { c.NamedRepos = []string{"https://github.com/acme/"} })
+		root := w.say(admin, general, "", mention+"repo:acme/old an earlier session's")
+		w.until("a turn", func() bool { return w.sessions.turn(root) != nil })
+		first := w.say(member, general, root, mention+"repo:acme/api branch:v2 mend the clock")
+		w.until("a turn", func() bool { return w.sessions.turn(first) != nil })
+		w.say(member, general, root, mention+"!aside repo:acme/web is none of it")
+		s, failed := session(root), outcome("")
+		s.Turns, failed.Failure, failed.ExitCode = 1, runner.FailClone, 1
+		if err := w.bot.Finish(ctx, s, asks(root, first, "mend the clock"), "", failed, false); err != nil {
+			t.Fatal(err)
+		}
+		w.until("its mark", func() bool { return has(w.thread(general, root), `"name":"x"`) })
+		again := asks(root, w.say(member, general, root, "once more"), "once more")
+		p, err := w.bot.Prompt(ctx, s, again, true)
+		if want := []runner.Repo{{URL: "https://github.com/acme/api", Branch: "v2"}}; err != nil || !has(p.Text, "mend the clock") || !slices.Equal(p.Repos, want) {
+			t.Errorf("prompt = %s, repositories %v, %v; want what failed, and %v", p.Text, p.Repos, err, want)
+		}
+		again.Text = "repo:none once more"
+		if p, err = w.bot.Prompt(ctx, s, again, true); err != nil || p.Repos == nil || len(p.Repos) > 0 {
+			t.Errorf("repositories = %v, %v; want none, as it says", p.Repos, err)
+		}
+		s.Turns = 0
+		if p, err = w.bot.Prompt(ctx, s, asks(root, again.TS, "once more"), true); err != nil || p.Repos != nil {
+			t.Errorf("repositories = %v, %v; want those of the settings: an earlier session had those", p.Repos, err)
+		}
+		w.api(admin, "reactions.add", url.Values{"channel": {general}, "timestamp": {first}, "name": {"x"}})
+		if got := w.prompted(s, again, true); has(got, "mend the clock") {
+			t.Errorf("prompt = %s, want nothing of what somebody took back", got)
 		}
 	})
 	t.Run("a later turn gets what was said since the last one and was no turn", func(t *testing.T) {

@@ -44,7 +44,7 @@ func steering(in incoming) (word string, plain bool) {
 // control acts on a control word. It acts first and notes afterwards that it did: whoever dies between the two leaves the word to
 // Slack, which sends it again.
 func (b *Bot) control(ctx context.Context, in incoming, word string) error {
-	if in.event.late && word != "end" {
+	if in.event.late && !slices.Contains([]string{"end", "mute", "unmute"}, word) {
 		return nil // what it was about is over
 	}
 	key := "control:" + string(in.id())
@@ -57,6 +57,11 @@ func (b *Bot) control(ctx context.Context, in incoming, word string) error {
 	r, over, err := b.obey(ctx, in, word)
 	if err != nil || over {
 		return err
+	}
+	if word == "unmute" && !in.event.missed { // what was missed after it comes next
+		if err := b.overtaken(ctx, in); err != nil {
+			return err
+		}
 	}
 	first, err := b.sessions.Once(ctx, key)
 	if err != nil || !first {
@@ -74,6 +79,7 @@ func (b *Bot) control(ctx context.Context, in incoming, word string) error {
 
 // obey does what a control word asks for. over: the word came late, and what it was about is over.
 func (b *Bot) obey(ctx context.Context, in incoming, word string) (a answer, over bool, err error) {
+	ctx = sessions.AskedBy(ctx, in.event.User)
 	switch word {
 	case "stop":
 		return b.stopSince(ctx, in)
@@ -83,6 +89,8 @@ func (b *Bot) obey(ctx context.Context, in incoming, word string) (a answer, ove
 			return answer{}, true, nil
 		}
 		return b.orTrouble(ctx, word, in.thread, a, err), false, nil
+	case "mute", "unmute":
+		return b.mute(ctx, in.thread, word, in.said()), false, nil
 	}
 	a = b.act(ctx, word, in.thread, in.event.User, false)
 	if word == "status" && !slices.Contains([]string{sayNoSession, sayTrouble}, a.text) {
@@ -144,7 +152,7 @@ func (b *Bot) reacted(ctx context.Context, team string, e innerEvent) error {
 	if tr, ours := b.traceOf(*m); ours {
 		turn = sessions.TurnID(tr.turn)
 	}
-	waiting, running, err := b.sessions.Cancel(ctx, thread, turn)
+	waiting, running, err := b.sessions.Cancel(sessions.AskedBy(ctx, e.User), thread, turn)
 	switch {
 	case err != nil:
 		return err
@@ -179,6 +187,7 @@ type answer struct {
 	tell   string // what the thread is told besides
 	title  string // of a modal that shows it; "": Session
 	public bool   // all of the channel may see it
+	failed bool   // nothing came of it, and it may be tried again as it is
 }
 
 func plainly(text string) answer { return answer{text: text} }
@@ -212,8 +221,6 @@ func (b *Bot) act(ctx context.Context, word string, thread sessions.Thread, user
 		a, err = b.status(ctx, thread)
 	case "list":
 		a, err = b.list(ctx, thread.Team, thread.Channel, user, false)
-	case "mute", "unmute":
-		a, err = b.muted(ctx, thread, word == "mute")
 	case "config", "settings":
 		return offering(sayOpenSettings, button(actionConfig, "Channel settings", offerOf(thread, ""), ""))
 	default:
@@ -239,20 +246,20 @@ func (b *Bot) stop(ctx context.Context, thread sessions.Thread) (answer, error) 
 	return plainly(sayStopping), nil
 }
 
-// muted has replies left to people, or taken again: all of the thread are told.
-func (b *Bot) muted(ctx context.Context, thread sessions.Thread, muted bool) (answer, error) {
+// mute has replies left to people, or taken again, those that are said after at, a ts: all of the thread are told.
+func (b *Bot) mute(ctx context.Context, thread sessions.Thread, word, at string) answer {
 	st, err := b.sessions.Status(ctx, thread)
-	if err != nil {
-		return answer{}, err
+	if err == nil && !isLive(st) && !hasTurn(st) {
+		return plainly(sayNoSession)
 	}
-	if !isLive(st) && !hasTurn(st) {
-		return plainly(sayNoSession), nil
+	if err == nil {
+		err = b.sessions.Mute(ctx, thread, word == "mute", at)
 	}
 	said := sayUnmuted
-	if muted {
+	if word == "mute" {
 		said = sayMuted
 	}
-	return answer{text: said, tell: said}, b.sessions.Mute(ctx, thread, muted)
+	return b.orTrouble(ctx, word, thread, answer{text: said, tell: said}, err)
 }
 
 // end ends a thread's session, unless that began after it was said, a ts. Work that is nowhere else is named first.

@@ -104,7 +104,9 @@ func TestSteering(t *testing.T) {
 		w.until("a sentence", func() bool {
 			return has(w.thread(general, root), sayStopping, `"turn":"`+string(turnID(team, general, ts))+`"`)
 		})
-		w.sessions.set(func(f *fakeSessions) { f.muted, f.cancels = map[sessions.Thread]bool{live.Thread: true}, nil })
+		w.sessions.set(func(f *fakeSessions) {
+			f.muted, f.cancels = map[sessions.Thread]map[string]bool{live.Thread: {"1": true}}, nil
+		})
 		w.say(admin, general, root, "stop")
 		w.say(admin, general, root, "!stop")
 		w.until("it is stopped", func() bool { return w.stopped(root) == 1 })

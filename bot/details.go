@@ -31,6 +31,7 @@ type detail struct {
 	Files    *int             `json:"f,omitempty"`    // that it changed; nil: that is not known
 	Added    int              `json:"a,omitempty"`    // lines
 	Removed  int              `json:"d,omitempty"`    // lines
+	Lane     runner.Lane      `json:"l,omitempty"`
 }
 
 // Bounds of what a button may hold: Slack takes 2,000 characters.
@@ -48,7 +49,7 @@ func detailOf(t sessions.Turn, o sessions.Outcome) detail {
 	}
 	d := detail{
 		Number: o.Number, Queued: between(t.At, o.Claimed), Woken: between(o.Claimed, o.StartedAt), Ran: int64(seconds(o)),
-		ExitCode: o.ExitCode, CostUSD: o.CostUSD, Model: clip(o.Model, maxDetailName), Usage: o.Usage,
+		ExitCode: o.ExitCode, CostUSD: o.CostUSD, Model: clip(o.Model, maxDetailName), Usage: o.Usage, Lane: o.Lane,
 	}
 	if !t.At.IsZero() {
 		d.Asked = t.At.Unix()

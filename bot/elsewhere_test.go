@@ -50,10 +50,14 @@ func TestPressFromElsewhere(t *testing.T) {
 	accepted := func() int { return w.sessions.count(func(f *fakeSessions) int { return len(f.accepted) }) }
 	before := accepted()
 	for _, action := range []string{
-		"stop", "manage", "refresh", "end", "mute", "unmute", "pull", "save", "retry", "now", "keep", "continue", actDiff, actFiles, actDiffFile, actGetAll, actGet,
+		"stop", "manage", "refresh", "end", "mute", "unmute", "pull", "save", "retry", "now", "keep", "continue", actionLarger, actDiff, actFiles, actDiffFile, actGetAll, actGet,
 	} {
 		for _, view := range []map[string]any{nil, inModal} {
-			if got := w.bot.press(t.Context(), payload(t, "U0MEMBER", action, offerOf(s.Thread, turn), view)); got.text != sayNotThere {
+			value := offerOf(s.Thread, turn)
+			if action == actionLarger {
+				value += " 2"
+			}
+			if got := w.bot.press(t.Context(), payload(t, "U0MEMBER", action, value, view)); got.text != sayNotThere {
 				t.Errorf("%s, modal %v: told %q", action, view != nil, got.text)
 			}
 		}

@@ -33,9 +33,9 @@ func (b *Bot) submitErrand(ctx context.Context, thread sessions.Thread, user, cl
 	switch {
 	case err != nil:
 		b.log.WarnContext(ctx, "errand not taken in", "turn", id, "err", err)
-		return plainly(sayTrouble)
+		return answer{text: sayTrouble, failed: true}
 	case res.Status == sessions.AcceptFull:
-		return plainly(sayFull)
+		return answer{text: sayFull(res.Full), failed: true}
 	case res.Status == sessions.AcceptDuplicate:
 		return plainly(sayAskedAlready)
 	case res.Ahead > 0:

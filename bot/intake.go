@@ -93,6 +93,12 @@ func (e innerEvent) forwards() bool {
 	return slices.ContainsFunc(e.Attachments, func(a shareMark) bool { return a.IsShare })
 }
 
+// buries reports whether the event tells that a thread's first message was deleted: while it has replies that is an edit to Slack, which leaves
+// a tombstone.
+func (e innerEvent) buries() bool {
+	return e.Subtype == "message_changed" && e.Message != nil && e.Message.Subtype == "tombstone"
+}
+
 // take acts on an event. An error means that it could not be stored.
 func (b *Bot) take(ctx context.Context, o outerEvent) (err error) {
 	e := o.Event
@@ -109,10 +115,13 @@ func (b *Bot) take(ctx context.Context, o outerEvent) (err error) {
 	case "app_mention":
 		return b.message(ctx, team, e)
 	case "message":
-		switch e.Subtype {
-		case "message_changed":
+		switch {
+		case e.buries():
+			e.DeletedTS = e.Message.TS
+			return b.deleted(ctx, team, e)
+		case e.Subtype == "message_changed":
 			return b.edited(ctx, team, e)
-		case "message_deleted":
+		case e.Subtype == "message_deleted":
 			return b.deleted(ctx, team, e)
 		default:
 			return b.message(ctx, team, e)
@@ -126,7 +135,7 @@ func (b *Bot) take(ctx context.Context, o outerEvent) (err error) {
 		if why := b.people.mayUse(ctx, e.User, e.Channel); why != nil {
 			return why.again()
 		}
-		t, err := b.sessions.Stop(ctx, thread)
+		t, err := b.sessions.Stop(sessions.AskedBy(ctx, e.User), thread)
 		if err == nil && t == nil { // Slack leaves its status as it is
 			b.native.set(ctx, b, thread, slack.AgentSessionSetStatusParameters{Status: slack.AgentSessionStatusActive})
 		}
@@ -192,6 +201,12 @@ func (b *Bot) read(team string, e innerEvent) incoming {
 	return in
 }
 
+// hasPlace reports whether channel, thread and message have names that tell one from another.
+func (in incoming) hasPlace() bool {
+	thread, ok := sessions.ParseThread(in.thread.Key())
+	return ok && thread == in.thread && nameOf(in.id()) == in.event.TS
+}
+
 // mentionOf matches how a user is mentioned.
 func mentionOf(user string) *regexp.Regexp {
 	return regexp.MustCompile(`<@` + regexp.QuoteMeta(user) + `(\|[^>]*)?>`)
@@ -216,6 +231,10 @@ func (b *Bot) message(ctx context.Context, team string, e innerEvent) error {
 		return nil // the other event of a mention
 	}
 	in := b.read(team, e)
+	if !in.hasPlace() {
+		b.log.WarnContext(ctx, "event left alone: it does not say where it is", "channel", e.Channel, "ts", e.TS, "thread_ts", e.ThreadTS)
+		return nil
+	}
 	begins := in.begins()
 	if e.Edited != nil && e.Type == "app_mention" {
 		return nil // an edit: message_changed tells of it
@@ -241,7 +260,7 @@ func (b *Bot) message(ctx context.Context, team string, e innerEvent) error {
 	if word := controlWord(in); word != "" {
 		return b.control(ctx, in, word)
 	}
-	if rest, _, _ := overridesIn(in.words); rest == "" && len(e.Files) == 0 && !e.forwards() {
+	if isEmpty(in.words, e) {
 		return b.sayOnce(ctx, in, "empty", sayEmpty)
 	}
 	if begins {
@@ -259,11 +278,15 @@ func (b *Bot) message(ctx context.Context, team string, e innerEvent) error {
 	return err
 }
 
-// refuseRepos answers a message that would begin a session in repositories which it may not name. In a session that has begun, such words
-// are a prompt like others.
+// refuseRepos answers a message that would begin a session in repositories which it may not name, or says nothing beside them. In a session
+// that has begun, such words are a prompt like others.
 func (b *Bot) refuseRepos(ctx context.Context, in *incoming) (bool, error) {
 	var problem nameError
-	if _, _, err := b.repositories(in.words); !errors.As(err, &problem) {
+	switch rest, repos, err := b.repositories(in.words); {
+	case errors.As(err, &problem):
+	case repos != nil && in.root && isEmpty(rest, in.event):
+		return true, b.sayOnce(ctx, *in, "empty", sayEmpty)
+	default:
 		return false, nil
 	}
 	st, err := b.statusFor(ctx, in)
@@ -271,6 +294,12 @@ func (b *Bot) refuseRepos(ctx context.Context, in *incoming) (bool, error) {
 		return false, err
 	}
 	return true, b.sayOnce(ctx, *in, "repos", string(problem))
+}
+
+// isEmpty reports whether a message asks for nothing: words that choose how it is run are none.
+func isEmpty(words string, e innerEvent) bool {
+	rest, _, _ := overridesIn(words)
+	return rest == "" && len(e.Files) == 0 && !e.forwards()
 }
 
 // slackbot is Slack's own user, which the API does not call a bot.
@@ -307,13 +336,18 @@ func (b *Bot) replyCounts(ctx context.Context, in *incoming) (bool, error) {
 	return b.heeds(ctx, *in)
 }
 
-// heeds is listens, and notes of a reply that is left to people that it stays so: it may be read again when the bot listens again.
+// heeds is listens, and notes of a reply that is left to people by the channel's settings that it stays so: it may be read again when they
+// are others. When a thread was muted is remembered.
 func (b *Bot) heeds(ctx context.Context, in incoming) (bool, error) {
 	counts, err := b.listens(ctx, in)
-	if err == nil && !counts {
+	if err != nil || counts {
+		return counts, err
+	}
+	s, err := b.settingsOf(ctx, in.event.Channel)
+	if err == nil && s.MentionOnly {
 		err = b.sessions.PassOver(ctx, in.id())
 	}
-	return counts, err
+	return false, err
 }
 
 // listens reports whether a reply without a mention counts in its thread. Words to the bot always do.
@@ -325,7 +359,7 @@ func (b *Bot) listens(ctx context.Context, in incoming) (bool, error) {
 	if err != nil || s.MentionOnly {
 		return false, err
 	}
-	muted, err := b.sessions.Muted(ctx, in.thread)
+	muted, err := b.sessions.Muted(ctx, in.thread, in.event.TS)
 	return !muted, err
 }
 
@@ -368,7 +402,8 @@ func ending(st sessions.Status) bool {
 	return slices.ContainsFunc(st.Queued, func(t sessions.Turn) bool { return t.Kind == sessions.KindEnd })
 }
 
-var toSomebody = regexp.MustCompile(`^<@[UW][A-Z0-9]+(\|[^>]*)?>`)
+// toSomebody matches a text that begins with a mention: of a person, of a group, or of everybody.
+var toSomebody = regexp.MustCompile(`^<(@[UW][A-Z0-9]+|!subteam\^S[A-Z0-9]+|!here|!channel|!everyone)(\|[^>]*)?>`)
 
 // isAside tells a message that is meant for people.
 func isAside(text string) bool {
@@ -395,12 +430,13 @@ func (b *Bot) accept(ctx context.Context, in incoming, begins bool) error {
 	}
 	switch res.Status {
 	case sessions.AcceptQueued:
-		b.aside(ctx, func(ctx context.Context) { b.heard(ctx, t, res.Ahead) })
+		b.aside(ctx, func(ctx context.Context) { b.heard(ctx, t) })
+		b.aside(ctx, func(ctx context.Context) { b.tellPlace(ctx, t, res.Ahead) })
 		if begins {
 			b.aside(ctx, func(ctx context.Context) { b.offerRepos(ctx, t) })
 		}
 	case sessions.AcceptFull:
-		return b.sayOnce(ctx, in, "full", sayFull)
+		return b.sayOnce(ctx, in, "full", sayFull(res.Full))
 	case sessions.AcceptDuplicate: // was heard before
 	}
 	if begins && (res.Status == sessions.AcceptQueued || in.event.again) {
@@ -508,8 +544,8 @@ func (l *lately) within(what string, at time.Time) bool {
 	return noted && at.Sub(when) <= l.while
 }
 
-// overtaken takes in the replies that came before the message that they answer, as happens when Slack has to send that one
-// again: to the bot they were people talking. All of them stand in the thread by now. It is done before the next event of the
+// overtaken takes in the replies that came before the message that makes the bot heed them, the one that they answer or an “!unmute”, as
+// happens when Slack has to send that one again: to the bot they were people talking. All of them stand in the thread by now. It is done before the next event of the
 // thread is taken, so that they stay in order; above a rate it is left out rather than holding up events.
 func (b *Bot) overtaken(ctx context.Context, in incoming) error {
 	ctx, ok := b.out.spare(ctx, repliesMethod)
@@ -584,7 +620,7 @@ func attachments(files []slackFile) []sessions.Attachment {
 		} else if f.isDocument() {
 			f.URL, f.Name = cmp.Or(f.URL, f.Shown), strings.TrimSuffix(cmp.Or(f.Title, f.Name, "canvas"), ".html")+".html"
 		}
-		out = append(out, sessions.Attachment{ID: f.ID, Name: f.Name, Size: f.Size, URL: f.URL})
+		out = append(out, sessions.Attachment{ID: f.ID, Name: f.Name, Size: max(f.Size, 0), URL: f.URL})
 	}
 	return out
 }
@@ -648,26 +684,66 @@ func (b *Bot) letAcksGo(ctx context.Context) bool {
 	return true
 }
 
-// heard shows at once that a message was taken in, and its place if others are ahead.
-func (b *Bot) heard(ctx context.Context, t sessions.Turn, ahead int) {
-	if !b.letAcksGo(ctx) {
+// markLate is how long a mark waits for its place until it is looked whether it is still wanted.
+const markLate = time.Second
+
+// heard shows at once that a message was taken in. A mark that has to wait does not come behind that of the answer.
+func (b *Bot) heard(ctx context.Context, t sessions.Turn) {
+	if !hasMessage(t) || !b.letAcksGo(ctx) {
 		return
 	}
+	began := time.Now()
 	select {
 	case b.hearing <- struct{}{}:
 		defer func() { <-b.hearing }()
 	case <-ctx.Done():
 		return
 	}
-	b.react(ctx, t, heardMark)
+	ctx, err := b.out.ahead(withUrgency(ctx, usual), "reactions.add")
+	if err == nil && (time.Since(began) < markLate || b.awaited(ctx, t)) {
+		b.react(ctx, t, heardMark)
+	}
+}
+
+// awaited reports whether a turn has no answer yet, as far as is known.
+func (b *Bot) awaited(ctx context.Context, t sessions.Turn) bool {
+	st, err := b.sessions.Status(ctx, t.Thread)
+	return err != nil || waits(st, t.ID) || st.Running != nil && st.Running.ID == t.ID
+}
+
+// tellPlace tells who wrote a message what there is to tell of it: its place if others are ahead, and files that are not taken.
+func (b *Bot) tellPlace(ctx context.Context, t sessions.Turn, ahead int) {
+	refused := b.refusedFiles(t)
+	if ahead == 0 && b.cfg.Parks {
+		b.aside(ctx, func(ctx context.Context) { b.tellParked(ctx, t) })
+	}
+	if ahead == 0 && len(refused) == 0 || !b.letAcksGo(ctx) {
+		return
+	}
 	if ahead > 0 {
 		b.whisperIn(ctx, t.Thread.Channel, t.Thread.TS, t.User, place(t, ahead))
 	}
 	if ahead == 1 { // they are told later else, see movedUp
 		_, _ = b.sessions.Once(ctx, nextKey(t)) // twice is no harm
 	}
-	if refused := b.refusedFiles(t); len(refused) > 0 {
+	if len(refused) > 0 {
 		b.whisper(ctx, t.Thread, t.User, sayRefusedFiles(refused, b.cfg.AttachmentLimit))
+	}
+}
+
+// parkedAfter is how long a turn may wait for its place among those that run before who asked is told of it.
+const parkedAfter = time.Second
+
+// tellParked tells who wrote a message if it waits for turns in other threads.
+func (b *Bot) tellParked(ctx context.Context, t sessions.Turn) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(parkedAfter):
+	}
+	st, err := b.sessions.Status(ctx, t.Thread)
+	if err == nil && st.Parked != "" && len(st.Queued) > 0 && st.Queued[0].ID == t.ID {
+		b.whisper(ctx, t.Thread, t.User, sayParked(st.Parked))
 	}
 }
 
@@ -688,8 +764,11 @@ func offerNow(t sessions.Turn, text string) answer {
 // heardMark is the reaction that shows that a message was taken in: people look for it right away, and at other marks when they come by.
 const heardMark = "eyes"
 
+// hasMessage tells turns that were asked for by a message from those of commands.
+func hasMessage(t sessions.Turn) bool { return t.TS != "" && !strings.Contains(t.TS, "-") }
+
 func (b *Bot) react(ctx context.Context, t sessions.Turn, name string) {
-	if strings.Contains(t.TS, "-") || t.TS == "" { // a command has no message
+	if !hasMessage(t) {
 		return
 	}
 	ctx = withUrgency(ctx, leisurely)
@@ -705,7 +784,7 @@ func (b *Bot) react(ctx context.Context, t sessions.Turn, name string) {
 }
 
 func (b *Bot) unreact(ctx context.Context, t sessions.Turn, name string) {
-	if strings.Contains(t.TS, "-") || t.TS == "" {
+	if !hasMessage(t) {
 		return
 	}
 	ctx = withUrgency(ctx, leisurely)
@@ -825,7 +904,8 @@ func (b *Bot) note(ctx context.Context, thread sessions.Thread, session string, 
 	})
 }
 
-// edited changes the turn of a message that was edited while it waits. An edit that overtook its message is taken in for it.
+// edited changes the turn of a message that was edited while it waits. An edit that overtook its message is taken in for it, and so is one that
+// makes a message one for the bot.
 func (b *Bot) edited(ctx context.Context, team string, e innerEvent) error {
 	m := e.Message
 	if m == nil || m.Edited == nil || m.BotID != "" || m.User == b.self || (e.Previous != nil && e.Previous.Text == m.Text) {
@@ -856,7 +936,7 @@ func (b *Bot) edited(ctx context.Context, team string, e innerEvent) error {
 			}
 		}
 		return b.editedLate(ctx, in, revision)
-	case !b.overtook(team, e):
+	case !b.overtook(team, e) && !b.addresses(team, e, in):
 		return nil
 	}
 	m.Edited, m.again = nil, e.again
@@ -869,6 +949,7 @@ func (b *Bot) edited(ctx context.Context, team string, e innerEvent) error {
 
 // editedAway acts on an edit after which a message is no prompt any more: one that waits is taken back, and what it says to the bot is done.
 func (b *Bot) editedAway(ctx context.Context, in incoming, early bool) error {
+	ctx = sessions.AskedBy(ctx, in.event.User)
 	known, err := b.sessions.Known(ctx, in.id())
 	if err != nil {
 		return err
@@ -925,10 +1006,24 @@ func (b *Bot) overtook(team string, e innerEvent) bool {
 	if e.Previous == nil || e.Previous.TS < before(sessions.TSOf(time.Now()), overlap) {
 		return false
 	}
+	was := b.unchanged(team, e)
+	return was.begins() || (!was.root && !isAside(was.event.Text))
+}
+
+// addresses reports whether an edit makes a message one for the bot that was people talking. To be done now it must not be old.
+func (b *Bot) addresses(team string, e innerEvent, now incoming) bool {
+	if e.Previous == nil || !now.begins() || now.event.TS < before(sessions.TSOf(time.Now()), b.cfg.AskAfter) {
+		return false
+	}
+	was := b.unchanged(team, e)
+	return !was.begins() || isMarkedAside(was.words)
+}
+
+// unchanged is a message as it was before a change.
+func (b *Bot) unchanged(team string, e innerEvent) incoming {
 	was := *e.Previous
 	was.Channel, was.ChannelType = e.Channel, e.ChannelType
-	in := b.read(team, was)
-	return in.begins() || (!in.root && !isAside(was.Text))
+	return b.read(team, was)
 }
 
 // deleted takes the turn of a deleted message back, or stops it. That of a message which is still to come is not taken in.

@@ -66,6 +66,7 @@ func (b *Bot) interaction(ctx context.Context, payload json.RawMessage, ack func
 		ack(nil)
 		return
 	}
+	ctx = sessions.AskedBy(ctx, p.User.ID)
 	switch {
 	case p.Type == "message_action" && p.CallbackID == "manage_session":
 		ack(nil)
@@ -113,8 +114,15 @@ func (b *Bot) press(ctx context.Context, p interactionPayload) answer {
 	if action.ActionID == actionRepo {
 		return b.pressRepo(ctx, p)
 	}
-	thread, turn := target(p, action.ActionID, action.Value)
-	if thread.TS == "" {
+	value, more, allowed, ok := action.Value, besides{}, allowance{}, true
+	switch action.ActionID {
+	case actionLarger:
+		value, more.larger, ok = largerOf(value)
+	case actionAllow:
+		value, allowed, ok = allowanceOf(value)
+	}
+	thread, turn := target(p, action.ActionID, value)
+	if thread.TS == "" || !ok {
 		return plainly(sayOldButton)
 	}
 	if action.ActionID == actionConfig {
@@ -138,24 +146,24 @@ func (b *Bot) press(ctx context.Context, p interactionPayload) answer {
 	case "refresh":
 		b.showInModal(ctx, p, answer{})
 		return answer{}
-	case "end", "mute", "unmute":
-		a := b.act(ctx, action.ActionID, thread, p.User.ID, b.isSure(ctx, thread, action.Value))
-		if a.tell != "" {
-			b.stubbornly(ctx, func(ctx context.Context) { b.say(ctx, thread, "", a.tell) })
-		}
-		return a
+	case "end":
+		return b.tell(ctx, thread, b.act(ctx, "end", thread, p.User.ID, b.isSure(ctx, thread, action.Value)))
+	case "mute", "unmute":
+		return b.tell(ctx, thread, b.mute(ctx, thread, action.ActionID, action.ActionTS))
 	case "pull":
 		return b.pressPull(ctx, p, thread, turn)
 	case "save":
 		return b.pressSave(ctx, p, thread)
-	case "retry":
-		return b.pressRetry(ctx, p, thread, turn)
+	case "retry", actionLarger:
+		return b.pressRetry(ctx, p, thread, turn, more)
+	case actionAllow:
+		return b.pressAllow(ctx, p, thread, turn, allowed)
 	case "now":
 		return b.pressNow(ctx, thread, turn)
 	case "keep":
 		return b.pressKeep(ctx, p, thread, string(turn))
 	case "continue":
-		return b.pressContinue(ctx, p, thread, turn)
+		return b.pressContinue(ctx, p, thread, turn, more)
 	}
 	return answer{}
 }
@@ -203,18 +211,18 @@ func (b *Bot) pressStop(ctx context.Context, thread sessions.Thread, turn sessio
 	return plainly(sayNothingRuns)
 }
 
-// pressRetry runs the prompt of a turn again, as a turn of its own: one for each message that offers it.
-func (b *Bot) pressRetry(ctx context.Context, p interactionPayload, thread sessions.Thread, turn sessions.TurnID) answer {
+// pressRetry runs the prompt of a turn again, as a turn of its own, with more of something if that was offered: one for each message that offers it.
+func (b *Bot) pressRetry(ctx context.Context, p interactionPayload, thread sessions.Thread, turn sessions.TurnID, more besides) answer {
 	name := nameOf(turn)
 	if name == "" || p.Container.MessageTS == "" {
 		return plainly(sayOldButton)
 	}
 	ts, _, _ := strings.Cut(name, "-retry-")
 	if message, _, again := strings.Cut(ts, "-continue-"); again {
-		return b.pressContinue(ctx, p, thread, turnID(thread.Team, thread.Channel, message))
+		return b.pressContinue(ctx, p, thread, turnID(thread.Team, thread.Channel, message), more)
 	}
 	if _, _, chosen := strings.Cut(ts, repoMark); chosen { // the session has the repository by now
-		return b.pressContinue(ctx, p, thread, turn)
+		return b.pressContinue(ctx, p, thread, turn, more)
 	}
 	if strings.HasPrefix(ts, "cmd") {
 		return plainly(sayRetryGone)
@@ -230,7 +238,7 @@ func (b *Bot) pressRetry(ctx context.Context, p interactionPayload, thread sessi
 	e := eventOf(thread, *m)
 	e.User = p.User.ID
 	t := b.turn(b.read(thread.Team, e), true)
-	t.ID = turnID(thread.Team, thread.Channel, ts+"-retry-"+p.Container.MessageTS)
+	t.ID, t.Larger, t.MoreUSD = turnID(thread.Team, thread.Channel, ts+"-retry-"+p.Container.MessageTS), more.larger, more.usd
 	return b.acceptPressed(ctx, t, sayAgain)
 }
 
@@ -255,14 +263,14 @@ func (b *Bot) pressNow(ctx context.Context, thread sessions.Thread, turn session
 
 // pressContinue has Claude go on after a turn that was stopped, as a turn of its own: one for each message that offers it. It belongs to
 // the message of the turn that was stopped.
-func (b *Bot) pressContinue(ctx context.Context, p interactionPayload, thread sessions.Thread, turn sessions.TurnID) answer {
+func (b *Bot) pressContinue(ctx context.Context, p interactionPayload, thread sessions.Thread, turn sessions.TurnID, more besides) answer {
 	ts, _, _ := strings.Cut(nameOf(turn), "-")
 	if ts == "" || p.Container.MessageTS == "" {
 		return plainly(sayOldButton)
 	}
 	return b.acceptPressed(ctx, sessions.Turn{
 		ID: turnID(thread.Team, thread.Channel, ts+"-continue-"+p.Container.MessageTS), Kind: sessions.KindTurn, Thread: thread,
-		User: p.User.ID, TS: ts, Text: goOn, Overrides: b.chosenBy(ctx, thread, ts), At: time.Now().UTC(),
+		User: p.User.ID, TS: ts, Text: goOn, Overrides: b.chosenBy(ctx, thread, ts), Larger: more.larger, MoreUSD: more.usd, At: time.Now().UTC(),
 	}, sayGoingOn)
 }
 
@@ -290,7 +298,7 @@ func (b *Bot) acceptPressed(ctx context.Context, t sessions.Turn, done string) a
 	case err != nil:
 		return plainly(sayTrouble)
 	case res.Status == sessions.AcceptFull:
-		return plainly(sayFull)
+		return plainly(sayFull(res.Full))
 	case res.Status == sessions.AcceptDuplicate:
 		return plainly(sayAskedAlready)
 	}
@@ -304,7 +312,7 @@ func (b *Bot) acceptPressed(ctx context.Context, t sessions.Turn, done string) a
 	return plainly(done)
 }
 
-// answerPress tells the presser what happened; a picker that was used is replaced.
+// answerPress tells the presser what happened. A picker that was used stays: another of its sessions may be meant next, and each press is checked.
 func (b *Bot) answerPress(ctx context.Context, p interactionPayload, a answer) {
 	thread := p.Container.ThreadTS
 	if thread == "" && p.Message != nil {

@@ -139,10 +139,13 @@ func liveStates() map[string]shown {
 	}
 	out := map[string]shown{}
 	for name, p := range map[string]sessions.Progress{
-		"claimed":                      {Step: sessions.StepClaimed, Since: now},
-		"a machine is made":            {Step: sessions.StepCreating, Since: now.Add(-7 * time.Second)},
-		"the machine wakes":            {Step: sessions.StepWaking, Since: now.Add(-12 * time.Second)},
-		"waiting":                      {Step: sessions.StepWaiting, Since: now.Add(-70 * time.Second), Note: "Fly has no room in <fra>; trying again"},
+		"claimed":           {Step: sessions.StepClaimed, Since: now},
+		"a machine is made": {Step: sessions.StepCreating, Since: now.Add(-7 * time.Second)},
+		"the machine wakes": {Step: sessions.StepWaking, Since: now.Add(-12 * time.Second)},
+		"waiting":           {Step: sessions.StepWaiting, Since: now.Add(-70 * time.Second), Note: "Fly has no room in <fra>; trying again"},
+		"waiting until a known time": {
+			Step: sessions.StepWaiting, Since: now.Add(-70 * time.Second), Note: "Claude's usage limit is reached: this goes on by itself when it resets", Until: now.Add(2 * time.Hour),
+		},
 		"cloning":                      {Step: sessions.StepCloning, Since: now},
 		"setting up":                   {Step: sessions.StepSetUp, Since: now.Add(-20 * time.Second)},
 		"working":                      {Step: sessions.StepRunning, Since: now.Add(-59 * time.Second), Model: "claude-opus"},
@@ -260,16 +263,38 @@ func outcomes(b *Bot) map[string][]part {
 	for _, f := range []sessions.Failure{
 		runner.FailClaude, runner.FailStopped, runner.FailTimeout, runner.FailCredentials, runner.FailLimit, runner.FailAPI, runner.FailClone, runner.FailSetUp, runner.FailSettings,
 		runner.FailTranscript, runner.FailDisk, runner.FailStart, runner.FailKilled, runner.FailInterrupted, sessions.FailMachine, sessions.FailNotUp, sessions.FailMemory,
-		sessions.FailCapacity, sessions.FailFly, sessions.FailFlyAccess, sessions.FailLost, sessions.FailForgotten, runner.FailNoPrompt,
-		runner.FailFile, runner.FailRepos, runner.FailHandover,
+		sessions.FailCapacity, sessions.FailQuota, sessions.FailPayment, sessions.FailHost, sessions.FailFly, sessions.FailFlyAccess, sessions.FailLost, sessions.FailForgotten,
+		runner.FailNoPrompt,
+		runner.FailFile, runner.FailRepos, runner.FailHandover, sessions.FailTooMuch,
 		sessions.FailRepeated, sessions.FailEnded, sessions.FailSlack, sessions.FailGone,
 		sessions.FailStuck, sessions.FailRecord,
 	} {
 		out["failure "+string(f)] = make1("", 1, f, "what it said <!here>\nin two lines")
 	}
+	for name, o := range map[string]sessions.Outcome{
+		"memory, with more to be had": {Outcome: runner.Outcome{ExitCode: 137, Failure: sessions.FailMemory}, Larger: &sessions.Larger{Guest: sessions.Guest{CPUKind: "performance", CPUs: 2, MemoryMB: 8192}}},
+		"memory, with a little more":  {Outcome: runner.Outcome{ExitCode: 137, Failure: sessions.FailMemory}, Larger: &sessions.Larger{Guest: sessions.Guest{CPUKind: "shared", CPUs: 1, MemoryMB: 1536}}},
+		"disk, with more to be had":   {Outcome: runner.Outcome{ExitCode: 1, Failure: runner.FailDisk}, Larger: &sessions.Larger{VolumeGB: 2}},
+		"a turn's budget":             broke(sessions.BoundTurn, 2.03),
+		"a thread's budget":           broke(sessions.BoundThread, 1.5),
+		"a person's budget":           broke(sessions.BoundPerson, 1.5),
+		"a channel's budget":          broke(sessions.BoundChannel, 1.5),
+		"the budget of all":           broke(sessions.BoundAll, 0),
+		"a budget raised meanwhile":   {Outcome: runner.Outcome{ExitCode: 130, Failure: runner.FailBudget}},
+	} {
+		o.StartedAt, o.EndedAt, o.Number = at, at.Add(time.Second), 3
+		out["failure "+name] = b.parts(session("1.2"), turn, o, false, maxParts)
+	}
+	single, spent := turn, broke(sessions.BoundAll, 1.5)
+	single.Kind, spent.StartedAt, spent.EndedAt, spent.Number = sessions.KindOnce, at, at.Add(time.Second), 1
+	out["failure a single run's budget"] = b.parts(session("1.2"), single, spent, false, maxParts)
+	out["near a budget's end"] = b.parts(session("1.2"), turn, sessions.Outcome{
+		Outcome: runner.Outcome{StartedAt: at, EndedAt: at.Add(61 * time.Second), CostUSD: 0.1234}, Answer: "I did it.", Number: 3,
+		Budget: &sessions.Budget{Bound: sessions.BoundChannel, USD: 50, SpentUSD: 41.2},
+	}, false, maxParts)
 	look := errandTurn(runner.Errand{Kind: runner.ErrandState}, "Look what is not pushed")
 	for _, f := range []sessions.Failure{
-		runner.FailStopped, sessions.FailEnded, runner.FailTimeout, runner.FailHandover, sessions.FailMachine, sessions.FailNotUp, sessions.FailFlyAccess,
+		runner.FailStopped, sessions.FailEnded, runner.FailTimeout, runner.FailHandover, sessions.FailMachine, sessions.FailNotUp, sessions.FailFlyAccess, sessions.FailPayment,
 		sessions.FailLost, runner.FailErrand,
 	} {
 		out["errand failure "+string(f)] = b.parts(session("1.2"), look, sessions.Outcome{Outcome: runner.Outcome{ExitCode: 1, Failure: f, Error: "what it said <!here>"}}, false, maxParts)
@@ -341,9 +366,11 @@ func details() map[string]detail {
 		"of a turn": {
 			Number: 3, Asked: 1777863721, Queued: 75, Woken: 12, Ran: 3725, CostUSD: 0.1234, Model: "claude-opus-4-8",
 			Usage: &runner.Usage{Input: 1234, Output: 567, CacheRead: 1038282, Steps: 1041},
-			Tools: []runner.ToolUse{{Tool: "Bash", Times: 1040}, {Tool: "mcp__docs__<search>", Times: 1}}, More: 2, Files: new(3), Added: 12, Removed: 4,
+			Tools: []runner.ToolUse{{Tool: "Bash", Times: 1040}, {Tool: "mcp__docs__<search>", Times: 1}}, More: 2, Files: new(3), Added: 12, Removed: 4, Lane: runner.LaneStart,
 		},
-		"of a turn that was killed": {Number: 1, Asked: 1777863721, ExitCode: 137},
+		"of a turn that was killed":          {Number: 1, Asked: 1777863721, ExitCode: 137, Lane: runner.LaneMachine},
+		"of a turn on a machine that ran":    {Number: 2, Asked: 1777863721, Ran: 3, Lane: runner.LaneRunner},
+		"of a turn of a process that waited": {Number: 2, Asked: 1777863721, Ran: 3, Lane: runner.LaneProcess},
 	}
 }
 
@@ -361,7 +388,8 @@ func notes() map[string]string {
 		"suggested prompts":           prompts.String(),
 		"nowhere, the thread is gone": nowhere("thread_not_found"), "nowhere, archived": nowhere("is_archived"), "nowhere, removed": nowhere("not_in_channel"), "nowhere, not allowed": nowhere("restricted_action"),
 		"foreign repository": sayForeignRepo("<evil>/x", []string{"`github.com/acme`", "`git.example`"}), "no named repositories": sayNoNamedRepos,
-		"branch of": sayBranchOf("<dev>"), "no workspace": sayNoWorkspace(errors.New("two repositories are called <app>")),
+		"how to name a repository": sayHowToName([]string{"`github.com/acme`", "`git.example`"}),
+		"branch of":                sayBranchOf("<dev>"), "no workspace": sayNoWorkspace(errors.New("two repositories are called <app>")),
 		"no model": sayNoModel("<gpt>"), "no effort": sayNoEffort("<huge>"), "no volume size": sayVolumeSize,
 		"invite me": sayInviteMe, "what to run": sayWhatToRun, "running": sayRunning, "run, its thread": sayRunsOnce("U0MEMBER", "count &lt;it&gt; <@U0ADMIN>"), "run over": sayRunOver,
 		"unknown word": sayUnknownWord("&lt;!here&gt; frobnicate"), "again": sayAgain, "going on": sayGoingOn, "slack away": saySlackAway,
@@ -369,7 +397,9 @@ func notes() map[string]string {
 		"unread link, silent": sayUnreadLink("https://local.slack.com/archives/C1/p1", saySlackSilent), "many links": sayUnreadLink("https://local.slack.com/archives/C1/p1", sayManyLinks),
 		"only in a file": sayOnlyInFile("answer-3.md"), "ran with the defaults": sayRanWith(plain), "none of the choices allowed": sayNotAllowed("the effort", []sessions.Override{sessions.OverrideVolume}),
 		"ending with errands that wait": sayEnding(sessions.Ending{Dropped: []sessions.Turn{{Kind: sessions.KindErrand}, {Kind: sessions.KindTurn}}}),
-		"help":                          sayHelp, "fetching": sayFetching, "into the thread": sayIntoThread, "empty": sayEmpty, "full": sayFull, "one ahead": sayPlace(1), "three ahead": sayPlace(3), "ended": sayEnded,
+		"help":                          sayHelp, "fetching": sayFetching, "into the thread": sayIntoThread, "empty": sayEmpty, "full": sayFull(sessions.BoundThread), "full, of a person": sayFull(sessions.BoundPerson), "full, in all": sayFull(sessions.BoundAll), "full, of a channel": sayFull(sessions.BoundChannel),
+		"parked, of a person": sayParked(sessions.BoundPerson), "parked, of a channel": sayParked(sessions.BoundChannel), "one ahead": sayPlace(1), "three ahead": sayPlace(3), "ended": sayEnded,
+		"may not allow": sayMayNotAllow(sessions.BoundTurn), "may not allow for all": sayMayNotAllow(sessions.BoundAll), "raised": sayRaised(5), "allowed for somebody": sayAllowedFor("U0MEMBER", 5),
 		"not you": sayNotYou, "wrong channel": sayWrongChannel, "not there": sayNotThere, "try again": sayTryAgain, "no session": sayNoSession,
 		"nothing runs": sayNothingRuns, "stopping": sayStopping, "trouble": sayTrouble, "kept": sayKept, "old button": sayOldButton, "taken back": sayTakenBack, "muted": sayMuted, "now": sayNow, "under way": sayUnderway, "not next": sayNotNext, "unmuted": sayUnmuted, "edited at work": sayEditedRunning, "retry gone": sayRetryGone,
 		"unread link":   sayUnreadLink("https://local.slack.com/archives/C1/p1?a=1&b=2", sayCannotSee),
@@ -380,7 +410,8 @@ func notes() map[string]string {
 		"many secrets": sayManySecrets, "open settings": sayOpenSettings, "volume too late": sayVolumeLate, "not here": sayNotHere,
 		"no override":        string(refusedOverride(sessions.Settings{}, sessions.Overrides{VolumeGB: 9})),
 		"no override at all": string(refusedOverride(sessions.Settings{Overrides: []sessions.Override{}}, sessions.Overrides{Model: "opus"})),
-		"none here":          sayNoneHere, "none of yours": sayNoneOfYours, "no link": sayNoLink, "list what": sayListWhat,
+		"none here":          sayNoneHere, "none of yours": sayNoneOfYours, "no link": sayNoLink, "list what": sayListWhat, "costs what": sayCostsWhat, "costs of all": sayCostsNotAll,
+		"no costs": sayNoCosts(costsAsked{month: "2026-10", mine: true}), "no costs here": sayNoCosts(costsAsked{month: "2026-10"}),
 		"ending":           sayEnding(sessions.Ending{}),
 		"ending in a turn": sayEnding(sessions.Ending{Stopped: &sessions.Turn{}, Dropped: make([]sessions.Turn, 2)}),
 		"kept until":       sayKeptUntil("U0ADMIN", time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)), "kept for good": sayKeptUntil("U0ADMIN", time.Time{}), "kept too late": sayKeptTooLate, "was removed": sayWasRemoved,
@@ -393,7 +424,7 @@ func answers() map[string]answer {
 	nameless := s
 	s.InUse = &sessions.InUse{
 		Fallback: "sonnet", TimeoutSeconds: 1800, LingerSeconds: 60,
-		Model: "opus", Effort: "high", PermissionMode: "plan", AllowedTools: []string{"Edit"}, MCPServers: []string{"a", "b"}, Secrets: []string{"A"}, Instructions: true, SetUp: true, Trust: true,
+		Model: "opus", Effort: "high", PermissionMode: "plan", AllowedTools: []string{"Edit"}, Hosts: []string{"pypi.org", "*.npmjs.org"}, MCPServers: []string{"a", "b"}, Secrets: []string{"A"}, Instructions: true, SetUp: true, Trust: true,
 	}
 	s.About, nameless.busy, nameless.link = "fix the <login> test & *go on*", false, ""
 	running := sessions.Turn{ID: "T:C:1.2", Kind: sessions.KindTurn, User: "U0MEMBER", Text: "fix &lt;it&gt;"}
@@ -419,10 +450,25 @@ func answers() map[string]answer {
 		"a list":                                rows("", []listed{s, nameless}, 3, false, "manage", "Manage"),
 		"one's own":                             rows("", []listed{s}, 0, true, "manage", "Manage"),
 		"a list of a channel that is elsewhere": rows(sayListOf(general), []listed{s}, 0, false, "manage", "Manage"),
-		"which to end":                          rows("Which one?", []listed{s, nameless}, 0, false, "end", "End"),
-		"a status with errands":                 plainly(strings.Join(statusLines(errands, false), "\n")),
-		"nothing changed":                       filesAnswer(about, &runner.Changes{}),
-		"a late message":                        offerLate("T:C:1.2"), "edited when it was done": offerEdited(s.Thread, "T:C:1.2"),
+		"costs": costTable{
+			asked: costsAsked{month: "2026-05"}, channel: general, total: sessions.Cost{Turns: 3, ModelUSD: 1.2, MachineSeconds: 620, MachineUSD: 0.015, DiskGBDays: 4.2, DiskUSD: 0.02, TotalUSD: 1.235},
+			sessions: []costRow{
+				{sessions.Cost{Turns: 2, TotalUSD: 1.2}, aboutSession(s.Session), s.link}, {sessions.Cost{Turns: 1, TotalUSD: 0.001}, "", ""},
+			}, more: 2, people: []sessions.Cost{{Person: "U0MEMBER", Turns: 3, TotalUSD: 1.235}},
+		}.answer(),
+		"costs of a direct message": costTable{asked: costsAsked{month: "2026-05"}, channel: "D0MEMBER", total: sessions.Cost{Turns: 1, ModelUSD: 0.2, TotalUSD: 0.2}}.answer(),
+		"costs within budgets": costTable{
+			asked: costsAsked{month: "2026-05"}, channel: "C1", total: sessions.Cost{Turns: 1, ModelUSD: 0.2, TotalUSD: 0.2},
+			budgets: []string{"• " + sayBudget(sessions.Budget{Bound: sessions.BoundAll, USD: 500, SpentUSD: 12}), "• " + sayBudget(sessions.Budget{Bound: sessions.BoundPerson, USD: 50, SpentUSD: 8.5})},
+		}.answer(),
+		"costs of the workspace": costTable{
+			asked: costsAsked{month: "2026-05", all: true}, total: sessions.Cost{TotalUSD: 0.002, DiskUSD: 0.002},
+			channels: []sessions.Cost{{Thread: sessions.Thread{Team: team, Channel: general}, TotalUSD: 0.002}},
+		}.answer(),
+		"which to end":          rows("Which one?", []listed{s, nameless}, 0, false, "end", "End"),
+		"a status with errands": plainly(strings.Join(statusLines(errands, false), "\n")),
+		"nothing changed":       filesAnswer(about, &runner.Changes{}),
+		"a late message":        offerLate("T:C:1.2"), "edited when it was done": offerEdited(s.Thread, "T:C:1.2"),
 		"a status":             plainly(strings.Join(statusLines(st, true), "\n")),
 		"an idle session":      plainly(strings.Join(statusLines(sessions.Status{Session: &nameless.Session}, false), "\n")),
 		"ends soon":            endsSoon(sessions.Notice{Session: session("1.2"), Kind: sessions.NoticeEndsSoon, At: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)}),
@@ -435,4 +481,12 @@ func unpushed() sessions.Session {
 	s := session("1.2")
 	s.Repos, s.State = []runner.Repo{{URL: "https://github.com/acme/app"}}, []runner.RepoState{{Dir: "app", Changed: 1}}
 	return s
+}
+
+// broke is the outcome of a turn that a budget has stopped, after it has cost something itself or before.
+func broke(of sessions.Bound, usd float64) sessions.Outcome {
+	return sessions.Outcome{
+		Outcome: runner.Outcome{ExitCode: 130, Failure: runner.FailBudget, CostUSD: usd},
+		Budget:  &sessions.Budget{Bound: of, USD: 50, SpentUSD: 50.07},
+	}
 }

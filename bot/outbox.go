@@ -64,13 +64,26 @@ type outbox struct {
 	share float64
 	tiers map[string]int // never written after newOutbox
 
+	observe func(Call) // told of each call
+
 	mu    sync.Mutex
 	paces map[string]*pace // guarded by mu; :: method, and method and channel where Slack counts so
 }
 
 // newOutbox calls as often as Slack grants, times share.
 func newOutbox(c *http.Client, base string, share float64) *outbox {
-	return &outbox{http: c, base: base, share: share, tiers: tiers(), paces: map[string]*pace{}}
+	return &outbox{http: c, base: base, share: share, tiers: tiers(), paces: map[string]*pace{}, observe: func(Call) {}}
+}
+
+// waiting is how many calls wait for a limit.
+func (o *outbox) waiting() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := 0
+	for _, p := range o.paces {
+		n += p.queued()
+	}
+	return n
 }
 
 // maxPaces bounds how many are kept; those that nobody used for long go first.
@@ -78,10 +91,10 @@ const maxPaces = 2000
 
 // pace returns what paces a method, in a channel if that is not empty.
 func (o *outbox) pace(method, channel string) *pace {
-	key, perMinute := method+" "+channel, o.tiers[method]
+	key, perMinute, share := method+" "+channel, o.tiers[method], shareOfBurst
 	switch {
 	case channel != "":
-		perMinute = perPost
+		perMinute, share = perPost, shareOfPosts
 	case perMinute == 0:
 		perMinute = tier3
 	}
@@ -96,7 +109,7 @@ func (o *outbox) pace(method, channel string) *pace {
 				}
 			}
 		}
-		p = newPace(float64(perMinute) * o.share)
+		p = newPace(float64(perMinute)*o.share, share)
 		o.paces[key] = p
 	}
 	return p
@@ -107,15 +120,17 @@ type ticketKey struct{}
 
 type ticket struct {
 	method string
+	held   time.Duration // for which it was waited for
 	used   atomic.Bool
 }
 
 // ahead waits for a call of a method before it is known what it will say: the context is for that call.
 func (o *outbox) ahead(ctx context.Context, method string) (context.Context, error) {
+	asked := time.Now()
 	if err := o.pace(method, "").wait(ctx, urgencyOf(ctx)); err != nil {
 		return ctx, err
 	}
-	return context.WithValue(ctx, ticketKey{}, &ticket{method: method}), nil
+	return context.WithValue(ctx, ticketKey{}, &ticket{method: method, held: time.Since(asked)}), nil
 }
 
 // spare is ahead for a call that is left out rather than waited for.
@@ -145,13 +160,23 @@ func (o *outbox) Do(r *http.Request) (*http.Response, error) {
 	if method == "chat.postMessage" {
 		paces = append(paces, o.pace(method, channelOf(r)))
 	}
-	if t, ok := ctx.Value(ticketKey{}).(*ticket); !ok || t.method != method || t.used.Swap(true) {
+	call, asked := Call{Method: method}, time.Now()
+	t, ok := ctx.Value(ticketKey{}).(*ticket)
+	paid := ok && t.method == method && !t.used.Swap(true)
+	if paid {
+		call.Held = t.held
+	}
+	if !paid || paces[0].held() { // Slack may want to be left alone since
 		for _, p := range slices.Backward(paces) {
 			if p.wait(ctx, urgencyOf(ctx)) != nil {
+				call.Status, call.Held = http.StatusTooManyRequests, call.Held+time.Since(asked)
+				o.observe(call)
 				return limited(r, p.free(urgencyOf(ctx))), nil //nolint:bodyclose // it has none
 			}
 		}
 	}
+	sent := time.Now()
+	call.Held += sent.Sub(asked)
 	done := func() {}
 	if ctx.Value(wholeKey{}) != nil {
 		ctx, done = context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
@@ -160,9 +185,16 @@ func (o *outbox) Do(r *http.Request) (*http.Response, error) {
 	res, err := o.http.Do(r)
 	if err != nil {
 		done()
+		call.Took, call.Err = time.Since(sent), err
+		o.observe(call)
 		return nil, err
 	}
-	res.Body = &endingBody{res.Body, done}
+	call.Status = res.StatusCode
+	res.Body = &endingBody{ReadCloser: res.Body, done: func(begin []byte) {
+		done()
+		call.Took, call.Refused = time.Since(sent), isRefusal(begin)
+		o.observe(call)
+	}}
 	if res.StatusCode == http.StatusTooManyRequests {
 		after, _ := strconv.Atoi(res.Header.Get("Retry-After")) // without one: what whoever calls makes of it
 		paces[len(paces)-1].slower(time.Duration(after) * time.Second)
@@ -170,15 +202,23 @@ func (o *outbox) Do(r *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// endingBody is the body of an answer with what is to be done when it was read.
+// endingBody is the body of an answer with what is to be done once it was read, with how it began.
 type endingBody struct {
 	io.ReadCloser
 
-	done func()
+	begin []byte // at most 64 bytes
+	done  func(begin []byte)
+	once  sync.Once
+}
+
+func (b *endingBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.begin = append(b.begin, p[:min(n, 64-len(b.begin))]...)
+	return n, err
 }
 
 func (b *endingBody) Close() error {
-	defer b.done()
+	defer b.once.Do(func() { b.done(b.begin) })
 	return b.ReadCloser.Close()
 }
 
@@ -222,13 +262,16 @@ type pace struct {
 	timer   *time.Timer // guarded by mu; nil: nobody waits
 }
 
-// shareOfBurst is how much of a limit may be called at once: Slack tolerates bursts, and does not say how long.
-const shareOfBurst = 0.2
+// How much of a limit may be called at once: Slack tolerates bursts, and does not say how long. In a channel, where it counts by the second, it is less.
+const (
+	shareOfBurst = 0.2
+	shareOfPosts = 0.15
+)
 
-// newPace keeps below so many calls in any minute.
-func newPace(perMinute float64) *pace {
+// newPace keeps below so many calls in any minute, that share of them at once.
+func newPace(perMinute, share float64) *pace {
 	perMinute = math.Max(perMinute, 2)
-	burst := math.Max(math.Round(perMinute*shareOfBurst), 1)
+	burst := math.Max(math.Round(perMinute*share), 1)
 	every := time.Duration(float64(time.Minute) / (perMinute - burst))
 	return &pace{every: every, burst: burst, tokens: burst, at: time.Now(), speed: 1}
 }
@@ -353,6 +396,24 @@ func (p *pace) slower(wait time.Duration) {
 	p.until = p.at.Add(wait)
 	p.tokens, p.speed = min(p.tokens, 0), max(p.speed/2, slowest)
 	p.arm()
+}
+
+// queued is how many wait.
+func (p *pace) queued() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for _, w := range p.waiting {
+		n += len(w)
+	}
+	return n
+}
+
+// held reports whether Slack wants to be left alone just now.
+func (p *pace) held() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Now().Before(p.until)
 }
 
 // free is in how long a call may be made.

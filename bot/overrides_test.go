@@ -65,6 +65,7 @@ func TestMessageOverrides(t *testing.T) {
 		{name: "a volume that is too large", text: "volume:9999 go", set: sessions.Settings{Overrides: []sessions.Override{sessions.OverrideVolume}}, said: "A volume has 1 to 500 GB"},
 		{name: "what makes no sense", text: "effort:huge go", said: "There is no effort “huge”"},
 		{name: "choices alone are no prompt", text: "model:opus", said: sayEmpty},
+		{name: "nor with a repository", text: "repo:none model:opus", said: sayEmpty},
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()

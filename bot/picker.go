@@ -65,6 +65,18 @@ func (b *Bot) describe(ctx context.Context, found []sessions.Session, atWork boo
 	return all, more, g.Wait()
 }
 
+// Link is the address of a message of a thread, made as Slack makes it, without asking; "" where it is not known where the workspace is.
+func (b *Bot) Link(thread sessions.Thread, ts string) string {
+	if b.workspace == "" {
+		return ""
+	}
+	link := strings.TrimSuffix(b.workspace, "/") + "/archives/" + thread.Channel + "/p" + strings.ReplaceAll(ts, ".", "")
+	if ts != thread.TS {
+		link += "?thread_ts=" + thread.TS + "&cid=" + thread.Channel
+	}
+	return link
+}
+
 func (b *Bot) permalink(ctx context.Context, t sessions.Thread) string {
 	link, err := b.api.GetPermalinkContext(ctx, &slack.PermalinkParameters{Channel: t.Channel, Ts: t.TS})
 	if err != nil {
@@ -234,7 +246,7 @@ func (b *Bot) status(ctx context.Context, thread sessions.Thread) (answer, error
 		return plainly(sayNoSession), nil
 	}
 	st = b.sized(st)
-	muted, err := b.sessions.Muted(ctx, thread)
+	muted, err := b.sessions.Muted(ctx, thread, "")
 	if err != nil {
 		return answer{}, err
 	}

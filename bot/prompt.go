@@ -1,14 +1,17 @@
 package bot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/slack-go/slack"
 
@@ -30,7 +33,7 @@ func (b *Bot) Prompt(ctx context.Context, s sessions.Session, t sessions.Turn, f
 		}
 	}
 	var parts []string
-	var repos []runner.Repo
+	var repos, adds []runner.Repo
 	said := b.surround(ctx, t, words, around, first)
 	if said != "" {
 		parts = append(parts, said)
@@ -39,6 +42,12 @@ func (b *Bot) Prompt(ctx context.Context, s sessions.Session, t sessions.Turn, f
 		rest, those, err := b.repositories(words)
 		if err == nil { // else it was an edit that names what cannot be had, and is left to Claude as it is
 			words, repos = rest, those
+		}
+		if err == nil && repos == nil {
+			repos = b.namedBefore(ctx, s, t.Thread, around.before)
+		}
+		if err == nil && repos == nil {
+			adds = b.linkedRepos(words)
 		}
 	}
 	files, note := b.files(t)
@@ -50,7 +59,32 @@ func (b *Bot) Prompt(ctx context.Context, s sessions.Session, t sessions.Turn, f
 		asked = askedBy(b.people.name(ctx, t.User), asked)
 	}
 	parts = append(parts, asked)
-	return sessions.Prompt{Text: strings.TrimSpace(strings.Join(parts, "\n\n")), Files: files, Repos: repos, Trailers: b.trailers(ctx, t.Thread, t.User)}, nil
+	return sessions.Prompt{Text: strings.TrimSpace(strings.Join(parts, "\n\n")), Files: files, Repos: repos, Adds: adds, Trailers: b.trailers(ctx, t.Thread, t.User)}, nil
+}
+
+// namedBefore are the repositories that an earlier message named for a session of which no turn has come so far as to have any, nil if none did:
+// somebody who says "once more" means these. A session's messages are no more than its turns; those before them were of an earlier session.
+func (b *Bot) namedBefore(ctx context.Context, s sessions.Session, thread sessions.Thread, before []saidMessage) []runner.Repo {
+	left := s.Turns
+	for _, m := range slices.Backward(before) {
+		if left == 0 {
+			return nil
+		}
+		in := b.read(thread.Team, eventOf(thread, slack.Message{Msg: m.Msg}))
+		known, err := b.sessions.Known(ctx, in.id())
+		if err != nil {
+			b.log.WarnContext(ctx, "not looked for repositories that were named before", "thread", thread.Key(), "err", err)
+			return nil
+		}
+		if !known {
+			continue
+		}
+		left--
+		if _, repos, err := b.repositories(in.words); err == nil && repos != nil && in.begins() {
+			return repos
+		}
+	}
+	return nil
 }
 
 // askedBy are somebody's words, told apart from the context before them.
@@ -125,18 +159,22 @@ func (b *Bot) refusedFiles(t sessions.Turn) []string {
 	return out
 }
 
-var unsafeRune = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
+var (
+	// unsafeRune matches what no file's name has here: letters, marks and digits are those of any script.
+	unsafeRune    = regexp.MustCompile(`[^\pL\pM\pN._-]+`)
+	fileExtension = regexp.MustCompile(`\.[\pL\pN]{1,12}$`)
+)
 
-// safeName makes a file's name harmless and unique: never a path, never hidden.
+// maxFileName is the longest name of a file, in bytes, without what makes it unique.
+const maxFileName = 80
+
+// safeName makes a file's name harmless and unique: never a path, never hidden. [runner.PutRequest] takes such names.
 func safeName(name string, taken map[string]bool) string {
-	name = strings.TrimLeft(unsafeRune.ReplaceAllString(name, "_"), ".-_")
-	if len(name) > 80 {
-		name = name[len(name)-80:]
-		name = strings.TrimLeft(name, ".-_")
-	}
-	if name == "" {
-		name = "file"
-	}
+	name = unsafeRune.ReplaceAllString(strings.TrimLeft(name, "."), "_")
+	ext := fileExtension.FindString(name)
+	stem := strings.TrimLeftFunc(strings.TrimSuffix(name, ext), func(r rune) bool { return strings.ContainsRune(".-_", r) || unicode.IsMark(r) })
+	stem = cmp.Or(stem, "file")
+	name = strings.ToValidUTF8(stem[:min(len(stem), maxFileName-len(ext))], "") + ext
 	unique := name
 	for i := 2; taken[unique]; i++ {
 		unique = fmt.Sprintf("%d-%s", i, name)

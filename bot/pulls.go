@@ -346,10 +346,10 @@ func (b *Bot) submitPull(ctx, beyond context.Context, p interactionPayload) any 
 	a := b.submitErrand(ctx, thread, p.User.ID, p.View.ID, sayOpenPull(cmp.Or(note.Request, pullRequest)), sessions.Errand{
 		Errand: runner.Errand{Kind: runner.ErrandPublish, Publish: &what}, Trailers: trailers,
 	})
-	switch a.text {
-	case sayTrouble, sayFull: // what was written stays
+	switch {
+	case a.failed: // what was written stays
 		return wrong("title", a.text)
-	case sayErrandBegins, sayAskedAlready: // the live message tells
+	case a.text == sayErrandBegins || a.text == sayAskedAlready: // the live message tells
 	default:
 		b.aside(beyond, func(ctx context.Context) { b.whisper(ctx, thread, p.User.ID, a.text) })
 	}

@@ -13,7 +13,8 @@ import (
 )
 
 // A message that begins a session need not name a repository, and a plain question needs none: it is never held up. Where neither the channel
-// nor the bot has one, and repositories were used there before, whoever asked may choose one of these: Claude then goes on in it.
+// nor the bot has one, and repositories were used there before, whoever asked may choose one of these: Claude then goes on in it. Where none was
+// used they are told once how to name one.
 
 const (
 	actionRepo = "repo"
@@ -25,7 +26,7 @@ const (
 
 // offerRepos offers somebody whose message began a session the repositories that were used there before, if the session has none.
 func (b *Bot) offerRepos(ctx context.Context, t sessions.Turn) {
-	if _, repos, err := b.repositories(t.Text); err != nil || repos != nil || len(b.sessions.DefaultSettings().Repos) > 0 {
+	if _, repos, err := b.repositories(t.Text); err != nil || repos != nil || b.linkedRepos(t.Text) != nil || len(b.sessions.DefaultSettings().Repos) > 0 {
 		return
 	}
 	s, err := b.settingsOf(ctx, t.Thread.Channel)
@@ -42,13 +43,19 @@ func (b *Bot) offerRepos(ctx context.Context, t sessions.Turn) {
 		return
 	}
 	used = slices.DeleteFunc(used, func(r runner.Repo) bool { return !b.mayName(r.URL) || len([]rune(sessions.RepoText(r))) > maxOption })
-	if len(used) == 0 {
+	if len(used) == 0 && len(b.cfg.NamedRepos) == 0 {
 		return
 	}
 	st, err := b.sessions.Status(ctx, t.Thread)
 	other := func(q sessions.Turn) bool { return q.ID != t.ID }
 	if err != nil || st.Session != nil && st.Session.Begun() && !st.Session.Ended() || slices.ContainsFunc(st.Queued, other) || st.Running != nil && other(*st.Running) {
 		return // it is no beginning
+	}
+	if len(used) == 0 {
+		if first, err := b.sessions.Once(ctx, "how to name:"+t.User); err == nil && first {
+			b.whisper(ctx, t.Thread, t.User, sayHowToName(b.namedPlaces()))
+		}
+		return
 	}
 	b.whisperIn(ctx, t.Thread.Channel, t.Thread.TS, t.User, repoOffer(t.Thread, used[:min(len(used), maxOffered)]))
 }

@@ -69,11 +69,39 @@ func TestRepoOffer(t *testing.T) {
 			t.Errorf("offered: %s", shown)
 		}
 	})
+	t.Run("where none was used somebody is told once how to name one", func(t *testing.T) {
+		t.Parallel()
+		w := world(t)
+		w.sessions.used = nil
+		told := func(token, thread string) bool {
+			return has(w.whispered(token, general, thread), sayHowToName([]string{"`github.com/acme`"}))
+		}
+		root := w.say(member, general, "", mention+"what is this about?")
+		w.until("that", func() bool { return told(member, root) })
+		again, another := w.say(member, general, "", mention+"and this?"), w.say(admin, general, "", mention+"and this?")
+		w.until("that somebody else is told", func() bool { return told(admin, another) })
+		w.settled(general)
+		w.bot.offerRepos(t.Context(), *w.sessions.turn(again)) // what was begun beside it does the same
+		if told(member, again) {
+			t.Error("they are told again")
+		}
+	})
+	t.Run("where none may be named nothing is said", func(t *testing.T) {
+		t.Parallel()
+		w := newWorkspace(t, nil)
+		root := w.say(member, general, "", mention+"what is this about?")
+		w.until("a turn", func() bool { return w.sessions.turn(root) != nil })
+		w.bot.offerRepos(t.Context(), *w.sessions.turn(root))
+		if got := w.whispered(member, general, root); has(got, "repository") {
+			t.Errorf("they are told %s", got)
+		}
+	})
 	for _, c := range []struct {
 		name, text string
 		change     func(w *workspace)
 	}{
 		{"not where the message names one", mention + "repo:acme/lib go", nil},
+		{"not where it links to one", mention + "why does <https://github.com/acme/lib/pull/3> fail?", nil},
 		{"not where it wants none", mention + "repo:none go", nil},
 		{"not where the channel has some", mention + "go", func(w *workspace) { w.set(general, sessions.Settings{Repos: []runner.Repo{lib}}) }},
 		{"not where the channel wants none", mention + "go", func(w *workspace) { w.set(general, sessions.Settings{Repos: []runner.Repo{}}) }},

@@ -3,6 +3,7 @@ package bot
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,7 +18,6 @@ import (
 
 const (
 	sayEmpty          = "Hello! Mention me together with what you would like done, for example: “@flaude why does the login test fail?”"
-	sayFull           = "Too many messages are waiting here already, so I did not take this one. Send it again when some are answered."
 	sayEnded          = "The session of this thread has ended, so I left your reply alone. Mention me here to begin a fresh one."
 	sayNotYou         = "I may only work for full members of this workspace, so I left your message alone. A member can ask me on your behalf."
 	sayWrongChannel   = "I am not set up to work in this channel. Ask in one of the channels where I am, or ask whoever runs me to allow this one."
@@ -36,6 +36,12 @@ const (
 	sayVolumeLate     = "The size of a volume can be chosen in the message that begins a session, and this one has begun. Send your message again without `volume:`."
 	sayNotHere        = "Only some people may use me in this channel, so I left your message alone. `/flaude config` shows who, and whom to ask."
 	sayNoLink         = "That is no link to a thread. Take one with “Copy link” from the menu of any message in it."
+	sayCostsWhat      = "`/flaude costs` shows what this channel has cost this month, `/flaude costs mine` what you have, `/flaude costs all` the whole workspace. Put `last`, or a month such as `2026-10`, behind it for another one."
+	sayCostsNotAll    = "The costs of the whole workspace are for its admins. `/flaude costs` shows those of this channel, `/flaude costs mine` yours."
+	sayBySession      = "*By session*"
+	sayByChannel      = "*By channel*"
+	sayByPerson       = "*By person*"
+	sayCostsEstimated = "Claude’s part is what Claude Code reports. Fly’s is estimated from its list prices; a machine that runs just now comes in when its turn is over."
 	sayListWhat       = "`/flaude list` shows the live sessions here, `/flaude list mine` yours everywhere; with a link to a message it shows those of that channel."
 	sayNothingRuns    = "Nothing is running here."
 	sayStoppedForGood = "Stopped: the session is being ended."
@@ -115,6 +121,7 @@ const (
 		"• Stop what runs with its button, with the word “stop”, or with ❌ on the message.\n" +
 		"• In the thread: `@flaude status`, `stop`, `end`, `mute`, `help`, or a word with `!` before it. “Manage this session” in the menu of any message shows it with buttons.\n" +
 		"• `/flaude list` shows the live sessions here, with a link to a message those of its channel, `/flaude list mine` yours everywhere. `/flaude run PROMPT` runs one prompt on a fresh machine.\n" +
+		"• `/flaude costs` shows what this channel has cost this month, `/flaude costs mine` what you have; `last` behind it shows last month.\n" +
 		"• `/flaude status`, `/flaude stop` and `/flaude end` take a link to a thread; without one they act on the only session that you can mean, or ask which.\n" +
 		"• `/flaude config` shows the settings of the channel, such as its repositories and the model; admins change them there.\n" +
 		"• Only you see what `/flaude` answers, unless you put `public` behind it."
@@ -155,7 +162,7 @@ func sayInUse(u sessions.InUse) string {
 		n    int
 		what string
 	}{
-		{len(u.AllowedTools), "allowed tool"}, {len(u.MCPServers), "MCP server"}, {len(u.Env), "variable"}, {len(u.Secrets), "secret"},
+		{len(u.AllowedTools), "allowed tool"}, {len(u.Hosts), "host that may be reached"}, {len(u.MCPServers), "MCP server"}, {len(u.Env), "variable"}, {len(u.Secrets), "secret"},
 	} {
 		if one.n > 0 {
 			parts = append(parts, plural(one.n, one.what))
@@ -182,6 +189,12 @@ func sayInUse(u sessions.InUse) string {
 
 // sayWhichRepo offers repositories to somebody whose session has begun without one.
 const sayWhichRepo = "I begin without a repository. If this is about one of these, choose it, and I go on in it."
+
+// sayHowToName tells somebody whose session has begun without a repository, once, how another gets one.
+func sayHowToName(places []string) string {
+	return "I begin without a repository, and a plain question needs none. To have me work on one, name it in the message that starts a thread: `repo:owner/name`, " +
+		"or `repo:` with its address, below " + strings.Join(places, ", ") + ". I say this once."
+}
 
 // inRepo is what Claude is told when somebody has chosen a repository.
 func inRepo(r runner.Repo) string {
@@ -293,6 +306,29 @@ func sayNowhere(channel string, why error) string {
 	return fmt.Sprintf("I am done with what you asked me in <#%s>, and cannot answer there: %s. Files and conversation are kept until the session ends.", channel, reason)
 }
 
+// sayFull refuses a message since too many wait already.
+func sayFull(of sessions.Bound) string {
+	many := "Too many messages are waiting here already"
+	switch of {
+	case sessions.BoundPerson:
+		many = "As many messages of yours are waiting as I keep for one person"
+	case sessions.BoundAll:
+		many = "As many messages are waiting, in all channels, as I keep"
+	case sessions.BoundChannel:
+		many = "As many messages of this channel are waiting as I keep for one"
+	case sessions.BoundThread, sessions.BoundTurn:
+	}
+	return many + ", so I did not take this one. Send it again when some are answered."
+}
+
+// sayParked tells why a message waits that nothing in its thread comes before.
+func sayParked(of sessions.Bound) string {
+	if of == sessions.BoundChannel {
+		return "As many messages of this channel are being worked on as may be at once. Yours begins when one of them is done."
+	}
+	return "As many of your messages are being worked on as may be at once. This one begins when one of them is done."
+}
+
 func sayPlace(ahead int) string {
 	if ahead == 1 {
 		return "Got it. One turn of this thread comes before yours."
@@ -389,7 +425,9 @@ func sayErrandFailed(t sessions.Turn, o sessions.Outcome) string {
 		return what + ": the machine of this session runs an older version of mine that cannot do that. End the session and begin a fresh one when your work is safe." + detail
 	case sessions.FailMachine, runner.FailInterrupted, sessions.FailMemory, sessions.FailForgotten:
 		return what + ": the machine ended before it was through. It may have done part of it: look before you press the button again." + detail
-	case sessions.FailNotUp, sessions.FailCapacity, sessions.FailFly:
+	case sessions.FailQuota, sessions.FailPayment:
+		return what + ": Fly gives my organization no machine, so nothing was done. Whoever runs me must look at its quota and billing there." + detail
+	case sessions.FailNotUp, sessions.FailCapacity, sessions.FailFly, sessions.FailHost:
 		return what + ": I could not get the machine ready, so nothing was done. Press the button again in a few minutes." + detail
 	case sessions.FailFlyAccess:
 		return what + ": Fly refuses my token, so nothing was done. Whoever runs me must check FLY_API_TOKEN and FLAUDEBOT_FLY_APP." + detail
@@ -405,6 +443,14 @@ const (
 	pullRequest  = "pull request"
 	mergeRequest = "merge request" // GitLab
 )
+
+// requestOf is what the host of a pull request calls it.
+func requestOf(p runner.Pull) string {
+	if strings.Contains(p.URL, "/-/merge_requests/") {
+		return mergeRequest
+	}
+	return pullRequest
+}
 
 // sayOpenPull is on the button that opens one.
 func sayOpenPull(request string) string { return "Open " + request }
@@ -606,8 +652,10 @@ func sayGoodbye(s sessions.Session, o sessions.Outcome) string {
 	case n > 0:
 		what = append(what, plural(n, "file")+" changed")
 	}
-	if n := len(s.Did.Pulls); n > 0 {
-		what = append(what, plural(n, "pull request"))
+	for _, request := range []string{pullRequest, mergeRequest} {
+		if n := len(slices.DeleteFunc(slices.Clone(s.Did.Pulls), func(p runner.Pull) bool { return requestOf(p) != request })); n > 0 {
+			what = append(what, plural(n, request))
+		}
 	}
 	return "The session has ended" + why + ": " + strings.Join(what, ", ") + "." + sayThrownAway(s) + " Its machine and files are gone. Mention me here to begin a fresh one."
 }
@@ -658,6 +706,8 @@ func failureSentence(o sessions.Outcome) string {
 		return "Stopped. The conversation stays: press Continue, or reply to go on."
 	case runner.FailTimeout:
 		return "This took longer than a turn may take, so I stopped it. Press Continue, or ask for a smaller step." + detail
+	case runner.FailBudget:
+		return sayBroke(o, true)
 	case runner.FailCredentials:
 		return "Claude refuses my credential. Whoever runs me must renew CLAUDE_CODE_OAUTH_TOKEN or ANTHROPIC_API_KEY; then press Retry." + detail
 	case runner.FailLimit:
@@ -673,6 +723,9 @@ func failureSentence(o sessions.Outcome) string {
 	case runner.FailTranscript:
 		return "The conversation so far cannot be resumed. End the session and mention me to begin a fresh one." + detail
 	case runner.FailDisk:
+		if o.Larger != nil {
+			return "The session's volume is full. Run this again on a larger one with the button, or ask me to delete what is not needed." + detail
+		}
 		return "The session's volume is full. Ask me to delete what is not needed, or end the session and begin one with a larger volume." + detail
 	case runner.FailStart:
 		return "Claude Code could not be started. Whoever runs me should check the session image; then press Retry." + detail
@@ -683,9 +736,18 @@ func failureSentence(o sessions.Outcome) string {
 	case sessions.FailNotUp:
 		return "The machine did not get ready, so nothing was run. Files and conversation stay. Press Retry; if it happens again, whoever runs me should look at the machine." + detail
 	case sessions.FailMemory:
+		if o.Larger != nil {
+			return "The machine ran out of memory. Files and conversation stay. Run this again on a larger machine with the button, or ask for a smaller step." + detail
+		}
 		return "The machine ran out of memory. Files and conversation stay. Press Retry, or ask for a smaller step." + detail
 	case sessions.FailCapacity:
 		return "Fly has no room for the machine just now. Press Retry in a few minutes." + detail
+	case sessions.FailQuota:
+		return "Fly gives my organization no more machines or memory. Whoever runs me must have the quota raised, or end sessions; then press Retry." + detail
+	case sessions.FailPayment:
+		return "Fly makes no machine before a payment is settled. Whoever runs me must look at the billing page of my organization at Fly; then press Retry." + detail
+	case sessions.FailHost:
+		return "The host at Fly that keeps the files of this session has not answered for days. Files and conversation are still there: press Retry to wait on, or mention me in a new thread." + detail
 	case sessions.FailFly:
 		return "Fly does not do what I ask just now. Press Retry in a few minutes." + detail
 	case sessions.FailFlyAccess:
@@ -700,6 +762,8 @@ func failureSentence(o sessions.Outcome) string {
 		return "A repository among my settings makes no sense, so nothing was run. Whoever runs me must mend FLAUDEBOT_REPOS; then press Retry." + detail
 	case runner.FailHandover:
 		return "I could not hand your message to the machine, so nothing was run. Press Retry; if it happens again, whoever runs me should look at the machine." + detail
+	case sessions.FailTooMuch:
+		return "Your message brings more than I can hand to the machine, so nothing was run. Send less, or put it into a repository." + detail
 	case runner.FailFile:
 		return "I could not get an attachment into the workspace, so nothing was run. Attach it again, or press Retry." + detail
 	case sessions.FailRepeated:
@@ -719,6 +783,90 @@ func failureSentence(o sessions.Outcome) string {
 		runner.FailNoForge: // of errands alone, see sayErrandFailed
 	}
 	return fmt.Sprintf("Claude ended with an error (exit %d). The conversation stays: press Retry, or reply to go on.", o.ExitCode) + detail
+}
+
+// sayBroke says which budget is used up, and how the thread goes on: it has buttons for that, or, after a single run, none.
+func sayBroke(o sessions.Outcome, buttons bool) string {
+	ask, again := "The conversation stays. An admin can allow more with the button", " The conversation stays: press Retry."
+	if !buttons {
+		ask, again = "Whoever runs me can raise it", ""
+	}
+	b := o.Budget
+	switch {
+	case b == nil: // it was raised meanwhile
+		return "This was stopped since a budget was used up." + again
+	case b.Bound == sessions.BoundTurn:
+		return fmt.Sprintf("I stopped since this has cost %s and a turn may cost %s. %s, or ask for a smaller step.", dollars(b.SpentUSD), dollars(b.USD), ask)
+	}
+	did := "nothing was run"
+	if o.CostUSD > 0 {
+		did = "I stopped"
+	}
+	now := o.EndedAt.UTC()
+	next := time.Date(now.Year(), now.Month()+1, 1, 0, 0, 0, 0, time.UTC)
+	return fmt.Sprintf("The budget of %s for this month is used up (%s of %s), so %s. %s; else there is a new one from %s on.",
+		whoseBudget(b.Bound), dollars(b.SpentUSD), dollars(b.USD), did, ask, date(next))
+}
+
+// whoseBudget names whom a budget is for.
+func whoseBudget(b sessions.Bound) string {
+	switch b {
+	case sessions.BoundTurn:
+		return "this turn"
+	case sessions.BoundThread:
+		return "this thread"
+	case sessions.BoundPerson:
+		return "the person who asked"
+	case sessions.BoundChannel:
+		return "this channel"
+	default:
+		return "all channels together"
+	}
+}
+
+// sayBudget says how much of a budget is used.
+func sayBudget(b sessions.Budget) string {
+	return fmt.Sprintf("%s of %s spent for %s this month", dollars(b.SpentUSD), dollars(b.USD), whoseBudget(b.Bound))
+}
+
+// sayBudgets stands above the budgets that turns are charged to.
+const sayBudgets = "*Budgets*"
+
+// sayAllow is on the button that raises a budget.
+func sayAllow(usd int) string { return fmt.Sprintf("Allow $%d more", usd) }
+
+// sayMayNotAllow tells who may raise a budget.
+func sayMayNotAllow(of sessions.Bound) string {
+	if of == sessions.BoundAll || of == sessions.BoundPerson {
+		return "Only admins of this workspace can allow that."
+	}
+	return "Only admins of this workspace can allow that, and those whom they name in the settings of this channel."
+}
+
+// sayAllowedFor tells who raised the budget of somebody else that these can go on.
+func sayAllowedFor(user string, usd int) string {
+	return fmt.Sprintf("Done: <@%s> has $%d more this month, and can press Retry.", user, usd)
+}
+
+// sayRaised tells who raised a budget that what it stopped was asked for again already.
+func sayRaised(usd int) string {
+	return fmt.Sprintf("Done: there are $%d more this month. Press Retry below the last answer, or reply to go on.", usd)
+}
+
+// sayRunLarger is on the button that runs a turn again on what it had too little of. The session keeps that.
+func sayRunLarger(l sessions.Larger) string {
+	if l.VolumeGB > 0 {
+		return fmt.Sprintf("Run again with a volume of %d GB", l.VolumeGB)
+	}
+	return "Run again with " + memoryText(l.Guest.MemoryMB) + " of memory"
+}
+
+// memoryText is an amount of memory.
+func memoryText(mb int) string {
+	if mb%1024 == 0 {
+		return fmt.Sprintf("%d GB", mb/1024)
+	}
+	return fmt.Sprintf("%d MB", mb)
 }
 
 // sayDenied names what Claude was not allowed to do: there is nobody in a turn who could be asked.
@@ -747,7 +895,7 @@ func canContinue(f sessions.Failure) bool { return f == runner.FailStopped || f 
 // canRetry tells failures after which running the same prompt again makes sense.
 func canRetry(f sessions.Failure) bool {
 	switch f {
-	case runner.FailNone, runner.FailNoPrompt, sessions.FailEnded, sessions.FailGone, sessions.FailRecord, runner.FailTranscript, runner.FailDisk:
+	case runner.FailNone, runner.FailNoPrompt, sessions.FailEnded, sessions.FailGone, sessions.FailRecord, sessions.FailTooMuch, runner.FailTranscript, runner.FailDisk:
 		return false
 	}
 	return true
@@ -759,13 +907,16 @@ func footerLine(o sessions.Outcome) string {
 	for _, b := range unlinked(o) {
 		parts = append(parts, "pushed "+escape(b.Name))
 	}
+	if o.Budget != nil && o.Failure != runner.FailBudget {
+		parts = append(parts, sayBudget(*o.Budget))
+	}
 	return strings.Join(parts, " · ")
 }
 
 // sayPull is what a pull request is called on a button.
 func sayPull(p runner.Pull, several bool) string {
 	name := "Pull request #" + p.Number
-	if strings.Contains(p.URL, "/-/merge_requests/") {
+	if requestOf(p) == mergeRequest {
 		name = "Merge request !" + p.Number
 	}
 	if several {
@@ -812,6 +963,75 @@ func rowOf(s listed, where bool) string {
 		parts = append(parts, "<"+s.link+"|open>")
 	}
 	return what + "\n" + strings.Join(parts, " · ")
+}
+
+// sayWhichCosts says what costs are told of.
+func sayWhichCosts(q costsAsked, channel string) string {
+	month := q.name()
+	switch {
+	case q.mine:
+		return "your turns and sessions in " + month
+	case q.all:
+		return "the workspace in " + month
+	}
+	return placeOf(channel) + " in " + month
+}
+
+// placeOf is a channel, or a conversation that has no name.
+func placeOf(channel string) string {
+	if strings.HasPrefix(channel, "D") {
+		return "this conversation"
+	}
+	return "<#" + channel + ">"
+}
+
+func sayNoCosts(q costsAsked) string {
+	if !q.mine && !q.all {
+		return "Nothing has cost anything here in that month."
+	}
+	return "There were no costs for " + sayWhichCosts(q, "") + "."
+}
+
+func sayCostsOf(q costsAsked, channel string, total sessions.Cost) string {
+	what := estimated(total.TotalUSD)
+	return "*" + strings.ToUpper(what[:1]) + what[1:] + "* for " + sayWhichCosts(q, channel) + "."
+}
+
+// sayCostParts says what costs are made of.
+func sayCostParts(c sessions.Cost) string {
+	return fmt.Sprintf("Claude %s in %s · machines %s, %s · disk %.1f GB-days, %s", dollars(c.ModelUSD), plural(c.Turns, "turn"),
+		took(time.Duration(c.MachineSeconds*float64(time.Second))), estimated(c.MachineUSD), c.DiskGBDays, estimated(c.DiskUSD))
+}
+
+func sayCostLine(name string, c sessions.Cost) string {
+	return fmt.Sprintf("• %s: %s, %s", name, dollars(c.TotalUSD), plural(c.Turns, "turn"))
+}
+
+func sayCostOfSession(s costRow, where bool) string {
+	what := cmp.Or(s.about, "A session")
+	if s.link != "" {
+		what += " (<" + s.link + "|open>)"
+	}
+	if where {
+		what += " in " + placeOf(s.Thread.Channel)
+	}
+	return sayCostLine(what, s.Cost)
+}
+
+// dollars is an amount; a small one is not nothing.
+func dollars(usd float64) string {
+	if usd > 0 && usd < 0.01 {
+		return "under $0.01"
+	}
+	return fmt.Sprintf("$%.2f", usd)
+}
+
+// estimated is an amount that is not known exactly.
+func estimated(usd float64) string {
+	if usd > 0 && usd < 0.01 {
+		return dollars(usd)
+	}
+	return "about " + dollars(usd)
 }
 
 // about is a turn in a few words.
@@ -866,6 +1086,21 @@ func saySize(s sessions.Session) string {
 
 func sayHas(s sessions.Session) string { return "It has " + saySize(s) + "." }
 
+// sayLane says what of the turn before was still there.
+func sayLane(l runner.Lane) string {
+	switch l {
+	case runner.LaneProcess:
+		return "Claude Code was still there"
+	case runner.LaneRunner:
+		return "the machine was still running"
+	case runner.LaneStart:
+		return "the machine was woken"
+	case runner.LaneMachine:
+		return "a machine was made"
+	}
+	return ""
+}
+
 // detailLines say what stands behind the footer, a line each. What nobody knows is left out: a turn that was killed may have told nothing.
 func detailLines(d detail) []string {
 	var out []string
@@ -886,6 +1121,9 @@ func detailLines(d detail) []string {
 		if began {
 			line("Work", howLong(d.Ran))
 		}
+	}
+	if start := sayLane(d.Lane); start != "" {
+		line("Start", start)
 	}
 	if d.Model != "" {
 		line("Model", escape(d.Model))
@@ -957,7 +1195,7 @@ func stepSentence(p sessions.Progress) string {
 		return "Stopping"
 	case sessions.StepPosting:
 		return "Answering"
-	case sessions.StepClaimed:
+	case sessions.StepClaimed, sessions.StepQueued, sessions.StepSettling:
 	}
 	return "Starting"
 }

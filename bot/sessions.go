@@ -34,10 +34,16 @@ type Sessions interface {
 	Status(ctx context.Context, thread sessions.Thread) (sessions.Status, error)
 	// List returns the live sessions of a channel, or of all channels if channel is empty, newest first.
 	List(ctx context.Context, team, channel string) ([]sessions.Session, error)
-	// Mute has replies of a thread without a mention left alone, or taken again.
-	Mute(ctx context.Context, thread sessions.Thread, muted bool) error
-	// Muted reports whether a thread is muted.
-	Muted(ctx context.Context, thread sessions.Thread) (bool, error)
+	// Costs returns what each person's turns in each session of a team have cost in a month ("2026-11").
+	Costs(ctx context.Context, team, month string, now time.Time) ([]sessions.Cost, error)
+	// Budgets are those of this month that a person's turns in a thread are charged to, the widest first.
+	Budgets(ctx context.Context, thread sessions.Thread, user string) ([]sessions.Budget, error)
+	// AllowMore raises one of them, in USD, once for each mark; by is the Slack user who allows it, user whose turns it is for where it is a person's.
+	AllowMore(ctx context.Context, mark string, thread sessions.Thread, bound sessions.Bound, user, by string, usd float64) error
+	// Mute has replies of a thread without a mention left alone, or taken again: those that are said after at, a ts.
+	Mute(ctx context.Context, thread sessions.Thread, muted bool, at string) error
+	// Muted reports whether a thread was muted at a ts; "": whether it is now.
+	Muted(ctx context.Context, thread sessions.Thread, at string) (bool, error)
 	// Noted reports whether Once was called for key.
 	Noted(ctx context.Context, key string) (bool, error)
 	// Known reports whether a turn was ever accepted, within three days.

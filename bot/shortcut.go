@@ -50,7 +50,7 @@ func (b *Bot) managed(ctx context.Context, thread sessions.Thread) answer {
 	st = b.sized(st)
 	muted := false
 	if err == nil {
-		muted, err = b.sessions.Muted(ctx, thread)
+		muted, err = b.sessions.Muted(ctx, thread, "")
 	}
 	if err != nil {
 		return b.orTrouble(ctx, "manage", thread, answer{}, err)

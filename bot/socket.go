@@ -208,7 +208,10 @@ func (c *connection) receive(ctx context.Context, ready func()) error {
 			_ = c.ws.SetReadDeadline(time.Now())
 		}
 	}
-	alive := func() { wait(c.bot.cfg.Silence) }
+	alive := func() {
+		c.bot.heardAt.Store(time.Now().UnixNano())
+		wait(c.bot.cfg.Silence)
+	}
 	wait(helloTimeout)
 	c.ws.SetPingHandler(func(data string) error {
 		alive()
@@ -242,6 +245,7 @@ func (c *connection) receive(ctx context.Context, ready func()) error {
 		case frame.Type == "disconnect":
 			return fmt.Errorf("Slack closes the socket: %s", frame.Reason) //nolint:staticcheck // a name
 		case frame.ID != "":
+			c.bot.eventAt.Store(time.Now().UnixNano())
 			c.take(ctx, frame)
 		}
 	}
@@ -252,8 +256,11 @@ func (c *connection) hello(ctx context.Context, ready func()) {
 	c.bot.log.InfoContext(ctx, "Slack said hello")
 	if !c.up {
 		c.up = true
-		if c.bot.sockets.Add(1) == 1 && c.bot.met.Swap(true) { // there was one, and then there was none
-			c.bot.missedSomething()
+		if c.bot.sockets.Add(1) == 1 {
+			c.bot.changed.Store(time.Now().UnixNano())
+			if c.bot.met.Swap(true) { // there was one, and then there was none
+				c.bot.missedSomething()
+			}
 		}
 	}
 	ready()
@@ -263,7 +270,9 @@ func (c *connection) hello(ctx context.Context, ready func()) {
 func (c *connection) lost() {
 	if c.up {
 		c.up = false
-		c.bot.sockets.Add(-1)
+		if c.bot.sockets.Add(-1) == 0 {
+			c.bot.changed.Store(time.Now().UnixNano())
+		}
 	}
 }
 

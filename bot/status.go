@@ -124,28 +124,13 @@ func (b *Bot) show(ctx context.Context, l *live) {
 		case <-l.wake:
 		case <-time.After(editRest):
 		}
-		if text, _ := l.message(); text == shown {
-			continue
-		}
-		call, err := b.out.ahead(ctx, "chat.update")
-		if err != nil {
+		var pause time.Duration
+		var over bool
+		var call sync.WaitGroup
+		call.Go(func() { shown, pause, over = b.showNews(ctx, l, shown) }) // there is one of this for each running turn: it keeps a small stack
+		call.Wait()
+		if over {
 			return
-		}
-		text, blocks := l.message() // the newest state, however long that took
-		err = b.edit(call, l, text, blocks)
-		pause := editPause
-		var limited *slack.RateLimitedError
-		switch {
-		case err == nil:
-			shown = text
-		case errors.As(err, &limited): // the newest state is shown after it, not this one
-			pause = max(pause, limited.RetryAfter)
-			l.again()
-		case isGone(err) || isCode(err, "message_not_found"): // somebody took it away; the answer comes all the same
-			return
-		default:
-			l.doubt.Store(l.doubt.Load() || isPassing(err))
-			b.log.DebugContext(ctx, "live message not changed", "turn", l.turn.ID, "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -153,6 +138,35 @@ func (b *Bot) show(ctx context.Context, l *live) {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// showNews edits a live message if it is to show something else than it did. It returns what it shows by then, and how long to leave it so; over:
+// it is not edited any more.
+func (b *Bot) showNews(ctx context.Context, l *live, shown string) (now string, pause time.Duration, over bool) {
+	if text, _ := l.message(); text == shown {
+		return shown, 0, false
+	}
+	call, err := b.out.ahead(ctx, "chat.update")
+	if err != nil {
+		return shown, 0, true
+	}
+	text, blocks := l.message() // the newest state, however long that took
+	err = b.edit(call, l, text, blocks)
+	pause = editPause
+	var limited *slack.RateLimitedError
+	switch {
+	case err == nil:
+		shown = text
+	case errors.As(err, &limited): // the newest state is shown after it, not this one
+		pause = max(pause, limited.RetryAfter)
+		l.again()
+	case isGone(err) || isCode(err, "message_not_found"): // somebody took it away; the answer comes all the same
+		return shown, 0, true
+	default:
+		l.doubt.Store(l.doubt.Load() || isPassing(err))
+		b.log.DebugContext(ctx, "live message not changed", "turn", l.turn.ID, "err", err)
+	}
+	return shown, pause, false
 }
 
 // edit edits a live message. An edit that was sent is waited for also when the turn is over: left alone, it could take effect
@@ -187,8 +201,8 @@ func (b *Bot) forget(l *live) {
 	}
 }
 
-// mute ends the editing of a turn's live message, and returns it.
-func (b *Bot) mute(t sessions.Turn) *live {
+// quiet ends the editing of a turn's live message, and returns it.
+func (b *Bot) quiet(t sessions.Turn) *live {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	l := b.lives[string(t.ID)]
@@ -198,9 +212,22 @@ func (b *Bot) mute(t sessions.Turn) *live {
 	return l
 }
 
+// Hold implements [sessions.Front].
+func (b *Bot) Hold(ctx context.Context, _ sessions.Session, t sessions.Turn, liveTS string, p sessions.Progress) error {
+	b.Quiet(t)
+	if liveTS == "" {
+		return nil
+	}
+	text, blocks := liveMessage(t, p, time.Now())
+	if err := b.edit(ctx, &live{thread: t.Thread, ts: liveTS}, text, blocks); err != nil && !isGone(err) {
+		return err
+	}
+	return nil
+}
+
 // Quiet implements [sessions.Front].
 func (b *Bot) Quiet(t sessions.Turn) {
-	_ = b.mute(t).unanswered()
+	_ = b.quiet(t).unanswered()
 }
 
 // unanswered waits until no edit is waited for any more, and reports whether the answer to one never came. nil: there were none.
@@ -224,7 +251,11 @@ func liveMessage(t sessions.Turn, p sessions.Progress, now time.Time) (string, [
 	}
 	lines := []string{head}
 	if p.Note != "" {
-		lines = append(lines, "_"+escape(clip(p.Note, 200))+"_")
+		note := escape(clip(p.Note, 200))
+		if !p.Until.IsZero() {
+			note += ": " + date(p.Until)
+		}
+		lines = append(lines, "_"+note+"_")
 	}
 	if said := strings.TrimSpace(p.Said); said != "" && p.Step == sessions.StepRunning {
 		lines = append(lines, escape(clip(said, 300)))

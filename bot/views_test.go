@@ -56,7 +56,7 @@ func allSet() sessions.Settings {
 		Secrets:      []string{"NPM_TOKEN", "SENTRY_DSN"},
 		Instructions: "Be short.\nWrite tests for <everything>.",
 		Model:        "claude-opus-4-8", Fallback: "sonnet,haiku", Effort: "high",
-		AllowedTools: []string{"Edit", "Bash(git log *)"}, PermissionMode: runner.ModePlan, Trust: true, MCP: `{"mcpServers": {"docs": {"command": "docs"}}}`,
+		AllowedTools: []string{"Edit", "Bash(git log *)"}, PermissionMode: runner.ModePlan, Hosts: []string{"pypi.org", "*.npmjs.org"}, Trust: true, MCP: `{"mcpServers": {"docs": {"command": "docs"}}}`,
 		Guest: sessions.Guest{CPUKind: "shared", CPUs: 3, MemoryMB: 1536}, Region: "fra", VolumeGB: 20,
 		TTL: new(36 * time.Hour), Linger: new(time.Duration(0)), Timeout: new(90 * time.Minute),
 		MentionOnly: true, Users: []string{"U0MEMBER", "S0TEAM", "S0GONE"}, Admins: []string{"U0MEMBER"},
@@ -171,7 +171,7 @@ func (w *workspace) sessionModals(add func(string, slack.ModalViewRequest, map[s
 	none.Repos, none.MachineID, none.Region = []runner.Repo{}, "", ""
 	show := func(name string, st sessions.Status, muted bool, said answer) {
 		w.sessions.set(func(f *fakeSessions) {
-			f.statuses, f.muted = map[sessions.Thread]sessions.Status{s.Thread: st}, map[sessions.Thread]bool{s.Thread: muted}
+			f.statuses, f.muted = map[sessions.Thread]sessions.Status{s.Thread: st}, map[sessions.Thread]map[string]bool{s.Thread: {"1": muted}}
 		})
 		add("modalOf, "+name, modalOf(s.Thread, w.bot.withState(ctx, s.Thread, said)), nil)
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -29,12 +30,12 @@ const (
 	member   = "xoxp-local-member"
 	guest    = "xoxp-local-guest"
 	mention  = "<@U0FLAUDE> "
-	patience = 60 * time.Second // nothing here takes so long unless it never comes
+	patience = 120 * time.Second // nothing here takes so long unless it never comes
 )
 
 // workspace is the bot at a local Slack, over sessions that only note what they are asked.
 type workspace struct {
-	t        *testing.T
+	t        testing.TB
 	base     string
 	http     *http.Client
 	bot      *Bot
@@ -44,13 +45,13 @@ type workspace struct {
 	lookEvery time.Duration
 }
 
-func newWorkspace(t *testing.T, change func(*Config)) *workspace {
+func newWorkspace(t testing.TB, change func(*Config)) *workspace {
 	t.Helper()
 	return newWorkspaceAfter(t, change, nil)
 }
 
 // newWorkspaceAfter starts the bot after something has happened without it. What it was not there to take Slack has given up.
-func newWorkspaceAfter(t *testing.T, change func(*Config), happen func(*workspace)) *workspace {
+func newWorkspaceAfter(t testing.TB, change func(*Config), happen func(*workspace)) *workspace {
 	t.Helper()
 	scfg := slack.Config{AckTimeout: 500 * time.Millisecond, RetryDelays: []time.Duration{0, 0, 0}}
 	if happen != nil {
@@ -65,7 +66,7 @@ func newWorkspaceAfter(t *testing.T, change func(*Config), happen func(*workspac
 }
 
 // emptyWorkspace is a local Slack without the bot.
-func emptyWorkspace(t *testing.T, scfg slack.Config) *workspace {
+func emptyWorkspace(t testing.TB, scfg slack.Config) *workspace {
 	t.Helper()
 	server, err := slack.New(scfg)
 	if err != nil {
@@ -118,7 +119,7 @@ func (w *workspace) launch(change func(*Config)) (b *Bot, leave func(), ready ch
 }
 
 // in is the workspace for a subtest.
-func (w *workspace) in(t *testing.T) *workspace {
+func (w *workspace) in(t testing.TB) *workspace {
 	sub := *w
 	sub.t = t
 	return &sub
@@ -234,24 +235,27 @@ type fakeSessions struct {
 	seen     map[sessions.TurnID]bool
 	fail     int // so many times Accept fails
 	full     bool
-	forget   int  // so many times Once fails
-	away     bool // everything fails
-	looks    int  // calls of Status
-	offered  int  // calls of Accept
-	hangs    bool // everything waits until its context ends, and fails
-	busy     bool // what was accepted waits
-	muted    map[sessions.Thread]bool
-	begun    bool // nothing waits any more: no edit is taken
+	forget   int                                 // so many times Once fails
+	away     bool                                // everything fails
+	looks    int                                 // calls of Status
+	offered  int                                 // calls of Accept
+	hangs    bool                                // everything waits until its context ends, and fails
+	busy     bool                                // what was accepted waits
+	muted    map[sessions.Thread]map[string]bool // since a ts
+	begun    bool                                // nothing waits any more: no edit is taken
 	marks    map[string]sessions.Mark
 	status   sessions.Status
 	statuses map[sessions.Thread]sessions.Status // of some threads; status: of the others
 	live     []sessions.Session
 	settings map[string]sessions.Settings // of channels
 	secrets  map[string]string            // of all channels
-	keyless  bool                         // secrets cannot be stored
-	used     map[string][]runner.Repo     // where → repositories that were used there
-	asked    chan struct{}                // if not nil, Cancel tells that it was called
-	answer   chan struct{}                // and waits for this
+	costs    map[string][]sessions.Cost   // month → what it has cost
+	budgets  []sessions.Budget
+	raised   []string                 // "mark bound user by usd"
+	keyless  bool                     // secrets cannot be stored
+	used     map[string][]runner.Repo // where → repositories that were used there
+	asked    chan struct{}            // if not nil, Cancel tells that it was called
+	answer   chan struct{}            // and waits for this
 }
 
 // reach is an error while the store is away. f.mu must be held.
@@ -305,7 +309,7 @@ func (f *fakeSessions) Accept(ctx context.Context, t sessions.Turn) (sessions.Ac
 	case f.seen[t.ID]:
 		return sessions.Accepted{Status: sessions.AcceptDuplicate}, nil
 	case f.full:
-		return sessions.Accepted{Status: sessions.AcceptFull}, nil
+		return sessions.Accepted{Status: sessions.AcceptFull, Full: sessions.BoundThread}, nil
 	}
 	f.seen[t.ID] = true
 	f.accepted = append(f.accepted, t)
@@ -347,17 +351,29 @@ func (f *fakeSessions) Cancel(ctx context.Context, _ sessions.Thread, id session
 	return false, f.seen[id], nil
 }
 
-func (f *fakeSessions) Mute(ctx context.Context, thread sessions.Thread, muted bool) error {
+func (f *fakeSessions) Mute(ctx context.Context, thread sessions.Thread, muted bool, at string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.muted = map[sessions.Thread]bool{thread: muted}
+	if f.muted == nil {
+		f.muted = map[sessions.Thread]map[string]bool{}
+	}
+	if f.muted[thread] == nil {
+		f.muted[thread] = map[string]bool{}
+	}
+	f.muted[thread][at] = muted
 	return f.reach(ctx)
 }
 
-func (f *fakeSessions) Muted(ctx context.Context, thread sessions.Thread) (bool, error) {
+func (f *fakeSessions) Muted(ctx context.Context, thread sessions.Thread, at string) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.muted[thread], f.reach(ctx)
+	last := ""
+	for since := range f.muted[thread] {
+		if at == "" || since < at {
+			last = max(last, since)
+		}
+	}
+	return f.muted[thread][last], f.reach(ctx)
 }
 
 func (f *fakeSessions) Forestall(ctx context.Context, _ sessions.Thread, id sessions.TurnID) error {
@@ -433,6 +449,25 @@ func (f *fakeSessions) List(ctx context.Context, _, channel string) ([]sessions.
 		}
 	}
 	return out, nil
+}
+
+func (f *fakeSessions) Costs(ctx context.Context, _, month string, _ time.Time) ([]sessions.Cost, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.costs[month]), f.reach(ctx)
+}
+
+func (f *fakeSessions) Budgets(ctx context.Context, _ sessions.Thread, _ string) ([]sessions.Budget, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.budgets), f.reach(ctx)
+}
+
+func (f *fakeSessions) AllowMore(ctx context.Context, mark string, _ sessions.Thread, bound sessions.Bound, user, by string, usd float64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.raised = append(f.raised, fmt.Sprint(mark, " ", bound, " ", user, " ", by, " ", usd))
+	return f.reach(ctx)
 }
 
 func (f *fakeSessions) Noted(ctx context.Context, key string) (bool, error) {

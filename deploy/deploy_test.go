@@ -26,13 +26,16 @@ func read(t *testing.T, name string) string {
 func TestFlyTOML(t *testing.T) {
 	t.Parallel()
 	toml := read(t, "fly.toml")
-	for _, want := range []string{`kill_signal = "SIGTERM"`, `kill_timeout = "30s"`, `bot = "serve"`, `strategy = "rolling"`} {
+	for _, want := range []string{`kill_signal = "SIGTERM"`, `kill_timeout = "30s"`, `bot = "serve"`, `strategy = "rolling"`, `FLAUDEBOT_HTTP = ":8080"`, `path = "/readyz"`, `path = "/healthz"`, `path = "/metrics"`} {
 		if !strings.Contains(toml, want) {
 			t.Errorf("fly.toml lacks %s", want)
 		}
 	}
 	if strings.Contains(toml, "[http_service]") || strings.Contains(toml, "[[services]]") {
-		t.Error("fly.toml opens a port")
+		t.Error("fly.toml opens a public port")
+	}
+	if n := strings.Count(toml, "port = 8080"); n != 3 {
+		t.Errorf("%d of three checks and scrapes are of the port of FLAUDEBOT_HTTP", n)
 	}
 }
 

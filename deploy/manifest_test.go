@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"maps"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -234,6 +235,16 @@ func TestManifest(t *testing.T) {
 			}
 		}
 		same(t, "shortcuts", got, used.callbacks)
+	})
+	t.Run("the scopes are those that it asks for, and its link brings all of it to Slack", func(t *testing.T) {
+		t.Parallel()
+		if got := deploy.BotScopes(); !slices.Equal(got, m.OAuth.Scopes.Bot) || len(got) == 0 {
+			t.Errorf("BotScopes = %v, want %v", got, m.OAuth.Scopes.Bot)
+		}
+		u, err := url.Parse(deploy.ManifestLink())
+		if err != nil || u.Query().Get("manifest_yaml") != string(deploy.Manifest()) || len(u.String()) > 8000 { // servers take no more as a rule
+			t.Errorf("the link of %d characters brings %q, %v", len(u.String()), u.Query(), err)
+		}
 	})
 	t.Run("clicks and events come over the socket", func(t *testing.T) {
 		t.Parallel()

@@ -78,3 +78,45 @@ func TestLinks(t *testing.T) {
 		}
 	}
 }
+
+// TestThreatModel: each threat names the tests that show what holds it, or says that nothing does; and it says what does not hold.
+func TestThreatModel(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile("security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(raw), "\n## Threat model\n")
+	section, _, _ := strings.Cut(after, "\n## ")
+	test := regexp.MustCompile("^(`(Test|Fuzz)[A-Z][A-Za-z]*`(, )?)+$")
+	threats := 0
+	for line := range strings.Lines(section) {
+		if !strings.HasPrefix(line, "|") || strings.HasPrefix(line, "|---") || strings.HasPrefix(line, "| Threat |") {
+			continue
+		}
+		threats++
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), " | ")
+		if len(cells) != 4 {
+			t.Errorf("%d cells, want threat, what holds, what does not, tests: %s", len(cells), line)
+			continue
+		}
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		switch threat, holds, not, tests := cells[0], cells[1], cells[2], cells[3]; {
+		case threat == "" || holds == "":
+			t.Errorf("a threat, or what holds it, is missing: %s", line)
+		case strings.HasPrefix(holds, "nothing"):
+			if tests != "" {
+				t.Errorf("%s: nothing holds it, and %s shows that", threat, tests)
+			}
+		case not == "":
+			t.Errorf("%s: what does not hold is missing", threat)
+		case !test.MatchString(tests):
+			t.Errorf("%s: no test is named in %q", threat, tests)
+		}
+	}
+	if threats < 10 {
+		t.Errorf("%d threats: the table is not read well", threats)
+	}
+}

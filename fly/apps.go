@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -13,7 +14,7 @@ import (
 // App reads an app; [ErrNotFound]: the name is free; [ErrForbidden]: it is another organization's.
 func (c *Client) App(ctx context.Context, name string) (*App, error) {
 	var out App
-	if err := c.do(ctx, request{op: "get app " + name, method: http.MethodGet, path: "/apps/" + url.PathEscape(name)}, &out); err != nil {
+	if err := c.do(ctx, request{op: "get app " + name, method: http.MethodGet, path: "/apps/" + url.PathEscape(name), action: "app-get", subject: name}, &out); err != nil {
 		return nil, err
 	}
 	return &out, nil
@@ -94,8 +95,11 @@ func (c *Client) Volume(ctx context.Context, app, id string) (*Volume, error) {
 
 // Volumes lists an app's volumes that are not on their way out.
 func (c *Client) Volumes(ctx context.Context, app string) ([]Volume, error) {
-	var all []Volume
-	err := c.do(ctx, request{op: "list volumes of " + app, method: http.MethodGet, path: "/apps/" + url.PathEscape(app) + "/volumes", action: "volume-list", subject: app}, &all)
+	var all list[Volume]
+	err := c.do(ctx, request{
+		op: "list volumes of " + app, method: http.MethodGet, path: "/apps/" + url.PathEscape(app) + "/volumes", action: "volume-list", subject: app,
+		timeout: listTimeout,
+	}, &all)
 	out := all[:0]
 	for _, v := range all {
 		if !v.Dying() {
@@ -112,6 +116,25 @@ func (v Volume) Dying() bool {
 		return true
 	}
 	return false
+}
+
+// ExtendVolume makes a volume larger; it never shrinks. The file system on it grows at once, or when its machine starts the next time.
+func (c *Client) ExtendVolume(ctx context.Context, app, id string, sizeGB int) (vol *Volume, needsRestart bool, err error) {
+	var out struct {
+		Volume       Volume `json:"volume"`
+		NeedsRestart bool   `json:"needs_restart"`
+	}
+	err = c.do(ctx, request{
+		op: fmt.Sprintf("extend volume %s to %d GB", id, sizeGB), method: http.MethodPut, path: volumePath(app, id) + "/extend",
+		body: map[string]int{"size_gb": sizeGB}, action: "volume-extend", subject: id, once: true,
+	}, &out)
+	if err == nil {
+		err = identified("extend volume "+id, out.Volume.ID)
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	return &out.Volume, out.NeedsRestart, nil
 }
 
 // DeleteVolume removes a volume; its machine must be destroyed first. One that is gone or dying is no error.

@@ -31,6 +31,17 @@ type Config struct {
 	Unlimited bool
 	// Tries is how often a request is sent at most; 0: 5.
 	Tries int
+	// Observe is told of every request that was sent, and of those that were not for our own rate limits; it must not block. nil: nobody
+	// wants to know.
+	Observe func(Call)
+}
+
+// Call is one request, as [Config.Observe] is told: a call that is repeated is several.
+type Call struct {
+	Action string        // what was asked for, as in "start" or "exec": a word of this package's, with no name in it
+	Err    error         // nil: Fly did it
+	Held   time.Duration // how long our own limits held it back
+	Took   time.Duration // from when it was sent until the answer was read; 0: it was not sent
 }
 
 // Client speaks to the Machines API. It is safe for concurrent use.
@@ -68,6 +79,9 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Tries == 0 {
 		cfg.Tries = 5
 	}
+	if cfg.Observe == nil {
+		cfg.Observe = func(Call) {}
+	}
 	return &Client{cfg: cfg, auth: authorization(cfg.Token), log: cfg.Log}, nil
 }
 
@@ -89,6 +103,7 @@ func authorization(token string) string {
 const (
 	readTimeout  = 15 * time.Second
 	writeTimeout = 60 * time.Second
+	listTimeout  = 60 * time.Second // a list of 10,000 machines is 20 MB
 )
 
 // request is one call of the API.
@@ -109,17 +124,32 @@ type request struct {
 	taken []int
 }
 
+// does says what the request asks for, with no name in it.
+func (r request) does() string {
+	switch {
+	case r.action != "":
+		return r.action
+	case r.logs:
+		return "logs"
+	}
+	return "apps"
+}
+
 // do sends a request, again where that is safe, and decodes the answer into out if that is not nil.
 func (c *Client) do(ctx context.Context, r request, out any) error {
 	for try := 1; ; try++ {
+		asked := time.Now()
 		if err := c.limit.wait(ctx, c.cfg.Unlimited, r.action, r.subject); err != nil {
 			e := &Error{Op: r.op, cause: err}
 			if ctx.Err() == nil { // its turn would come after the deadline
 				e.kind = ErrRateLimited
 			}
+			c.cfg.Observe(Call{Action: r.does(), Err: e, Held: time.Since(asked)})
 			return e
 		}
+		sent := time.Now()
 		err := c.send(ctx, r, out)
+		c.cfg.Observe(Call{Action: r.does(), Err: err, Held: sent.Sub(asked), Took: time.Since(sent)})
 		if err == nil {
 			return nil
 		}
@@ -186,6 +216,12 @@ func (c *Client) send(ctx context.Context, r request, out any) error {
 		return &Error{Op: r.op, kind: ErrUnavailable, cause: withoutAddress(err)}
 	}
 	defer func() { _ = res.Body.Close() }()
+	if l, ok := out.(entries); ok && res.StatusCode/100 == 2 {
+		if err := l.read(res.Body); err != nil {
+			return undecoded(r, res, err)
+		}
+		return nil
+	}
 	body, err := io.ReadAll(io.LimitReader(res.Body, 32<<20))
 	if err != nil {
 		return &Error{Op: r.op, kind: ErrUnavailable, cause: withoutAddress(err)}
@@ -203,8 +239,44 @@ func (c *Client) send(ctx context.Context, r request, out any) error {
 		out = new(json.RawMessage) // a page that something before Fly answers with says nothing of the request
 	}
 	if err := json.Unmarshal(body, out); err != nil {
-		return &Error{Op: r.op, kind: ErrUnavailable, RequestID: res.Header.Get("Fly-Request-Id"), cause: fmt.Errorf("decode the answer: %w", err)}
+		return undecoded(r, res, err)
 	}
+	return nil
+}
+
+func undecoded(r request, res *http.Response, err error) error {
+	return &Error{Op: r.op, kind: ErrUnavailable, RequestID: res.Header.Get("Fly-Request-Id"), cause: fmt.Errorf("decode the answer: %w", withoutAddress(err))}
+}
+
+// entries is an answer that is decoded as it comes.
+type entries interface{ read(io.Reader) error }
+
+// list is a list of which no more than one entry is held as text: that of an app's machines is as long as the app is large.
+type list[T any] []T
+
+// read takes all of it or nothing.
+func (l *list[T]) read(body io.Reader) error {
+	*l = nil
+	d := json.NewDecoder(body)
+	open, err := d.Token()
+	if err != nil || open == nil { // null: there are none
+		return err
+	}
+	if open != json.Delim('[') {
+		return fmt.Errorf("it is no list, it begins with %v", open)
+	}
+	var all []T
+	for d.More() {
+		var one T
+		if err := d.Decode(&one); err != nil {
+			return err
+		}
+		all = append(all, one)
+	}
+	if _, err := d.Token(); err != nil { // it was cut
+		return err
+	}
+	*l = all
 	return nil
 }
 

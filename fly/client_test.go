@@ -323,6 +323,15 @@ func TestRateLimit(t *testing.T) {
 			}
 		})
 	})
+	t.Run("an app is read once a second as well: each new session looks for it", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			c := always(200, `{}`).client(t, limited)
+			if d := spent(7, func() { _, _ = c.App(t.Context(), "a") }); d.Round(time.Millisecond) != 4*time.Second {
+				t.Errorf("7 calls took %s, want 4 s", d)
+			}
+		})
+	})
 	t.Run("a repeated request is counted", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
@@ -332,6 +341,43 @@ func TestRateLimit(t *testing.T) {
 			_ = c.SetMetadata(t.Context(), "a", "m", "k", "v")
 			if d := time.Since(began); d < 27*time.Second {
 				t.Errorf("30 tries took %s, want 27 s at least", d)
+			}
+		})
+	})
+	t.Run("whoever counts is told of each request, how long it was held back, and what it came to", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			f := &fake{answer: func(n int, w http.ResponseWriter, _ *http.Request) {
+				time.Sleep(300 * time.Millisecond)
+				say(w, []int{200, 200, 200, 200, 404, 503, 200}[n], `{}`)
+			}}
+			var told []string
+			c := f.client(t, limited, func(c *fly.Config) {
+				c.Observe = func(call fly.Call) {
+					word := "ok"
+					for _, err := range []error{fly.ErrUnavailable, fly.ErrNotFound, fly.ErrRateLimited} {
+						if errors.Is(call.Err, err) {
+							word = err.Error()
+						}
+					}
+					told = append(told, fmt.Sprintf("%s %s held %t took %s", call.Action, word, call.Held > 0, call.Took))
+				}
+			})
+			for range 4 {
+				_ = c.StopMachine(t.Context(), "a", "m", fly.StopMachine{}, "")
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+			defer cancel()
+			_ = c.StopMachine(ctx, "a", "m", fly.StopMachine{}, "")
+			_, _ = c.Machine(t.Context(), "a", "gone")
+			_, _ = c.Machine(t.Context(), "a", "m") // it is repeated
+			want := []string{
+				"stop ok held false took 300ms", "stop ok held false took 300ms", "stop ok held false took 300ms", "stop ok held true took 300ms",
+				"stop rate limited held false took 0s", "get not found held false took 300ms",
+				"get Fly is unavailable held false took 300ms", "get ok held false took 300ms",
+			}
+			if !slices.Equal(told, want) {
+				t.Errorf("told of\n%s\nwant\n%s", strings.Join(told, "\n"), strings.Join(want, "\n"))
 			}
 		})
 	})

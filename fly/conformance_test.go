@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -256,5 +257,23 @@ func TestIsolation(t *testing.T) {
 	raw, err := os.ReadFile(filepath.Join(w.dir, "volumes", vol.ID, "file"))
 	if err != nil || string(raw) != "kept\n" {
 		t.Errorf("the volume's folder holds %q, %v, want what was written to /data", raw, err)
+	}
+}
+
+// TestPlatform: which regions there are, and which of them have room just now.
+func TestPlatform(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, t.TempDir())
+	all, nearest, err := w.Regions(t.Context())
+	if err != nil || len(all) < 10 || nearest != "fra" || !slices.ContainsFunc(all, func(r fly.Region) bool { return r.Code == "iad" && !r.Deprecated }) {
+		t.Errorf("Regions = %v, next %s, %v", all, nearest, err)
+	}
+	ask := fly.Placement{Org: "personal", Region: "iad,xxx", Compute: &fly.Guest{CPUKind: "shared", CPUs: 1, MemoryMB: 256}, Count: 1, VolumeBytes: 1 << 30}
+	if placed, err := w.Placements(t.Context(), ask); err != nil || len(placed) != 1 || placed[0].Region != "iad" || placed[0].Count != 1 {
+		t.Errorf("Placements = %v, %v, want iad alone", placed, err)
+	}
+	ask.Org = ""
+	if _, err := w.Placements(t.Context(), ask); !errors.Is(err, fly.ErrInvalid) {
+		t.Errorf("without an organization: %v", err)
 	}
 }

@@ -17,13 +17,17 @@ var (
 	ErrLeaseHeld    = errors.New("lease held")         // Error.Owner and Error.ExpiresAt say by whom
 	ErrPrecondition = errors.New("not in that state")  // 412: may pass
 	ErrCapacity     = errors.New("no capacity")        // no room on the host or in the region
-	ErrQuota        = errors.New("over quota")         // the organization may not have more
+	ErrQuota        = errors.New("over quota")         // the organization may not have more, there or anywhere
+	ErrPayment      = errors.New("payment wanted")     // the organization has to look after its billing
 	ErrUnauthorized = errors.New("token refused")      // 401
 	ErrForbidden    = errors.New("not allowed")        // 403
 	ErrRateLimited  = errors.New("rate limited")       // 429
 	ErrTimeout      = errors.New("timed out at Fly")   // 408: whether it took effect is open
 	ErrUnavailable  = errors.New("Fly is unavailable") //nolint:staticcheck // a name; 5xx and network: whether it took effect is open
 	ErrInvalid      = errors.New("invalid request")    // 400, 422
+
+	// ErrHostCapacity is an [ErrCapacity] of one host: another one in the region may have room.
+	ErrHostCapacity = fmt.Errorf("%w on the host", ErrCapacity)
 
 	// ErrUnsent is what a transport wraps that must not send a request, now or later: it is not repeated.
 	ErrUnsent = errors.New("not sent")
@@ -127,9 +131,16 @@ func kindOf(status int, text, code string) error {
 		return ErrLeaseHeld
 	case code == "name_taken" || has("already been taken", "unique machine name violation"):
 		return ErrNameTaken
-	case code == "insufficient_capacity" || code == "volume_placement_capacity" || has("insufficient resources", "insufficient memory", "insufficient cpu", "insufficient capacity", "could not reserve resource", "no capacity", "not enough capacity", "candidate host", "deploys to this host are temporarily disabled"):
+	case code == "insufficient_capacity" || has("candidate host"):
 		return ErrCapacity
-	case has("quota", "limit of", "trial", "payment", "billing", "credit card"):
+	case code == "volume_placement_capacity" || has("insufficient resources", "insufficient memory", "insufficient cpu", "could not reserve resource",
+		"deploys to this host are temporarily disabled"):
+		return ErrHostCapacity
+	case has("insufficient capacity", "no capacity", "not enough capacity"):
+		return ErrCapacity
+	case status == http.StatusPaymentRequired || has("payment", "billing", "credit card", "trial", "high risk"):
+		return ErrPayment
+	case has("quota", "limit of", "machine limit", "count limit"):
 		return ErrQuota
 	case status == http.StatusUnauthorized:
 		return ErrUnauthorized

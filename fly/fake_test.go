@@ -97,7 +97,7 @@ func say(w http.ResponseWriter, status int, body string) {
 }
 
 // named is an answer that says of what it is.
-const named = `{"id":"x","data":{"nonce":"n"}}`
+const named = `{"id":"x","data":{"nonce":"n"},"volume":{"id":"x"}}`
 
 func toJSON(v any) string {
 	raw, err := json.Marshal(v)

@@ -15,6 +15,15 @@ func machinePath(app, id string) string {
 	return "/apps/" + url.PathEscape(app) + "/machines/" + url.PathEscape(id)
 }
 
+// AwaitCreation waits until Fly's limits let another machine be made in the app, after all those that wait already: whoever then makes one
+// in this client hardly waits any more.
+func (c *Client) AwaitCreation(ctx context.Context, app string) error {
+	if err := c.limit.wait(ctx, c.cfg.Unlimited, "create-next", app); err != nil {
+		return &Error{Op: "wait to create a machine of " + app, cause: err}
+	}
+	return nil
+}
+
 // CreateMachine makes a machine and, unless SkipLaunch is set, starts it. It is sent once: after an error
 // that leaves open what happened, look for the name.
 func (c *Client) CreateMachine(ctx context.Context, app string, in CreateMachine) (*Machine, error) {
@@ -62,9 +71,10 @@ func (c *Client) Machines(ctx context.Context, app string, f MachineFilter) ([]M
 	if f.Summary {
 		q.Set("summary", "true")
 	}
-	var out []Machine
+	var out list[Machine]
 	err := c.do(ctx, request{
 		op: "list machines of " + app, method: http.MethodGet, path: "/apps/" + url.PathEscape(app) + "/machines", query: q, action: "list", subject: app,
+		timeout: listTimeout,
 	}, &out)
 	return out, err
 }
@@ -118,6 +128,14 @@ func (c *Client) StopMachine(ctx context.Context, app, id string, in StopMachine
 		body["timeout"] = in.Timeout.String()
 	}
 	return c.do(ctx, request{op: "stop machine " + id, method: http.MethodPost, path: machinePath(app, id) + "/stop", body: body, nonce: nonce, action: "stop", subject: id}, nil)
+}
+
+// SignalMachine sends a signal to the machine's main process, such as SIGUSR1. No lease keeps it off.
+func (c *Client) SignalMachine(ctx context.Context, app, id, signal string) error {
+	return c.do(ctx, request{
+		op: "signal machine " + id, method: http.MethodPost, path: machinePath(app, id) + "/signal", body: map[string]string{"signal": signal},
+		action: "signal", subject: id,
+	}, nil)
 }
 
 // DeleteMachine destroys a machine; with force also a running one. One that is gone is no error.

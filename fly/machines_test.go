@@ -35,6 +35,10 @@ func TestRequests(t *testing.T) {
 			_, err := c.CreateVolume(ctx, "a", fly.CreateVolume{Name: "v", Region: "fra", SizeGB: 1, Compute: &fly.Guest{CPUKind: "shared", CPUs: 1, MemoryMB: 256}})
 			return err
 		}, `POST /v1/apps/a/volumes {"compute":{"cpu_kind":"shared","cpus":1,"memory_mb":256},"name":"v","region":"fra","require_unique_zone":false,"size_gb":1}`, ""},
+		{"extend volume", func(ctx context.Context, c *fly.Client) error {
+			_, _, err := c.ExtendVolume(ctx, "a", "v", 2)
+			return err
+		}, `PUT /v1/apps/a/volumes/v/extend {"size_gb":2}`, ""},
 		{"create machine", func(ctx context.Context, c *fly.Client) error {
 			_, err := c.CreateMachine(ctx, "a", fly.CreateMachine{Name: "m", Region: "fra", Config: cfg, SkipSecrets: true, LeaseTTL: 9})
 			return err
@@ -51,6 +55,7 @@ func TestRequests(t *testing.T) {
 		{"stop", func(ctx context.Context, c *fly.Client) error {
 			return c.StopMachine(ctx, "a", "m", fly.StopMachine{Signal: "SIGTERM", Timeout: 30 * time.Second}, "n")
 		}, `POST /v1/apps/a/machines/m/stop {"signal":"SIGTERM","timeout":"30s"}`, "n"},
+		{"signal", func(ctx context.Context, c *fly.Client) error { return c.SignalMachine(ctx, "a", "m", "SIGUSR1") }, `POST /v1/apps/a/machines/m/signal {"signal":"SIGUSR1"}`, ""},
 		{"delete", func(ctx context.Context, c *fly.Client) error { return c.DeleteMachine(ctx, "a", "m", false, "n") }, `DELETE /v1/apps/a/machines/m `, "n"},
 		{"delete by force", func(ctx context.Context, c *fly.Client) error { return c.DeleteMachine(ctx, "a", "m", true, "") }, `DELETE /v1/apps/a/machines/m?force=true `, ""},
 		{"lease: the ttl in both forms, a second at least", func(ctx context.Context, c *fly.Client) error {
@@ -213,6 +218,44 @@ func TestAnswersOfNothing(t *testing.T) {
 				t.Errorf("%s answered %q = %v, want ErrUnavailable", name, body, err)
 			}
 		}
+	}
+}
+
+// TestLists: the list of an app is read whole, however long it is, or not at all: what is missing in it could be taken for gone.
+func TestLists(t *testing.T) {
+	t.Parallel()
+	const long = 40 << 20 // bytes, about what 20,000 machines take
+	var many strings.Builder
+	want := 0
+	for ; many.Len() < long; want++ {
+		_, _ = fmt.Fprintf(&many, `,{"id":"m%d","config":{"image":"i","env":{"BIG":"%s"}}}`, want, strings.Repeat("x", 1<<20))
+	}
+	for _, c := range []struct {
+		name, body string
+		want       int // -1: none can be read
+	}{
+		{"none", "[]", 0},
+		{"none, in another form", "null", 0},
+		{"two", `[{"id":"a"},{"id":"b"}]`, 2},
+		{"a long one", "[" + many.String()[1:] + "]", want},
+		{"cut between entries", `[{"id":"a"},{"id":"b"}`, -1},
+		{"cut in an entry", `[{"id":"a"},{"id":"b`, -1},
+		{"nothing at all", "", -1},
+		{"no list", `{"id":"a"}`, -1},
+		{"a page", "<html>welcome</html>", -1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			f := always(200, c.body).client(t, func(cfg *fly.Config) { cfg.Tries = 1 })
+			machines, err := f.Machines(t.Context(), "a", fly.MachineFilter{})
+			volumes, volErr := f.Volumes(t.Context(), "a")
+			if c.want >= 0 && (err != nil || volErr != nil || len(machines) != c.want || len(volumes) != c.want) {
+				t.Errorf("%d machines, %v, and %d volumes, %v, want %d", len(machines), err, len(volumes), volErr, c.want)
+			}
+			if c.want < 0 && (!errors.Is(err, fly.ErrUnavailable) || !errors.Is(volErr, fly.ErrUnavailable) || len(machines)+len(volumes) > 0) {
+				t.Errorf("%d machines, %v, and %d volumes, %v, want ErrUnavailable", len(machines), err, len(volumes), volErr)
+			}
+		})
 	}
 }
 

@@ -32,7 +32,12 @@ type Volume struct {
 	Region            string `json:"region"`
 	AttachedMachineID string `json:"attached_machine_id"`
 	CreatedAt         string `json:"created_at"`
+	HostStatus        string `json:"host_status"`
 }
+
+// HostUnreachable is the host status of a machine or volume whose host Fly cannot reach: nothing is known of it but that it was there. Such
+// hosts come back after minutes as a rule, after days at times.
+const HostUnreachable = "unreachable"
 
 // CreateVolume asks for a volume. Name: lower-case letters, digits and underscores, at most 30. Compute
 // has it placed where such a machine fits. RequireUniqueZone is sent as false unless set, since Fly's
@@ -103,8 +108,48 @@ type MachineConfig struct {
 	AutoDestroy bool              `json:"auto_destroy,omitempty"`
 	StopConfig  *StopConfig       `json:"stop_config,omitempty"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
+	Files       []File            `json:"files,omitempty"`
+
+	rest json.RawMessage // the whole as it was read
+}
+
+// File is written into the machine's file system at each boot. What else Fly sent of it is kept.
+type File struct {
+	GuestPath string `json:"guest_path"`
+	RawValue  string `json:"raw_value,omitempty"` // base64; files of app secrets and the like have none
+	Mode      int    `json:"mode,omitempty"`      // as a number: octal 0600 is 384
 
 	rest map[string]json.RawMessage // the whole as it was read
+}
+
+type plainFile File
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (f *File) UnmarshalJSON(b []byte) error {
+	var p plainFile
+	if err := json.Unmarshal(b, &p); err != nil {
+		return err
+	}
+	*f = File(p)
+	return json.Unmarshal(b, &f.rest)
+}
+
+// MarshalJSON implements [json.Marshaler].
+func (f File) MarshalJSON() ([]byte, error) {
+	b, err := json.Marshal(plainFile(f))
+	if err != nil || len(f.rest) == 0 {
+		return b, err
+	}
+	all := maps.Clone(f.rest)
+	for _, k := range []string{"guest_path", "raw_value", "mode"} {
+		delete(all, k)
+	}
+	own := map[string]json.RawMessage{}
+	if err := json.Unmarshal(b, &own); err != nil {
+		return nil, err
+	}
+	maps.Copy(all, own)
+	return json.Marshal(all)
 }
 
 type plainConfig MachineConfig
@@ -116,7 +161,8 @@ func (c *MachineConfig) UnmarshalJSON(b []byte) error {
 		return err
 	}
 	*c = MachineConfig(p)
-	return json.Unmarshal(b, &c.rest)
+	c.rest = bytes.Clone(b) // a list has many of them: it is parsed for who writes it back
+	return nil
 }
 
 // MarshalJSON implements [json.Marshaler].
@@ -129,12 +175,11 @@ func (c MachineConfig) MarshalJSON() ([]byte, error) {
 	if err := json.Unmarshal(b, &own); err != nil {
 		return nil, err
 	}
-	for k, raw := range c.rest {
-		var v any
-		if err := decodeNumbers(raw, &v); err != nil {
-			return nil, err
-		}
-		all[k] = v
+	if err := decodeNumbers(c.rest, &all); err != nil {
+		return nil, err
+	}
+	if all == nil { // it was null
+		return b, nil
 	}
 	return json.Marshal(overlay(all, own, configFields()))
 }
@@ -150,7 +195,7 @@ type fields map[string]fields
 
 func configFields() fields {
 	return fields{
-		"image": nil, "env": nil, "auto_destroy": nil, "metadata": nil,
+		"image": nil, "env": nil, "auto_destroy": nil, "metadata": nil, "files": nil,
 		"guest":       {"cpu_kind": nil, "cpus": nil, "memory_mb": nil},
 		"restart":     {"policy": nil, "max_retries": nil},
 		"stop_config": {"signal": nil, "timeout": nil},

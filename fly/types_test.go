@@ -122,6 +122,14 @@ func TestConfig(t *testing.T) {
 			},
 			`{"env":{"B":"2"},"image":"i","restart":{"policy":"no"}}`,
 		},
+		{
+			"files of others stay whole, wherever ours is among them",
+			`{"image":"i","files":[{"guest_path":"/ours","raw_value":"YQ==","mode":384},{"guest_path":"/theirs","secret_name":"S","mode":420}]}`,
+			func(c *fly.MachineConfig) {
+				c.Files = append(c.Files[1:], fly.File{GuestPath: "/new", RawValue: "Yg=="})
+			},
+			`{"files":[{"guest_path":"/theirs","mode":420,"secret_name":"S"},{"guest_path":"/new","raw_value":"Yg=="}],"image":"i"}`,
+		},
 		{"a duration is read in both forms", `{"image":"i","stop_config":{"timeout":5000000000}}`, nil, `{"image":"i","stop_config":{"timeout":"5s"}}`},
 		{"null is nothing", `{"image":"i","env":null,"mounts":null,"guest":null,"services":null}`, nil, `{"image":"i","services":null}`},
 	} {

@@ -20,6 +20,7 @@ func (r *replica) beats(ctx context.Context) {
 			return
 		case <-due.C:
 		case <-beat.C:
+			r.wentRound()
 			if err := r.beat(ctx); err != nil {
 				good = 0
 				if ctx.Err() == nil {

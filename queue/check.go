@@ -26,18 +26,8 @@ func (q *Queue) Check(ctx context.Context) (warnings []string, err error) {
 		}
 		return []string{"INFO is not allowed: persistence and eviction policy are not known"}, nil
 	}
-	field := fields(info)
-	if v := field["redis_version"]; v != "" && major(v) < 7 && field["server_name"] == "" {
-		return nil, &UnfitError{fmt.Sprintf("Redis %s: want 7 or later", v)}
-	}
-	if field["aof_enabled"] == "0" {
-		warnings = append(warnings, "appendonly is off: a restart of Redis loses what was accepted since its last snapshot")
-	}
-	policy, limited := field["maxmemory_policy"], field["maxmemory"] != "" && field["maxmemory"] != "0"
-	if limited && policy != "" && policy != "noeviction" {
-		return warnings, &UnfitError{fmt.Sprintf("maxmemory-policy is %s: Redis would silently drop queued turns; set it to noeviction", policy)}
-	}
-	return warnings, nil
+	server := serverOf(info)
+	return server.warnings(), server.unfit()
 }
 
 // info asks the node of a cluster that has our keys.

@@ -183,7 +183,7 @@ func (c *historyClient) enqueue() {
 }
 
 func (c *historyClient) enqueueAndClaim(key, id string, began int64) {
-	reply, err := c.q.Script(c.Context(), "enqueue", key, id, "u", "g", "payload", "", 1000, 0, 0, "0", c.owner, 3_600_000, 0, 0, 0)
+	reply, err := c.q.Script(c.Context(), "enqueue", key, id, "u", "g", "payload", "", 1000, 0, 0, 0, "0", c.owner, 3_600_000, 0, 0, 0)
 	list, _ := reply.([]any)
 	var out historyOut
 	if err == nil {

@@ -12,7 +12,7 @@ package queue
 //	park:g:GROUP  zset    the same for its group
 //	parks         set     names of the park:… that are not empty
 //	run           hash    all, u:USER, g:GROUP → jobs claimed; no field is 0
-//	count         hash    all, u:USER → jobs in all lists; no field is 0
+//	count         hash    all, u:USER, g:GROUP → jobs in all lists; no field is 0
 //	fair          hash    '' → tag of the job started last; USER → tag given last
 //	s:KEY         hash    in (the index that holds the key), run (id), fence, own, stage, att, at, cancel,
 //	                      tries, takes, last (fence of the claim finished last)

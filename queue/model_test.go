@@ -53,7 +53,7 @@ const (
 // drawLimits: narrow ones are met more often, and what they park with them.
 func drawLimits(t *rapid.T) queue.Limits {
 	return queue.Limits{
-		PerKey: 4, PerUser: 6, Total: 9, Running: 3,
+		PerKey: 4, PerUser: 6, PerGroup: 7, Total: 9, Running: 3,
 		RunningPerUser: rapid.IntRange(1, 2).Draw(t, "limit per user"), RunningPerGroup: rapid.IntRange(1, 2).Draw(t, "limit per group"),
 	}
 }
@@ -179,7 +179,7 @@ func (m *model) enqueue() {
 	}
 	want := queue.Enqueued{Status: queue.Queued, Ahead: int64(k.ahead(job.Order))}
 	refuse := func(s queue.Status) { want = queue.Enqueued{Status: s, Ahead: int64(len(k.jobs))} }
-	all, user := m.count(job.User)
+	all, user, group := m.count(job.User, job.Group)
 	switch {
 	case m.seen[job.ID]:
 		want = queue.Enqueued{Status: queue.Duplicate}
@@ -189,6 +189,8 @@ func (m *model) enqueue() {
 		refuse(queue.FullKey)
 	case user >= m.limits.PerUser:
 		refuse(queue.FullUser)
+	case group >= m.limits.PerGroup:
+		refuse(queue.FullGroup)
 	case all >= m.limits.Total:
 		refuse(queue.FullTotal)
 	}
@@ -633,7 +635,7 @@ func (m *model) forgetIdle() {
 // drain lets everything end, and finds next to nothing left.
 func (m *model) drain() {
 	for range 200 {
-		all, _ := m.count("")
+		all, _, _ := m.count("", "")
 		if all == 0 {
 			break
 		}
@@ -651,7 +653,7 @@ func (m *model) drain() {
 		}
 		m.check(m.look())
 	}
-	if all, _ := m.count(""); all > 0 {
+	if all, _, _ := m.count("", ""); all > 0 {
 		m.Fatalf("%d jobs never ended", all)
 	}
 	m.stepReply("r1", 1) // one look at what is left over, as every replica takes now and then
@@ -705,6 +707,7 @@ func (m *model) check(d dump) {
 			}
 			counted["all"]++
 			counted["u:"+j.user]++
+			counted["g:"+j.group]++
 			if i == 0 && k.runs() {
 				run["all"]++
 				run["u:"+j.user]++
@@ -912,16 +915,19 @@ func (m *model) holds(c *modelClaim) string {
 	}
 }
 
-func (m *model) count(user string) (all, ofUser int) {
+func (m *model) count(user, group string) (all, ofUser, ofGroup int) {
 	for _, k := range m.key {
 		for _, j := range k.jobs {
 			all++
 			if j.user == user {
 				ofUser++
 			}
+			if j.group == group {
+				ofGroup++
+			}
 		}
 	}
-	return all, ofUser
+	return all, ofUser, ofGroup
 }
 
 func (m *model) running(of *modelJob) (all, user, group int) {

@@ -98,7 +98,7 @@ func tryMutant(t *testing.T, i int, m mutant) {
 	}
 	out, noticed := model("200", time.Minute) // one that never ends is noticed by that: it takes seconds
 	if !noticed {
-		out, noticed = withMutant(t, i, time.Minute, "^(TestQueue|TestHandOn|TestDoorbell|TestJanitor)$/^miniredis$", "-test.failfast")
+		out, noticed = withMutant(t, i, time.Minute, "^(TestQueue|TestHandOn|TestDoorbell|TestJanitor|TestLoad)$/^miniredis$", "-test.failfast")
 	}
 	if !noticed && !spared {
 		out, noticed = model(manyCases, 4*time.Minute)

@@ -47,7 +47,7 @@ const MaxPayload = 64 << 10
 
 // Limits bound what waits and what runs; 0 means no limit, but for PerKey, where it means 30.
 type Limits struct {
-	PerKey, PerUser, Total                   int // jobs enqueued
+	PerKey, PerUser, PerGroup, Total         int // jobs enqueued
 	Running, RunningPerUser, RunningPerGroup int // jobs claimed, over all replicas
 }
 
@@ -77,7 +77,8 @@ type Queue struct {
 
 	ill *illness
 
-	running atomic.Pointer[replica] // nil: not running
+	running atomic.Pointer[replica]   // nil: not running
+	round   atomic.Pointer[time.Time] // when the loop that keeps the leases went round last; nil: it does not run
 }
 
 // New returns a queue on a client made with MaxRetries -1: one that repeats a claim by itself would leak it.
@@ -107,7 +108,7 @@ func New(rdb redis.UniversalClient, cfg Config) (*Queue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the scripts: %w", err)
 	}
-	for _, name := range []string{"enqueue", "step", "stage", "release", "beat", "tick", "adopt", "cancel", "edit", "close", "inspect"} {
+	for _, name := range []string{"enqueue", "step", "stage", "release", "beat", "tick", "adopt", "cancel", "edit", "close", "inspect", "load"} {
 		body, err := scripts.ReadFile("lua/" + name + ".lua")
 		if err != nil {
 			return nil, fmt.Errorf("read script %s: %w", name, err)
@@ -174,6 +175,7 @@ const (
 	Busy      Status = "BUSY"       // OnlyIfIdle, and the key has jobs
 	FullKey   Status = "FULL_KEY"   // too many wait under the key
 	FullUser  Status = "FULL_USER"  // too many of the user
+	FullGroup Status = "FULL_GROUP" // too many of the group
 	FullTotal Status = "FULL_TOTAL" // too many in all
 )
 
@@ -219,7 +221,7 @@ func (q *Queue) enqueue(ctx context.Context, j Job, how Enqueue, slot bool) (Enq
 		idle = "1"
 	}
 	l := q.cfg.Limits
-	args := []any{j.Key, j.ID, j.User, j.Group, j.Payload, j.Order, l.PerKey, l.PerUser, l.Total, idle}
+	args := []any{j.Key, j.ID, j.User, j.Group, j.Payload, j.Order, l.PerKey, l.PerUser, l.PerGroup, l.Total, idle}
 	if slot {
 		args = append(append(args, q.cfg.Owner, q.cfg.Lease.Milliseconds()), q.runLimits()...)
 	}
@@ -365,20 +367,6 @@ func (q *Queue) Inspect(ctx context.Context, key string) (State, error) {
 		out.Jobs = append(out.Jobs, parseElement(key, element))
 	}
 	return out, nil
-}
-
-// Stats counts keys by place.
-type Stats struct{ Ready, Leased, Orphan, Delayed int64 }
-
-// Stats counts them.
-func (q *Queue) Stats(ctx context.Context) (Stats, error) {
-	pipe := q.rdb.Pipeline()
-	ready, lease := pipe.ZCard(ctx, q.prefix+"ready"), pipe.ZCard(ctx, q.prefix+"lease")
-	orphan, delay := pipe.ZCard(ctx, q.prefix+"orphan"), pipe.ZCard(ctx, q.prefix+"delay")
-	if _, err := pipe.Exec(ctx); err != nil {
-		return Stats{}, fmt.Errorf("count the keys: %w", err)
-	}
-	return Stats{Ready: ready.Val(), Leased: lease.Val(), Orphan: orphan.Val(), Delayed: delay.Val()}, nil
 }
 
 // sameOrder stands in an element for an order that is the rest of its id.

@@ -439,6 +439,10 @@ func TestHandOn(t *testing.T) {
 				_, err := q.Close(t.Context(), queue.Job{Key: "b", ID: "last", User: "u9", Group: "g9"})
 				return err
 			}},
+			"because somebody else's job comes before its own": {0, func(q *queue.Queue) error {
+				_, err := q.Enqueue(t.Context(), queue.Job{Key: "b", ID: "earlier", User: "u9", Group: "g9", Order: "a"}, queue.Enqueue{})
+				return err
+			}},
 			"because it was cancelled": {0, func(q *queue.Queue) error {
 				_, err := q.Cancel(t.Context(), "b", "b")
 				return err
@@ -449,7 +453,7 @@ func TestHandOn(t *testing.T) {
 				q := s.queue(t, queue.Config{Prefix: name + ":", Owner: "r"})
 				begin := func(key, user, group string) []*queue.Claim {
 					t.Helper()
-					if _, err := q.Enqueue(t.Context(), queue.Job{Key: key, ID: key, User: user, Group: group}, queue.Enqueue{}); err != nil {
+					if _, err := q.Enqueue(t.Context(), queue.Job{Key: key, ID: key, User: user, Group: group, Order: key}, queue.Enqueue{}); err != nil {
 						t.Fatal(err)
 					}
 					return step(t, q, "r", 15000, 4, 0, 1, 1)

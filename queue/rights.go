@@ -17,7 +17,7 @@ func commands() []string {
 		"hget KEY f", "hset KEY f v", "hsetnx KEY f v", "hdel KEY f", "hmget KEY f", "hincrby KEY f 1", "hexists KEY f",
 		"rpush KEY e", "rpop KEY", "lpop KEY", "blpop KEY 1", "lrange KEY 0 1", "lindex KEY 0", "linsert KEY before e f", "llen KEY", "lrem KEY 1 e", "lset KEY 0 e",
 		"sadd KEY m", "srem KEY m", "smembers KEY",
-		"zadd KEY 1 m", "zrem KEY m", "zrange KEY 0 1", "zrangebyscore KEY 0 1", "zcard KEY",
+		"pttl KEY", "zadd KEY 1 m", "zrem KEY m", "zrange KEY 0 1", "zrangebyscore KEY 0 1", "zcard KEY",
 	}
 }
 

@@ -35,6 +35,8 @@ func (q *Queue) Run(ctx context.Context, handle Handler) error {
 	defer stop()
 	q.running.Store(r)
 	defer q.running.Store(nil)
+	r.wentRound()
+	defer q.round.Store(nil)
 	var aux sync.WaitGroup
 	aux.Go(func() { r.beats(live) })
 	aux.Go(func() { r.listen(live) })

@@ -68,8 +68,9 @@ const sayAgain = time.Minute
 type illness struct {
 	log *slog.Logger
 
-	mu  sync.Mutex
-	now map[string]*symptom // guarded by mu; :: what does not get through
+	mu    sync.Mutex
+	now   map[string]*symptom // guarded by mu; :: what does not get through
+	heard time.Time           // guarded by mu; since when all gets through; zero: nothing was tried
 }
 
 type symptom struct {
@@ -104,8 +105,25 @@ func (i *illness) well(ctx context.Context, what string) {
 	defer i.mu.Unlock()
 	s := i.now[what]
 	if s == nil {
+		if i.heard.IsZero() {
+			i.heard = time.Now()
+		}
 		return
 	}
 	delete(i.now, what)
+	i.heard = time.Now()
 	i.log.InfoContext(ctx, "Redis trouble is over", "what", what, "lasted", time.Since(s.since).Round(time.Millisecond))
+}
+
+// state is the code of what does not get through for longest, and since when; "": all does.
+func (i *illness) state() (code string, since time.Time) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	since = i.heard
+	for _, s := range i.now {
+		if code == "" || s.since.Before(since) {
+			code, since = s.code, s.since
+		}
+	}
+	return code, since
 }

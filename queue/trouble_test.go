@@ -759,6 +759,11 @@ func startCluster(t *testing.T, n int) []*redisProc {
 		if err := r.admin.ClusterAddSlotsRange(t.Context(), i*share, min((i+1)*share, 16384)-1).Err(); err != nil {
 			t.Fatal(err)
 		}
+		// As redis-cli does: nodes that begin with the same epoch settle it among themselves at any time after, and who thereby comes to a
+		// higher one in the midst of a move takes back the slot from its new owner, until neither holds it.
+		if err := r.admin.Do(t.Context(), "CLUSTER", "SET-CONFIG-EPOCH", i+1).Err(); err != nil {
+			t.Fatal(err)
+		}
 		host, port, _ := net.SplitHostPort(nodes[0].addr)
 		if err := r.admin.ClusterMeet(t.Context(), host, port).Err(); err != nil && i > 0 {
 			t.Fatal(err)

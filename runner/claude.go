@@ -23,22 +23,45 @@ func (t *turn) claude() (Outcome, string) {
 		return Outcome{ExitCode: 1, Failure: FailStart, Error: err.Error()}, ""
 	}
 	before := size(transcript)
-	gate, err := openGateway(t.secrets)
+	t.phase(PhaseStarting)
+	kills := t.cfg.memoryKills()
+	p, lane, err := t.ask(transcript, resume)
 	if err != nil {
 		return Outcome{ExitCode: 1, Failure: FailStart, Error: err.Error()}, ""
 	}
-	defer gate.close()
-	t.phase(PhaseStarting)
-	p := newClaudeProcess(t, t.command(gate, resume))
-	p.run()
+	stays := p.mayStay(t) && grows(transcript, before)
+	if stays {
+		t.cfg.warm.keep(p, transcript)
+		t.cfg.sweep(0)
+	} else {
+		p.finish()
+	}
 	flush(transcript)
-	out, answer := p.outcome(resume)
-	out.Denied = p.stream.denied
+	out, answer := p.outcome(t, resume, stays)
+	if out.Failure == FailKilled && t.cfg.memoryKills() > kills {
+		out.Failure = FailMemory
+	}
+	out.Denied, out.Lane, out.SpentUSD = p.stream.denied, lane, p.gate.meter.settle()
 	if out.Failure == FailNone && (size(transcript) <= before || t.cfg.torn(transcript)) {
 		out.Failure, out.ExitCode = FailDisk, 1
 		out.Error = "the conversation could not be kept: the volume may be full"
 	}
 	return out, answer
+}
+
+// ask has a process do the turn: the one that did the turn before, or a new one.
+func (t *turn) ask(transcript string, resume bool) (*claudeProcess, Lane, error) {
+	key := t.key()
+	if p := t.cfg.warm.take(t.cfg, key, transcript); p != nil && p.do(t, t.cfg.Grace.Hear) {
+		return p, LaneProcess, nil
+	}
+	gate, err := t.cfg.openGateway(t.secrets)
+	if err != nil {
+		return nil, "", err
+	}
+	p := start(t.cfg, key, gate, t.command(gate, resume))
+	p.do(t, 0)
+	return p, "", nil
 }
 
 // torn reports whether the volume is full and the transcript ends within a line.
@@ -216,6 +239,9 @@ func (c Config) asClaude(cmd *exec.Cmd) *exec.Cmd {
 		"HOME=" + c.home(), "PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8", "TERM=dumb", "USER=claude",
 		"GIT_TERMINAL_PROMPT=0", "GIT_PAGER=cat", c.mark(),
 	}, c.gitEnv()...)
+	if c.enclosed {
+		cmd.Env = append(cmd.Env, c.enclosure.env()...)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if c.UID >= 0 {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(c.UID), Gid: uint32(c.UID)} //nolint:gosec // a uid
@@ -239,7 +265,7 @@ func (c Config) run(ctx context.Context, limit time.Duration, dir, name string, 
 	cmd := c.limited(ctx, dir, name, args...)
 	var outBuf, errBuf bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &outBuf, &errBuf
-	err = cmd.Run()
+	err = c.start(cmd.Run)
 	return outBuf.String(), errBuf.String(), err
 }
 

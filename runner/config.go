@@ -32,16 +32,23 @@ type Config struct {
 	// SetUp bounds a channel's set-up command; 0: 15 minutes.
 	SetUp time.Duration
 	Grace Grace
+	// VMStat is the file in which the kernel counts what it has killed for want of memory; "": /proc/vmstat.
+	VMStat string
 
 	gitName, gitEmail string // of the turn
 
-	adopts bool // what the turn's processes leave behind becomes this process's own, see adopt
+	enclosure *enclosure // where commands reach the named hosts alone
+	enclosed  bool       // the turn's do
+
+	warm   *warm // Claude Code between two turns
+	adopts bool  // what the turn's processes leave behind becomes this process's own, see adopt
 }
 
 // Grace is how long processes may take to end by themselves before they are made to.
 type Grace struct {
 	Interrupt time.Duration // after a stop's request; 0: 5 s
 	Term      time.Duration // after SIGTERM; 0: 3 s
+	Hear      time.Duration // a prompt, where Claude Code waited for one; 0: 10 s. 0.02 s is usual, before it asks the API
 	Result    time.Duration // after the result; 0: 10 s. Claude Code itself gives background work 5 s
 }
 
@@ -49,10 +56,12 @@ func (c Config) withDefaults() Config {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	c.VMStat = cmp.Or(c.VMStat, "/proc/vmstat")
 	c.Unwatched = cmp.Or(c.Unwatched, 5*time.Minute)
 	c.Unacked = cmp.Or(c.Unacked, 10*time.Minute)
 	c.Grace.Interrupt = cmp.Or(c.Grace.Interrupt, 5*time.Second)
 	c.Grace.Term = cmp.Or(c.Grace.Term, 3*time.Second)
+	c.Grace.Hear = cmp.Or(c.Grace.Hear, 10*time.Second)
 	c.Grace.Result = cmp.Or(c.Grace.Result, 10*time.Second)
 	return c
 }

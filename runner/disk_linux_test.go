@@ -137,6 +137,7 @@ func TestUser(t *testing.T) {
 	for _, want := range []string{
 		"uid 12345", "write workspace: ok", "write repo: ok", "write attachment: ok", "write home: ok",
 		"read journals: denied", "read fence: denied", "read environment of process 1: denied", "ask the runner: denied", "ask for a Git credential: ok",
+		"read the hooks of commits: ok", "change a hook of commits: denied", "add a hook of commits: denied", "change who asked: denied",
 	} {
 		if !strings.Contains(answer, want) {
 			t.Errorf("%s is missing in:\n%s", want, answer)

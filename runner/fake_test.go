@@ -31,6 +31,12 @@ func TestMain(m *testing.M) {
 	case os.Getenv(fakeEnv) != "":
 		os.Exit(fakeMain())
 	case os.Getenv(runnerEnv) != "":
+		if os.Getenv(tracedEnv) != "" {
+			if err := haltAtSteps(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(97)
+			}
+		}
 		os.Exit(runnerMain())
 	case len(os.Args) > 2 && os.Args[1] == "runner" && os.Args[2] == "git-credential":
 		syscall.Exit(helperMain()) // at once, also with the race detector
@@ -46,6 +52,8 @@ type fake struct {
 	transcript string
 	prompt     string
 	blocks     []fakeBlock // of a prompt that is more than a text
+	turns      int         // before this one, of this process
+	cost       float64     // of this process
 	in         *bufio.Reader
 }
 
@@ -71,8 +79,16 @@ func fakeMain() int {
 		return 1
 	}
 	_ = os.MkdirAll(dir, 0o700)
-	if f.prompt = f.hear(); f.prompt == "" {
-		return 0
+	return f.next(0)
+}
+
+// next does what is asked next; when nothing is, the process ends.
+func (f *fake) next(code int) int {
+	for f.prompt = "interrupt"; f.prompt == "interrupt"; f.prompt = f.hear() { // which is harmless when nothing runs
+		f.blocks = nil
+	}
+	if f.prompt == "" {
+		return code
 	}
 	scene, rest, _ := strings.Cut(f.prompt, ":")
 	if play := scenes()[scene]; play != nil {
@@ -144,7 +160,8 @@ func (f *fake) text(s string) {
 }
 
 func (f *fake) result(text string, more map[string]any) {
-	r := map[string]any{"type": "result", "subtype": "success", "is_error": false, "result": text, "total_cost_usd": 0.25, "session_id": f.session}
+	f.cost += 0.25
+	r := map[string]any{"type": "result", "subtype": "success", "is_error": false, "result": text, "total_cost_usd": f.cost, "session_id": f.session}
 	maps.Copy(r, more)
 	f.say(r)
 }
@@ -158,20 +175,20 @@ func (f *fake) keep() {
 	}
 }
 
-// answers ends a good turn: like the real one it goes only when its input is closed.
+// answers ends a good turn: like the real one it goes only when its input is closed, and does what is asked meanwhile.
 func (f *fake) answers(text string) int {
 	f.init()
 	f.keep()
 	f.result(text, nil)
-	_, _ = io.Copy(io.Discard, f.in)
-	return 0
+	f.turns++
+	return f.next(0)
 }
 
 // interrupted is what the real one does on an interrupt that was asked for.
 func (f *fake) interrupted() int {
 	f.result("", map[string]any{"subtype": "error_during_execution", "is_error": true, "terminal_reason": "aborted_tools"})
-	_, _ = io.Copy(io.Discard, f.in)
-	return 0
+	f.turns++
+	return f.next(0)
 }
 
 // scenes are told by the prompt's first word.
@@ -225,6 +242,14 @@ func scenes() map[string]func(f *fake, rest string) int {
 			time.Sleep(time.Hour)
 			return 0
 		},
+		// starve: the file where the kernel counts; it counts one more, and kills
+		"starve": func(f *fake, file string) int {
+			f.init()
+			_ = os.WriteFile(file, []byte("oom_kill_none 9\noom_kill 4\n"), 0o644)
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			time.Sleep(time.Hour)
+			return 0
+		},
 		"env": func(f *fake, _ string) int {
 			env := os.Environ()
 			slices.Sort(env)
@@ -272,6 +297,36 @@ func scenes() map[string]func(f *fake, rest string) int {
 			f.result(fmt.Sprintf("turn %d of %s", strings.Count(string(raw), "\n"), f.session), nil)
 			_, _ = io.Copy(io.Discard, f.in)
 			return 0
+		},
+		// which: names the process
+		"which": func(f *fake, _ string) int { return f.answers(fmt.Sprint(os.Getpid())) },
+		// dodge: goes without a word, unless it is new
+		"dodge": func(f *fake, _ string) int {
+			if f.turns > 0 {
+				return 0
+			}
+			return f.answers(fmt.Sprint(os.Getpid()))
+		},
+		// hesitate: says nothing any more, unless it is new
+		"hesitate": func(f *fake, _ string) int {
+			if f.turns > 0 {
+				time.Sleep(time.Hour)
+			}
+			return f.answers(fmt.Sprint(os.Getpid()))
+		},
+		// wander: goes on by itself after its result, as for background work
+		"wander": func(f *fake, _ string) int {
+			f.init()
+			f.keep()
+			f.result(fmt.Sprint(os.Getpid()), nil)
+			f.text("by the way")
+			f.turns++
+			return f.next(0)
+		},
+		// linger: leaves a command behind that is its own
+		"linger": func(f *fake, _ string) int {
+			_ = exec.Command("sleep", "1000").Start()
+			return f.answers(fmt.Sprint(os.Getpid()))
 		},
 		// sh: SCRIPT in the workspace, as Claude's commands are run; answers with what it says
 		"sh": func(f *fake, rest string) int {
@@ -394,6 +449,13 @@ func look(process1 string) string {
 	try("read journals", err)
 	_, err = os.ReadFile("../.flaudebot/fence")
 	try("read fence", err)
+	hooks, _ := exec.Command("git", "config", "core.hooksPath").Output()
+	dir := strings.TrimSpace(string(hooks))
+	_, err = os.ReadFile(filepath.Join(dir, "commit-msg"))
+	try("read the hooks of commits", err)
+	try("change a hook of commits", write(filepath.Join(dir, "commit-msg")))
+	try("add a hook of commits", write(filepath.Join(dir, "another")))
+	try("change who asked", write(filepath.Join(filepath.Dir(dir), "trailers")))
 	_, err = os.ReadFile("/proc/" + process1 + "/environ")
 	try("read environment of process 1", err)
 	dial := func(name string) error {

@@ -44,7 +44,7 @@ func (u *upstream) last() *http.Request {
 
 func newGateway(t *testing.T, s Secrets) (*gateway, map[string]string) {
 	t.Helper()
-	g, err := openGateway(s)
+	g, err := Config{}.openGateway(s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func TestGateway(t *testing.T) {
 		}
 	})
 	t.Run("needs an address", func(t *testing.T) {
-		if _, err := openGateway(Secrets{AnthropicBaseURL: "nowhere"}); err == nil {
+		if _, err := (Config{}).openGateway(Secrets{AnthropicBaseURL: "nowhere"}); err == nil {
 			t.Error("openGateway(nowhere) succeeds")
 		}
 	})

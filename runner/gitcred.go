@@ -25,7 +25,7 @@ func (c Config) gitEnv() []string {
 		{"credential.helper", ""}, // drops inherited ones
 		{"credential.helper", "!'" + strings.ReplaceAll(self, "'", `'\''`) + "' runner git-credential"},
 		{"user.name", cmp.Or(c.gitName, "Claude")},
-		{"user.email", cmp.Or(c.gitEmail, "noreply@anthropic.com")},
+		{"user.email", c.committer()},
 		{"core.hooksPath", c.hooks()},
 	}
 	env := []string{"GIT_CONFIG_COUNT=" + strconv.Itoa(len(settings)), "FLAUDEBOT_RUN_DIR=" + c.RunDir}

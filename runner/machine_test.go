@@ -17,7 +17,7 @@ import (
 )
 
 // patience bounds every wait for an event.
-const patience = 60 * time.Second
+const patience = 120 * time.Second
 
 const (
 	runnerEnv = "FLAUDEBOT_TEST_RUNNER"
@@ -31,6 +31,8 @@ type machine struct {
 	env   []string // of process 1
 	fence int64
 	turns int
+
+	linger int // seconds, of every turn
 
 	cmd *exec.Cmd
 	log *bytes.Buffer // of process 1; read it when it has ended
@@ -87,7 +89,7 @@ func (m *machine) start(wrap func(*exec.Cmd)) {
 	}
 	raw, err := json.Marshal(map[string]any{
 		"Data": m.cfg.Data, "RunDir": m.cfg.RunDir, "Claude": m.cfg.Claude, "UID": m.cfg.UID,
-		"Unwatched": m.cfg.Unwatched, "Unacked": m.cfg.Unacked, "SetUp": m.cfg.SetUp, "Grace": m.cfg.Grace,
+		"Unwatched": m.cfg.Unwatched, "Unacked": m.cfg.Unacked, "SetUp": m.cfg.SetUp, "Grace": m.cfg.Grace, "VMStat": m.cfg.VMStat,
 	})
 	if err != nil {
 		m.t.Fatal(err)
@@ -193,7 +195,9 @@ func (m *machine) hello() HelloReply {
 // turn makes a turn for the machine's session.
 func (m *machine) turn(prompt string) Turn {
 	m.turns++
-	return Turn{ID: fmt.Sprintf("T1:C1:%d.%d", time.Now().UnixNano(), m.turns), SessionID: aSession, Prompt: prompt}
+	return Turn{
+		ID: fmt.Sprintf("T1:C1:%d.%d", time.Now().UnixNano(), m.turns), SessionID: aSession, Prompt: prompt, Settings: Settings{LingerSeconds: m.linger},
+	}
 }
 
 func (m *machine) take(t Turn, sec Secrets) TakeReply {
@@ -279,6 +283,16 @@ func (m *machine) stop(t Turn) {
 	if r := call[StopReply](m, "stop", StopRequest{Turn: t.ID, Fence: m.fence}); r.Status != StatusOK {
 		m.t.Fatalf("stop = %+v, want ok", r)
 	}
+}
+
+// transcript is where the only conversation is kept.
+func (m *machine) transcript() string {
+	m.t.Helper()
+	found, err := filepath.Glob(filepath.Join(m.cfg.claudeDir(), "projects", "*", aSession+".jsonl"))
+	if err != nil || len(found) != 1 {
+		m.t.Fatalf("conversations = %v, %v, want one", found, err)
+	}
+	return found[0]
 }
 
 // everything is all that is on the disk and in the log, the volume's Git repositories left out.

@@ -10,27 +10,32 @@ import (
 )
 
 // outcome judges the run: good is a result that is no error from a process that ended well, and nothing else.
-func (p *claudeProcess) outcome(resume bool) (Outcome, string) {
-	s := &p.stream
+// stays: the process goes on, since a good or an interrupted turn lets it.
+func (p *claudeProcess) outcome(t *turn, resume, stays bool) (Outcome, string) {
+	s := p.stream
 	out := Outcome{CostUSD: s.cost, Model: s.model, Resumed: resume, Usage: s.usage, Tools: s.toolsUsed()}
 	answer := s.answer
 	if answer == "" {
 		answer = strings.Join(s.said, "\n\n")
 	}
-	out.ExitCode = exitCode(p.state, p.err)
+	if !stays {
+		out.ExitCode = exitCode(p.state, p.err)
+	}
 	if s.sawResult && p.forced.Load() { // it stayed although it was done: what it would have been
 		out.ExitCode = 0
 	}
 	if s.sawResult && !s.isError && out.ExitCode == 0 { // a stop that came too late changes nothing
 		return out, answer
 	}
-	if p.turn.stopped() {
-		return p.turn.cut(out), strings.Join(s.said, "\n\n")
+	if t.stopped() {
+		return t.cut(out), strings.Join(s.said, "\n\n")
 	}
 	if out.ExitCode == 0 {
 		out.ExitCode = 1
 	}
-	out.Failure, out.Error = p.failure(out.ExitCode)
+	if out.Failure, out.Error = p.failure(out.ExitCode); out.Failure == FailLimit {
+		out.LimitResets = s.resets
+	}
 	if s.sawResult && s.isError {
 		answer = strings.Join(s.said, "\n\n")
 	}
@@ -39,7 +44,7 @@ func (p *claudeProcess) outcome(resume bool) (Outcome, string) {
 
 // failure tells what kind of failure it was, and why, for people.
 func (p *claudeProcess) failure(code int) (Failure, string) {
-	s := &p.stream
+	s := p.stream
 	text := p.complaint()
 	if text == "" {
 		text = fmt.Sprintf("Claude Code ended with exit code %d and without a result", code)
@@ -68,7 +73,7 @@ func (p *claudeProcess) failure(code int) (Failure, string) {
 
 // complaint is what Claude Code itself says about a failure. An answer that is no error says nothing about one.
 func (p *claudeProcess) complaint() string {
-	s := &p.stream
+	s := p.stream
 	switch {
 	case len(s.errors) > 0:
 		return strings.Join(s.errors, "; ")

@@ -14,55 +14,70 @@ import (
 	"time"
 )
 
-// claudeProcess is one run of Claude Code.
+// claudeProcess is one run of Claude Code. It does a turn, and further ones while it is as good as a new one: see warm.go.
 type claudeProcess struct {
-	turn     *turn
-	cmd      *exec.Cmd
-	stream   stream
-	prompted chan struct{} // closed when the prompt was written, or will never be
-	ended    chan struct{} // closed when the process has ended
-	forced   atomic.Bool   // we ended it by a signal
+	cfg    Config
+	key    string // what it was started with
+	gate   *gateway
+	cmd    *exec.Cmd
+	gone   chan struct{} // closed when the process has ended
+	ended  chan struct{} // closed when its output is read as well, and nothing of it is left
+	forced atomic.Bool   // we ended it by a signal
 
 	writing sync.Mutex     // held while a line is written
 	stdin   io.WriteCloser // closing it ends a write that nobody reads
-	stderr  bytes.Buffer
-	err     error // of the start or the end
-	state   *os.ProcessState
+	stderr  headBuffer
+	err     error            // of the start or the end; read when it has ended
+	state   *os.ProcessState // read when it has ended
+
+	mu     sync.Mutex
+	turn   *turn         // guarded by mu; nil: it waits for one
+	stream *stream       // guarded by mu while there is a turn; of the last turn
+	over   chan struct{} // guarded by mu; closed at the turn's result
+	odd    bool          // guarded by mu; it did something that no turn asked for
 }
 
-func newClaudeProcess(t *turn, cmd *exec.Cmd) *claudeProcess {
-	return &claudeProcess{
-		turn: t, cmd: cmd, stream: stream{workspace: t.cfg.workspace(), hide: redactor(t.secrets).Replace, pulls: t.pulls},
-		prompted: make(chan struct{}), ended: make(chan struct{}),
+// start starts a process. It owns the gateway.
+func start(cfg Config, key string, gate *gateway, cmd *exec.Cmd) *claudeProcess {
+	p := &claudeProcess{cfg: cfg, key: key, gate: gate, cmd: cmd, gone: make(chan struct{}), ended: make(chan struct{})}
+	if p.err = p.begin(); p.err != nil {
+		gate.close()
+		close(p.ended)
 	}
+	return p
 }
 
-// run starts it, gives it the prompt, follows it and sees to it that nothing of it is left.
-func (p *claudeProcess) run() {
-	var out, in *os.File
-	p.stdin, p.err = p.cmd.StdinPipe()
-	if p.err == nil {
-		out, in, p.err = os.Pipe()
+func (p *claudeProcess) begin() error {
+	stdin, err := p.cmd.StdinPipe()
+	if err != nil {
+		return err
 	}
-	if p.err != nil {
-		return
+	out, in, err := os.Pipe()
+	if err != nil {
+		return err
 	}
-	p.cmd.Stdout, p.cmd.Stderr = in, &headBuffer{buf: &p.stderr}
+	p.stdin, p.cmd.Stdout, p.cmd.Stderr = stdin, in, &p.stderr
 	p.cmd.WaitDelay = time.Second
-	p.err = p.cmd.Start()
+	err = p.cfg.start(p.cmd.Start)
 	_ = in.Close()
-	if p.err != nil {
+	if err != nil {
 		_ = out.Close()
-		return
+		return err
 	}
+	go p.attend(out)
+	return nil
+}
+
+// attend reads what it says until it has ended, and sees to it that nothing of it is left.
+func (p *claudeProcess) attend(out *os.File) {
 	read := make(chan struct{})
-	go p.halt()
 	go func() { defer close(read); p.follow(out) }()
-	go p.prompt()
 	p.err = p.cmd.Wait() // closes stdin as well
 	p.state = p.cmd.ProcessState
-	close(p.ended)
-	p.turn.cfg.sweep(p.cmd.Process.Pid)
+	close(p.gone)
+	if p.atWork() {
+		p.cfg.sweep(p.cmd.Process.Pid)
+	}
 	// What is out of reach may still hold its output open.
 	select {
 	case <-read:
@@ -70,12 +85,82 @@ func (p *claudeProcess) run() {
 	}
 	_ = out.Close()
 	<-read
+	p.gate.close()
+	close(p.ended)
+}
+
+// do has it do a turn, until there is a result or it has ended. false: it has ended, and said nothing of the turn, which then was not begun.
+// It has so long to say something; 0: as long as it takes.
+func (p *claudeProcess) do(t *turn, patience time.Duration) bool {
+	over, done, prompted := p.attach(t), make(chan struct{}), make(chan struct{})
+	defer close(done)
+	if p.cmd.Process != nil {
+		go p.halt(t, prompted, done)
+		go func() { defer close(prompted); p.prompt(t) }()
+	}
+	if patience > 0 {
+		silence := time.AfterFunc(patience, func() {
+			if !p.spoke() {
+				p.force(0, nil)
+			}
+		})
+		defer silence.Stop()
+	}
+	select {
+	case <-over:
+		return true
+	case <-p.ended:
+	}
+	return p.spoke()
+}
+
+// spoke reports whether it has said something of its turn.
+func (p *claudeProcess) spoke() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stream.lines > 0
+}
+
+// attach gives it a turn. over is closed at that turn's result.
+func (p *claudeProcess) attach(t *turn) (over <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := &stream{workspace: t.cfg.workspace(), hide: redactor(t.secrets).Replace, pulls: t.pulls}
+	if p.stream != nil {
+		s.before = p.stream.told
+	}
+	p.stderr.reset()
+	p.gate.meter.serve(t)
+	p.turn, p.stream, p.over = t, s, make(chan struct{})
+	return p.over
+}
+
+// atWork reports whether it has a turn.
+func (p *claudeProcess) atWork() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.turn != nil
+}
+
+// detach has it wait for a turn.
+func (p *claudeProcess) detach() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.turn = nil
+}
+
+// finish ends it after its turn: by the end of its input, then by force.
+func (p *claudeProcess) finish() {
+	if p.cmd.Process != nil {
+		_ = p.stdin.Close()
+		p.force(p.cfg.Grace.Result, nil)
+	}
+	<-p.ended
 }
 
 // prompt gives it the turn's prompt.
-func (p *claudeProcess) prompt() {
-	defer close(p.prompted)
-	p.send(map[string]any{"type": "user", "message": map[string]any{"role": "user", "content": p.turn.content()}})
+func (p *claudeProcess) prompt(t *turn) {
+	p.send(map[string]any{"type": "user", "message": map[string]any{"role": "user", "content": t.content()}})
 }
 
 // notACommand keeps a prompt that begins with / from being one of Claude Code's own commands.
@@ -96,7 +181,7 @@ func (p *claudeProcess) send(v any) {
 	_, _ = p.stdin.Write(append(raw, '\n')) // its end is seen elsewhere
 }
 
-// follow reads the output, lines of any length, and ends the process after its result.
+// follow reads the output, lines of any length.
 func (p *claudeProcess) follow(out io.Reader) {
 	lines := bufio.NewReaderSize(out, 64<<10)
 	for {
@@ -112,36 +197,44 @@ func (p *claudeProcess) follow(out io.Reader) {
 
 // line records what a line of output tells.
 func (p *claudeProcess) line(line []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.turn == nil {
+		p.odd = p.odd || acts(line)
+		return
+	}
 	had := p.stream.sawResult
+	p.odd = p.odd || had && acts(line)
 	p.turn.journal.add(strings.TrimSpace(p.stream.hide(string(line))), p.stream.line(line)...)
 	if p.stream.sawResult && !had {
-		_ = p.stdin.Close()
-		go p.force(p.turn.cfg.Grace.Result)
+		close(p.over)
 	}
 }
 
-// halt interrupts it when the turn is stopped: by request, so that the conversation stays whole, then by force.
-func (p *claudeProcess) halt() {
+// halt interrupts it when its turn is stopped: by request, so that the conversation stays whole, then by force.
+func (p *claudeProcess) halt(t *turn, prompted, done <-chan struct{}) {
 	select {
-	case <-p.ended:
+	case <-done:
 		return
-	case <-p.turn.stopNow:
+	case <-t.stopNow:
 	}
 	go func() { // the pipe may be full of a prompt that nobody reads
-		<-p.prompted
+		<-prompted
 		p.send(map[string]any{"type": "control_request", "request_id": "stop", "request": map[string]any{"subtype": "interrupt"}})
 	}()
-	p.force(p.turn.cfg.Grace.Interrupt)
+	p.force(p.cfg.Grace.Interrupt, done)
 }
 
-// force ends a process that does not end by itself: TERM, then KILL.
-func (p *claudeProcess) force(patience time.Duration) {
+// force ends a process that does not end by itself: TERM, then KILL. enough: it need not end any more; nil: it must.
+func (p *claudeProcess) force(patience time.Duration, enough <-chan struct{}) {
 	for _, step := range []struct {
 		wait time.Duration
 		sig  syscall.Signal
-	}{{patience, syscall.SIGTERM}, {p.turn.cfg.Grace.Term, syscall.SIGKILL}} {
+	}{{patience, syscall.SIGTERM}, {p.cfg.Grace.Term, syscall.SIGKILL}} {
 		select {
-		case <-p.ended:
+		case <-p.gone:
+			return
+		case <-enough:
 			return
 		case <-time.After(step.wait):
 			p.forced.Store(true)
@@ -150,12 +243,29 @@ func (p *claudeProcess) force(patience time.Duration) {
 	}
 }
 
-// headBuffer keeps the first 8 KiB.
-type headBuffer struct{ buf *bytes.Buffer }
+// headBuffer keeps the first 8 KiB since it was emptied.
+type headBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer // guarded by mu
+}
 
 func (b *headBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if room := 8<<10 - b.buf.Len(); room > 0 {
 		b.buf.Write(p[:min(len(p), room)])
 	}
 	return len(p), nil
+}
+
+func (b *headBuffer) reset() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.buf.Reset()
+}
+
+func (b *headBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
 }

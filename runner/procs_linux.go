@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -30,7 +31,8 @@ type proc struct {
 	zombie      bool
 }
 
-// sweep ends all that a turn started: TERM, then KILL. Between the steps of a turn the runner has no other children.
+// sweep ends all that a turn started: TERM, then KILL. Between the steps of a turn the runner has no other children but Claude Code that waits
+// for the next one, which is spared.
 // A runner that does not adopt reaches the process group alone.
 func (c Config) sweep(group int) {
 	if !c.adopts {
@@ -39,10 +41,27 @@ func (c Config) sweep(group int) {
 		}
 		return
 	}
-	left := endAll(c.Grace.Term, func() []proc { return descendants(os.Getpid()) })
+	spared := c.warm.pid()
+	left := endAll(c.Grace.Term, func() []proc {
+		return slices.DeleteFunc(descendants(os.Getpid()), func(p proc) bool { return p.pid == spared })
+	})
 	if left > 0 {
 		c.Log.Error("processes of the turn are left", "count", left)
 	}
+}
+
+// isAlone reports whether a process has started nothing that is still there, or is about to go.
+func (c Config) isAlone(pid int) bool {
+	if !c.adopts {
+		return false // nobody knows
+	}
+	alive := func(p proc) bool { return !p.zombie }
+	for end := time.Now().Add(100 * time.Millisecond); slices.ContainsFunc(descendants(pid), alive); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			return false
+		}
+	}
+	return true
 }
 
 // endStrays ends what a runner that was killed left running: a Claude Code that nobody reads goes on, and would write

@@ -23,7 +23,13 @@ const (
 	minFree      = 32 << 20  // bytes that must stay free on the volume
 )
 
-var putName = regexp.MustCompile(`^(prompt|file/[A-Za-z0-9_-][A-Za-z0-9._-]{0,120})$`)
+// putName matches what may be put. Letters, marks and digits are those of any script.
+var putName = regexp.MustCompile(`^(prompt|file/[\pL\pN_-][\pL\pM\pN._-]*)$`)
+
+// maxPutName is the longest name of what is put, in bytes: file systems take 255.
+const maxPutName = 126
+
+func isPutName(name string) bool { return len(name) <= maxPutName && putName.MatchString(name) }
 
 // putDir is where the owner with that fence puts a turn's files: what an earlier one began does not mix with it.
 func (c Config) putDir(turn string, fence int64) string {
@@ -69,7 +75,7 @@ func (s *server) stayFor() {
 
 // putChunk writes a chunk, and returns how many bytes of the file there are.
 func (c Config) putChunk(r PutRequest) (int64, error) {
-	if !putName.MatchString(r.Name) || r.Offset < 0 {
+	if !isPutName(r.Name) || r.Offset < 0 {
 		return 0, errors.New("a name must be prompt or file/NAME")
 	}
 	dir := c.putDir(r.Turn, r.Fence)

@@ -13,9 +13,19 @@ import (
 // minSecret is the shortest value that is removed; a shorter one would take ordinary words with it.
 const minSecret = 8
 
-// redactor removes known secrets from text: as they are, as JSON and addresses write them, and as Git sends them. It
-// must come before anything that cuts the text, else a part of a secret stays.
-func redactor(s Secrets) *strings.Replacer {
+// redaction removes secrets from text. It must come before anything that cuts the text, else a part of a secret stays.
+type redaction struct{ known *strings.Replacer }
+
+// redacted stands where a secret was.
+const redacted = "[redacted]"
+
+// Replace returns the text without known secrets, and without what looks like the token of a service that many use.
+func (r redaction) Replace(text string) string {
+	return withoutTokens(r.known.Replace(text))
+}
+
+// redactor knows the secrets: as they are, as JSON and addresses write them, and as Git sends them.
+func redactor(s Secrets) redaction {
 	var forms []string
 	for _, v := range s.values() {
 		if len(v) >= minSecret {
@@ -30,9 +40,9 @@ func redactor(s Secrets) *strings.Replacer {
 	slices.SortFunc(forms, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), strings.Compare(a, b)) })
 	var pairs []string
 	for _, f := range slices.Compact(forms) {
-		pairs = append(pairs, f, "[redacted]")
+		pairs = append(pairs, f, redacted)
 	}
-	return strings.NewReplacer(pairs...)
+	return redaction{strings.NewReplacer(pairs...)}
 }
 
 // values are all that must not be told. A secret of several lines is printed line by line, and one with spaces around it without them.

@@ -50,6 +50,35 @@ func TestRedactor(t *testing.T) {
 	}
 }
 
+// TestTokenShapes: what nobody has told the runner of and looks like a token is not told either.
+func TestTokenShapes(t *testing.T) {
+	t.Parallel()
+	hide := redactor(Secrets{})
+	r := func(s string, n int) string { return strings.Repeat(s, n) }
+	for name, token := range map[string]string{
+		"Anthropic": "sk-ant-" + "api03-" + r("aB3_-", 10), "OpenAI": "sk-proj-" + r("aB3", 10), "GitHub": "ghp_" + r("aB3", 12), "GitHub, fine-grained": "github_pat_" + r("aB3_", 12),
+		"GitLab": "glpat-" + r("aB3-", 6), "Slack": "xoxb-" + "1234567890-1234567890-aBc", "Slack, app level": "xapp-" + "1-A012345678-1234567890-abc",
+		"Slack, webhook": "hooks.slack.com/services/" + "T01234567/B01234567/" + r("a", 24), "AWS": "AKIA" + r("A", 16), "Google": "AIza" + r("a", 35), "Fly": "fm2_" + r("aB+/", 12),
+		"npm": "npm_" + r("a", 36), "Stripe": "sk_live_" + r("a", 24), "JSON Web Token": "eyJ" + r("a", 12) + ".eyJ" + r("b", 12) + "." + r("c", 20),
+		"a private key": "-----BEGIN RSA PRIVATE" + " KEY-----\n" + r("MIIE\n", 20) + "-----END RSA PRIVATE" + " KEY-----",
+	} {
+		if got := hide.Replace("KEY=" + token + " and more"); got != "KEY="+redacted+" and more" {
+			t.Errorf("%s: %q becomes %q", name, token, got)
+		}
+		if raw, _ := json.Marshal(token); strings.Contains(hide.Replace(string(raw)), token[len(token)-12:len(token)-4]) {
+			t.Errorf("%s: in JSON it becomes %s", name, hide.Replace(string(raw)))
+		}
+	}
+	for _, text := range []string{
+		"sk-ant", "the ghp_ prefix", "task-proj-management-of-all-things-that-are-long", "commit 0123456789abcdef0123456789abcdef01234567", "-----BEGIN CERTIFICATE-----\nMIIE\n-----END CERTIFICATE-----",
+		"npm_config_registry", "AKIA", "a.eyJ.b",
+	} {
+		if got := hide.Replace(text); got != text {
+			t.Errorf("%q becomes %q", text, got)
+		}
+	}
+}
+
 // TestSecrets shows that no secret reaches what people or Claude Code see.
 func TestSecrets(t *testing.T) {
 	t.Parallel()

@@ -54,6 +54,7 @@ func newServer(cfg Config) (*server, error) {
 	if err := cfg.makeDirs(); err != nil {
 		return nil, err
 	}
+	cfg.warm, cfg.enclosure = &warm{}, &enclosure{}
 	fence, err := cfg.fence()
 	if err != nil {
 		return nil, err
@@ -76,6 +77,9 @@ func Run(ctx context.Context, cfg Config) (int, error) {
 	if err != nil {
 		return 1, err
 	}
+	if cfg.UID >= 0 {
+		_ = os.Chmod("/.fly", 0o700) //nolint:gosec // a folder; Fly's sockets are root's alone, where there are any
+	}
 	unlock, err := s.cfg.lock()
 	if err != nil {
 		return 1, err
@@ -88,6 +92,12 @@ func Run(ctx context.Context, cfg Config) (int, error) {
 	go reapOrphans(ctx)
 	if cfg.Getenv != nil && cfg.Getenv("FLAUDE_PROMPT") != "" {
 		return s.seed(ctx, cfg.Getenv, os.Stdout)
+	}
+	h, err := s.cfg.handed()
+	if err != nil {
+		s.log.Error("nothing is taken from the machine's config", "err", err)
+	} else if h != nil && h.Turn() != "" {
+		return s.serveHanded(ctx, *h, os.Stdout)
 	}
 	return s.serve(ctx)
 }
@@ -107,6 +117,7 @@ func (s *server) serve(ctx context.Context) (int, error) {
 		t.interrupt(FailInterrupted)
 		<-t.done
 	}
+	s.cfg.warm.end(s.cfg)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.code, nil

@@ -155,6 +155,9 @@ func (s Settings) check() error {
 			return err
 		}
 	}
+	if err := CheckHosts(s.Hosts); err != nil {
+		return err
+	}
 	for name, value := range s.Env {
 		if err := checkVariable(name, value); err != nil {
 			return err

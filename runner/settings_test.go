@@ -114,11 +114,7 @@ func TestTrustedFolder(t *testing.T) {
 			t.Errorf("turn %d: the folders beside it are wrong:\n%s", i+1, answer)
 		}
 	}
-	found, err := filepath.Glob(filepath.Join(m.cfg.claudeDir(), "projects", "*", aSession+".jsonl"))
-	if err != nil || len(found) != 1 {
-		t.Fatalf("conversations = %v, %v, want one", found, err)
-	}
-	if raw, err := os.ReadFile(found[0]); err != nil || strings.Count(string(raw), "\n") != 4 {
+	if raw, err := os.ReadFile(m.transcript()); err != nil || strings.Count(string(raw), "\n") != 4 {
 		t.Errorf("the conversation has %d turns, %v, want all four", strings.Count(string(raw), "\n"), err)
 	}
 	way := filepath.Join(m.cfg.claudeDir(), "projects", notAlnum.ReplaceAllString(at("one"), "-"))

@@ -46,7 +46,7 @@ func (t *turn) setUp(ctx context.Context) error {
 	cmd.Env = append(cmd.Env, t.commandEnv()...)
 	out := &tailBuffer{}
 	cmd.Stdout, cmd.Stderr = out, out
-	err := cmd.Run()
+	err := t.cfg.start(cmd.Run)
 	if cmd.Process != nil {
 		t.cfg.sweep(cmd.Process.Pid)
 	}

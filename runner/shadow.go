@@ -204,9 +204,9 @@ func (s shadow) stream(ctx context.Context, in io.Reader, out *bounder, args ...
 	cmd.Env = append(cmd.Env, "GIT_DIR="+s.git, "GIT_WORK_TREE="+s.tree, "HOME=/nonexistent", "GIT_CONFIG_COUNT=0", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1",
 		"GIT_ATTR_NOSYSTEM=1", "GIT_LITERAL_PATHSPECS=1")
 	cmd.Stdin = in
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = out, &headBuffer{buf: &said}
-	err := cmd.Run()
+	var said headBuffer
+	cmd.Stdout, cmd.Stderr = out, &said
+	err := s.cfg.start(cmd.Run)
 	switch text := lastLine(said.String()); {
 	case out.full:
 		return errEnough

@@ -93,7 +93,7 @@ func TestStay(t *testing.T) {
 			s.goes(8*time.Minute + unwatched)
 		},
 		"a stale owner does not": func(s *staying) {
-			s.take(context.Background(), TakeRequest{Fence: 7})
+			s.accept(TakeRequest{Fence: 7})
 			time.Sleep(4 * time.Minute)
 			if r := s.take(context.Background(), TakeRequest{Fence: 6}); r.Status != StatusFenced {
 				s.t.Errorf("take = %+v, want fenced", r)

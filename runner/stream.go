@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // stream understands Claude Code's output, a line at a time. Types that it does not know are passed over.
@@ -18,9 +19,10 @@ type stream struct {
 	sawResult bool
 	isError   bool
 	subtype   string
-	answer    string   // of the result
-	said      []string // texts of this turn
-	apiError  string   // assistant.error
+	answer    string    // of the result
+	said      []string  // texts of this turn
+	apiError  string    // assistant.error
+	resets    time.Time // when the usage limit that was reached does; zero: none was, or nobody says
 	errors    []string
 	cost      float64
 	model     string
@@ -32,6 +34,15 @@ type stream struct {
 	pulls     *pullFinder    // nil: nobody wants to know
 	usage     *Usage         // of the newest result: it holds those before it
 	tools     map[string]int // name → how often it was used
+	lines     int
+	before    totals // what the process had used before this turn
+	told      totals // what it has used by now
+}
+
+// totals are what a process has used, over all of its turns.
+type totals struct {
+	cost                                 float64
+	input, output, cacheRead, cacheWrite int64
 }
 
 // wireEvent are the fields that we read of a line.
@@ -55,7 +66,11 @@ type wireEvent struct {
 	Content   json.RawMessage `json:"content"` // text of a notice
 	Denials   json.RawMessage `json:"permission_denials"`
 	Servers   json.RawMessage `json:"mcp_servers"`
-	Models    map[string]struct {
+	Limit     struct {
+		Status string `json:"status"`
+		Resets int64  `json:"resetsAt"` // unix s
+	} `json:"rate_limit_info"`
+	Models map[string]struct {
 		Input      int64 `json:"inputTokens"`
 		Output     int64 `json:"outputTokens"`
 		CacheRead  int64 `json:"cacheReadInputTokens"`
@@ -86,6 +101,7 @@ func (s *stream) hidden(text string) string {
 
 // line reads one line and returns what it tells. A line that is no JSON tells nothing.
 func (s *stream) line(raw []byte) []Event {
+	s.lines++
 	var e wireEvent
 	if json.Unmarshal(raw, &e) != nil {
 		return nil
@@ -97,27 +113,36 @@ func (s *stream) line(raw []byte) []Event {
 		return s.assistant(e)
 	case "user":
 		return s.user(e)
+	case "rate_limit_event":
+		if e.Limit.Status == "rejected" && e.Limit.Resets > 0 {
+			s.resets = time.Unix(e.Limit.Resets, 0).UTC()
+		}
 	case "result":
 		// Background work may bring a further one; the first is the turn's.
 		if !s.sawResult {
 			s.sawResult, s.isError, s.subtype, s.answer, s.errors = true, e.IsError, e.Subtype, e.Result, e.Errors
 			s.refused(e)
 		}
-		s.cost = max(s.cost, e.Cost)
 		s.count(e)
 	}
 	return nil
 }
 
-// count takes in what a result says was used. Its tokens are those of the process, its steps those since the result before it.
+// count takes in what a result says was used. Its cost and tokens are those of the process, its steps those since the result before it.
 func (s *stream) count(e wireEvent) {
-	u := Usage{Steps: e.Steps}
+	now := totals{cost: max(s.told.cost, s.before.cost, e.Cost)}
+	for _, m := range e.Models {
+		now.input, now.output = now.input+m.Input, now.output+m.Output
+		now.cacheRead, now.cacheWrite = now.cacheRead+m.CacheRead, now.cacheWrite+m.CacheWrite
+	}
+	s.told = now
+	s.cost = now.cost - s.before.cost
+	u := Usage{
+		Input: now.input - s.before.input, Output: now.output - s.before.output,
+		CacheRead: now.cacheRead - s.before.cacheRead, CacheWrite: now.cacheWrite - s.before.cacheWrite, Steps: e.Steps,
+	}
 	if s.usage != nil {
 		u.Steps += s.usage.Steps
-	}
-	for _, m := range e.Models {
-		u.Input, u.Output = u.Input+m.Input, u.Output+m.Output
-		u.CacheRead, u.CacheWrite = u.CacheRead+m.CacheRead, u.CacheWrite+m.CacheWrite
 	}
 	s.usage = &u
 }

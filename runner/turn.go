@@ -108,6 +108,9 @@ func (t *turn) work() (Outcome, string) {
 		case <-ctx.Done():
 		}
 	}()
+	if err := t.enclose(); err != nil {
+		return Outcome{ExitCode: 1, Failure: FailSettings, Error: err.Error()}, ""
+	}
 	if t.Errand != nil {
 		return t.errand(ctx)
 	}
@@ -134,7 +137,7 @@ func (t *turn) work() (Outcome, string) {
 		}
 		return Outcome{ExitCode: 1, Failure: failure, Error: err.Error()}, ""
 	}
-	before, remotes := t.lookBefore(ctx), t.cfg.remotesOf(t.Repos)
+	before, remotes, tips, began := t.lookBefore(ctx), t.cfg.remotesOf(t.Repos), t.cfg.tips(t.Repos), time.Now()
 	if t.stopped() {
 		return t.cut(Outcome{}), ""
 	}
@@ -144,6 +147,7 @@ func (t *turn) work() (Outcome, string) {
 	}
 	t.pulls.answer(answer)
 	out.Pulls, out.Branches = t.pulls.found, t.cfg.pushed(t.Repos, remotes, t.Settings.Forges)
+	out.Commits = t.commits(tips, began)
 	out.Unshown = t.unshown
 	out.Repos = t.cfg.repoStates(t.Repos)
 	out.Files = listFiles(t.cfg.workspace())

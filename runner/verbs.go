@@ -36,7 +36,16 @@ func (s *server) admit(fence int64) error {
 	return nil
 }
 
-func (s *server) take(_ context.Context, r TakeRequest) TakeReply {
+func (s *server) take(ctx context.Context, r TakeRequest) TakeReply {
+	reply := s.accept(r)
+	if r.WaitMS > 0 && (reply.Status == StatusAccepted || reply.Status == StatusRunning) {
+		reply.News = new(s.events(ctx, EventsRequest{Turn: r.Turn.ID, WaitMS: r.WaitMS}))
+	}
+	return reply
+}
+
+// accept begins the turn, if it may.
+func (s *server) accept(r TakeRequest) TakeReply {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	if err := s.admit(r.Fence); err != nil {
@@ -56,6 +65,11 @@ func (s *server) take(_ context.Context, r TakeRequest) TakeReply {
 	prompt, err := r.Turn.check(puts)
 	if err != nil {
 		return refuseTake(err)
+	}
+	for _, need := range r.Needs {
+		if need != NeedBudget && need != NeedHosts {
+			return refuseTake(refused{fmt.Errorf("this machine's image is too old for a setting that the turn must not run without (%s)", need), FailSettings})
+		}
 	}
 	if err := r.Secrets.check(); err != nil {
 		return refuseTake(refused{err, FailSettings})
@@ -127,7 +141,7 @@ func (t Turn) check(puts string) (string, error) {
 		return "", refuse(FailNoPrompt, "the prompt is blank")
 	}
 	for _, f := range t.Files {
-		if !putName.MatchString("file/" + f.Name) {
+		if !isPutName("file/" + f.Name) {
 			return "", refuse(FailFile, "%q is no name for an attachment", f.Name)
 		}
 		if err := f.whole(putPath(puts, "file/"+f.Name)); err != nil {
@@ -294,7 +308,11 @@ func (s *server) stop(_ context.Context, r StopRequest) StopReply {
 	}
 	status, t, _ := s.statusOf(r.Turn)
 	if t != nil {
-		t.interrupt(FailStopped)
+		why := FailStopped
+		if r.Why == FailBudget {
+			why = FailBudget
+		}
+		t.interrupt(why)
 		return StopReply{Status: StatusOK}
 	}
 	return StopReply{Status: status}

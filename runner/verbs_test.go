@@ -89,6 +89,26 @@ func TestTake(t *testing.T) {
 			t.Errorf("events = %+v, want those of the last boot", events)
 		}
 	})
+	t.Run("a take that waits brings the news", func(t *testing.T) {
+		t.Parallel()
+		m := newMachine(t).boot()
+		wait := func(turn Turn) TakeReply {
+			return call[TakeReply](m, "take", TakeRequest{Fence: m.fence, Turn: turn, WaitMS: 10_000})
+		}
+		short := wait(m.turn("exit: 3"))
+		if n := short.News; short.Status != StatusAccepted || n == nil || n.Status != StatusDone || len(n.Events) < 2 || n.Outcome.ExitCode != 3 || n.Text != "not an error" {
+			t.Errorf("take = %+v with %+v, want accepted, and all of a short turn", short, n)
+		}
+		turn := m.turn("work")
+		for _, want := range []Status{StatusAccepted, StatusRunning} {
+			if r := wait(turn); r.Status != want || r.News == nil || r.News.Status != StatusRunning || len(r.News.Events) == 0 || r.News.Events[0].N != 1 {
+				t.Errorf("take = %+v with %+v, want %s with its first events", r, r.News, want)
+			}
+		}
+		if r := wait(m.turn("another")); r.Status != StatusBusy || r.News != nil {
+			t.Errorf("take = %+v, want busy at once", r)
+		}
+	})
 	t.Run("the machine's exit code is that of its last turn", func(t *testing.T) {
 		t.Parallel()
 		m := newMachine(t).boot()
@@ -330,4 +350,19 @@ func TestPut(t *testing.T) {
 			t.Error("what was put for another turn is kept")
 		}
 	})
+}
+
+// TestPutName: a name is one folder's, in any script, and none that is hidden, leads elsewhere or is longer than file systems take.
+func TestPutName(t *testing.T) {
+	t.Parallel()
+	for name, ok := range map[string]bool{
+		"prompt": true, "file/a-b_c.tar.gz": true, "file/日本.png": true, "file/отчёт_2026.pdf": true, "file/Cafe\u0301.txt": true, "file/हिन्दी.txt": true, "file/_": true,
+		"file/" + strings.Repeat("x", 121): true, "file/" + strings.Repeat("x", 122): false, "file/" + strings.Repeat("界", 40): true, "file/" + strings.Repeat("界", 41): false,
+		"": false, "other": false, "file/": false, "file/.": false, "file/..": false, "file/.hidden": false, "file/a/b": false, "file/a b": false, "file/a\x00": false,
+		"file/\u0301": false, "file/\u202egnp.exe": false, "file/a\n": false, "file/\xff": false, "file/a∕b": false, "file/🦀": false,
+	} {
+		if isPutName(name) != ok {
+			t.Errorf("%q may be put: %v, want %v", name, !ok, ok)
+		}
+	}
 }

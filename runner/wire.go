@@ -55,6 +55,15 @@ type Turn struct {
 	Trailers []string `json:"trailers,omitempty"`
 	// Errand has the runner do something of its own instead of running Claude Code: there is no prompt then.
 	Errand *Errand `json:"errand,omitempty"`
+	// Budget is what the turn may cost; nil: there is no limit.
+	Budget *Budget `json:"budget,omitempty"`
+}
+
+// Budget bounds what a turn's responses cost. One that crosses it is the last: the turn is stopped when it asks for another.
+type Budget struct {
+	USD float64 `json:"usd"`
+	// Prices go before the list prices that the runner knows.
+	Prices Prices `json:"prices,omitempty"`
 }
 
 // Errand is an operation of the runner's own in the place of a prompt: Claude Code is not started, the conversation is not touched,
@@ -131,6 +140,8 @@ type Settings struct {
 	MCP          string            `json:"mcp,omitempty"`          // JSON as --mcp-config takes it; ${NAME} stands for a variable of Env or Secrets.Env
 	Instructions string            `json:"instructions,omitempty"` // added to the system prompt
 	Env          map[string]string `json:"env,omitempty"`          // for Claude Code and its commands
+	// Hosts are those that Claude's user may reach, see [CheckHosts]; nil: all. Those of the repositories are among them.
+	Hosts []string `json:"hosts,omitempty"`
 	// SetUp is a shell command that is run once in the workspace, after the clone. A changed one is run again.
 	SetUp          string `json:"set_up,omitempty"`
 	TimeoutSeconds int    `json:"timeout_seconds,omitempty"` // 0 = no limit
@@ -178,14 +189,39 @@ type TakeRequest struct {
 	Fence   int64   `json:"fence"`
 	Turn    Turn    `json:"turn"`
 	Secrets Secrets `json:"secrets,omitzero"`
+	// WaitMS has the reply to a turn that runs wait for its first news, as [EventsRequest] does, and bring them along: a short turn then needs one call.
+	WaitMS int `json:"wait_ms,omitempty"`
+	// Needs are what the turn needs a runner for that knows it, see [Turn.Needs]: one that does not refuses the turn.
+	Needs []Need `json:"needs,omitempty"`
+}
+
+// Need is something that protects somebody: a runner that does not know it must not run the turn without.
+type Need string
+
+const (
+	NeedBudget Need = "budget" // Turn.Budget
+	NeedHosts  Need = "hosts"  // Settings.Hosts
+)
+
+// Needs are what the turn must not be run without.
+func (t Turn) Needs() []Need {
+	var out []Need
+	if t.Budget != nil {
+		out = append(out, NeedBudget)
+	}
+	if len(t.Settings.Hosts) > 0 {
+		out = append(out, NeedHosts)
+	}
+	return out
 }
 
 // TakeReply answers it: accepted, running, done (with the outcome), interrupted, busy, fenced, exiting, invalid.
 type TakeReply struct {
-	Status  Status   `json:"status"`
-	Failure Failure  `json:"failure,omitempty"`
-	Reason  string   `json:"reason,omitempty"`
-	Outcome *Outcome `json:"outcome,omitempty"`
+	Status  Status       `json:"status"`
+	Failure Failure      `json:"failure,omitempty"`
+	Reason  string       `json:"reason,omitempty"`
+	Outcome *Outcome     `json:"outcome,omitempty"`
+	News    *EventsReply `json:"news,omitempty"` // since the turn began; of an accepted or running one that was waited for
 }
 
 // EventsRequest asks for the events of a turn with N > After.
@@ -215,6 +251,7 @@ const (
 	KindTodo  Kind = "todo"  // Todos, the whole list
 	KindRetry Kind = "retry" // the API is busy; Text
 	KindNote  Kind = "note"  // something that the person should know; Text
+	KindSpent Kind = "spent" // what the turn has cost so far; USD. Told only of a turn that has a budget
 )
 
 // Phase is where the runner is in a turn.
@@ -238,6 +275,7 @@ type Event struct {
 	Tool  string    `json:"tool,omitempty"`
 	Text  string    `json:"text,omitempty"` // at most 2,000 bytes
 	Todos []Todo    `json:"todos,omitempty"`
+	USD   float64   `json:"usd,omitempty"`
 }
 
 // Todo is an entry of Claude's task list. State is pending, in_progress or completed.
@@ -272,6 +310,7 @@ const (
 	FailLimit       Failure = "limit"       // a usage limit was hit; Error says when it resets
 	FailAPI         Failure = "api"         // the API is overloaded or cannot be reached
 	FailStopped     Failure = "stopped"     // a person stopped it
+	FailBudget      Failure = "budget"      // it has cost what it was allowed to
 	FailTimeout     Failure = "timeout"     // the turn's time limit
 	FailClone       Failure = "clone"       // a repository could not be cloned
 	FailSetUp       Failure = "setup"       // the set-up command failed
@@ -280,6 +319,7 @@ const (
 	FailDisk        Failure = "disk"        // the volume is full
 	FailStart       Failure = "start"       // Claude Code could not be started
 	FailKilled      Failure = "killed"      // Claude Code was killed by a signal that nobody here sent
+	FailMemory      Failure = "memory"      // the machine ran out of memory
 	FailInterrupted Failure = "interrupted" // the machine or the runner died in mid-turn
 	FailNoPrompt    Failure = "noprompt"    // there is nothing to ask
 	FailFile        Failure = "file"        // an attachment did not arrive, or cannot be placed
@@ -296,6 +336,17 @@ const (
 	FailNoForge     Failure = "noforge"     // nobody knows how pull requests are opened at the Git host
 )
 
+// Lane is how much of the turn before was still there when a turn came. The runner knows of the first alone.
+type Lane string
+
+// Lanes, the quickest first. What one of them needs is not always there: then it is the next.
+const (
+	LaneProcess Lane = "process" // Claude Code: the turn was spared its start
+	LaneRunner  Lane = "runner"  // the runner: it was spared the machine's
+	LaneStart   Lane = "start"   // the machine: it was started
+	LaneMachine Lane = "machine" // at most the volume: a machine was made
+)
+
 // Outcome is how a turn ended. The answer's text travels apart, see ResultReply.
 type Outcome struct {
 	Turn        string  `json:"turn"`
@@ -303,14 +354,19 @@ type Outcome struct {
 	Failure     Failure `json:"failure,omitempty"`
 	Error       string  `json:"error,omitempty"` // for people; no secret; at most 2,000 bytes
 	AnswerBytes int64   `json:"answer_bytes"`
+	// LimitResets is when the usage limit resets that was reached (FailLimit); zero: Claude Code did not say.
+	LimitResets time.Time `json:"limit_resets,omitzero"`
 	// PayloadBytes is the size of what an errand brings beside its answer, at most 8 MiB. It is kept until it is acknowledged.
-	PayloadBytes int64       `json:"payload_bytes,omitempty"`
-	StartedAt    time.Time   `json:"started_at"`
-	EndedAt      time.Time   `json:"ended_at"`
-	CostUSD      float64     `json:"cost_usd"`
-	Model        string      `json:"model,omitempty"`
-	Resumed      bool        `json:"resumed"`        // the conversation was resumed, rather than begun
-	Repos        []RepoState `json:"repos,omitzero"` // nil: the turn did not come as far as Claude Code
+	PayloadBytes int64     `json:"payload_bytes,omitempty"`
+	StartedAt    time.Time `json:"started_at"`
+	EndedAt      time.Time `json:"ended_at"`
+	CostUSD      float64   `json:"cost_usd"` // as Claude Code reports it
+	// SpentUSD is what the gateway counted, at list prices: also of a turn that was killed, and of what Claude's commands asked the API for.
+	SpentUSD float64     `json:"spent_usd,omitempty"`
+	Model    string      `json:"model,omitempty"`
+	Resumed  bool        `json:"resumed"`        // the conversation was resumed, rather than begun
+	Lane     Lane        `json:"lane,omitempty"` // what of the turn before was still there, as far as the runner knows
+	Repos    []RepoState `json:"repos,omitzero"` // nil: the turn did not come as far as Claude Code
 	// Unshown are attachments that are called pictures and were not shown to Claude as such.
 	Unshown []Unshown `json:"unshown,omitempty"`
 	// Changes is what the turn changed in the workspace; nil: that is not known.
@@ -318,6 +374,8 @@ type Outcome struct {
 	// Pulls are pull requests of the session's repositories that the turn told of, and Branches those that it pushed; five of each at most.
 	Pulls    []Pull   `json:"pulls,omitempty"`
 	Branches []Branch `json:"branches,omitempty"`
+	// Commits are those that the turn made, the newest first, at most 20 of each repository.
+	Commits []Commit `json:"commits,omitempty"`
 	// NewPull is the page where a person opens the pull request that an errand could not.
 	NewPull string `json:"new_pull,omitempty"`
 	// Files names what is in the workspace after the turn, at most 200 paths in order, .git left out.
@@ -409,6 +467,12 @@ type Branch struct {
 	URL  string `json:"url,omitempty"`
 }
 
+// Commit is one that a turn made.
+type Commit struct {
+	Dir  string `json:"dir"`
+	Hash string `json:"hash"`
+}
+
 // RepoState is what a repository in the workspace holds that its remote does not.
 type RepoState struct {
 	Dir      string `json:"dir"`
@@ -434,6 +498,8 @@ type AckReply struct {
 type StopRequest struct {
 	Turn  string `json:"turn"`
 	Fence int64  `json:"fence"`
+	// Why is the outcome's failure: FailBudget, or FailStopped, which is that of an empty one.
+	Why Failure `json:"why,omitempty"`
 }
 
 // StopReply answers it: ok, done, fenced, unknown.

@@ -1,12 +1,15 @@
 package sessions
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,9 +20,11 @@ import (
 // Run is one attempt at a turn in a session, or the taking over of one.
 type Run struct {
 	Turn   TurnID
+	Try    int           // how often it has reached Claude's usage limit before: to the runner each try is a turn of its own
 	Adds   []runner.Repo // repositories that the session gets with the turn
 	Prompt func(ctx context.Context, first bool) (Prompt, error)
 	Errand *Errand    // instead of a prompt
+	Larger Larger     // what it was asked to run on: then it runs on nothing smaller
 	With   *Effective // what the turn runs with; nil: the defaults
 	Fence  int64      // of the claim; the runner refuses an older one
 	// Started says that an earlier owner saw the turn start: it is followed, never handed over again.
@@ -28,14 +33,27 @@ type Run struct {
 	Offered bool
 	// Stop interrupts the turn when it is closed.
 	Stop <-chan struct{}
+	// Budget is what the turn may cost; nil: there is no bound. Spent is told what it has cost so far, and it is stopped when Broke is closed.
+	Budget *runner.Budget
+	Spent  func(context.Context, float64)
+	Broke  <-chan struct{}
 	// Stage is told before each outside effect; an error ends the attempt. Nil: nobody wants to know.
 	Stage func(context.Context, Stage) error
+	// Seen is told what Fly says of the machine when it is up, or at rest if the handover starts it. Nil: nobody wants to know.
+	Seen func(*fly.Machine)
 	// Progress is told what is going on. Nil: nobody wants to know.
 	Progress func(Progress)
 	Save     Save
 	// Nonce is the machine lease of an earlier owner of the turn; KeepNonce is told ours.
 	Nonce     string
 	KeepNonce func(context.Context, string) error
+	// Away says that the machine's host could not be reached when the turn was put off: it is looked at once.
+	Away bool
+	// NoWait has a host that cannot be reached be an outcome when patience ends. Else it is an error, and the turn is to be put off.
+	NoWait bool
+	// Record is called by [Machines.RunOnce]: with nil before anything is done, which an error keeps from being done, and with what the run came to.
+	// Nil: it is not put on record.
+	Record func(context.Context, *RunResult) error
 }
 
 var (
@@ -54,7 +72,9 @@ var (
 //
 // What goes wrong with the turn is an outcome with a Failure. An error means that this process has to
 // let go of the turn: ctx ended, or Stage or Save failed.
-func (m *Machines) RunTurn(ctx context.Context, s *Session, r Run) (Outcome, error) {
+func (m *Machines) RunTurn(ctx context.Context, s *Session, r Run) (*Outcome, error) {
+	ctx = aboutTurn(ctx, r.Turn)
+	inSessionOf(ctx, s.SessionID)
 	a := newAttempt(m, s, r)
 	defer a.close()
 	out, err := a.run(ctx)
@@ -63,18 +83,44 @@ func (m *Machines) RunTurn(ctx context.Context, s *Session, r Run) (Outcome, err
 	}
 	if err == nil {
 		out.Before = a.before
+		if a.accepted && !a.before && !r.Started { // else an earlier owner knows
+			out.Lane = cmp.Or(out.Lane, a.lane, runner.LaneRunner)
+		}
 		return out, nil
 	}
+	return a.without(ctx, err)
+}
+
+// without is what becomes of a turn that came to no outcome.
+func (a *attempt) without(ctx context.Context, err error) (*Outcome, error) {
 	var let letGo
 	lost := isLost(ctx, err)
 	if lost {
 		a.free(ctx)
 	}
 	if lost || ctx.Err() != nil || errors.As(err, &let) {
-		return Outcome{}, err
+		return nil, err
 	}
-	m.log.WarnContext(ctx, "turn failed around its machine", "session", s.SessionID, "turn", r.Turn, "machine", s.MachineID, "err", err)
-	return a.failed(a.failure(err), err), nil
+	if errors.Is(err, errHostAway) && !a.r.NoWait { // for as long as it takes, and by whoever has the turn then
+		return nil, err
+	}
+	f := a.failure(err)
+	a.m.tellFailure(ctx, *a.s, a.r.Turn, f, err)
+	return a.failed(f, err), nil
+}
+
+// tellFailure logs why a turn has no outcome of its own. What does not pass before whoever runs the bot has done something is an error.
+func (m *Machines) tellFailure(ctx context.Context, s Session, turn TurnID, f Failure, err error) {
+	level := slog.LevelWarn
+	if f == FailQuota || f == FailPayment || f == FailFlyAccess || f == FailHost {
+		level = slog.LevelError
+	}
+	attrs := []any{"failure", f, "session", s.SessionID, "turn", turn, "machine", s.MachineID, "region", s.Region, "err", err}
+	var ofFly *fly.Error
+	if errors.As(err, &ofFly) {
+		attrs = append(attrs, "fly_op", ofFly.Op, "fly_status", ofFly.Status, "fly_request", ofFly.RequestID)
+	}
+	m.log.Log(ctx, level, "turn failed around its machine", attrs...)
 }
 
 // failure is what an error around the turn means for it. What no runner can have had has not started.
@@ -105,15 +151,19 @@ type attempt struct {
 	prog  Progress // guarded by mu
 	nonce string   // guarded by mu; of the machine lease: a lease that ran out comes back under another one
 
-	stuck    string // the state that the machine was last seen to stay in
-	replaced bool   // a machine that was stuck has been replaced
-	resized  bool   // the machine's size was changed, or cannot be
-	lasting  string // a note that stays until the turn runs
-	hadSize  Guest  // the size that it had before that; zero: it is not to be had back
+	found    *fly.Machine // as a wait has just found it; nil: it has to be looked at
+	stuck    string       // the state that the machine was last seen to stay in
+	replaced bool         // a machine that was stuck has been replaced
+	resized  bool         // the machine's size was changed, or cannot be
+	grown    bool         // the volume cannot be made larger
+	lasting  string       // a note that stays until the turn runs
+	hadSize  Guest        // the size that it had before that; zero: it is not to be had back
 
-	accepted bool // the runner has the turn, or an earlier owner saw that it did
-	asked    bool // the runner may have the turn: it was offered and has not refused it
-	before   bool // the runner had it before it was offered, or at least before the answer to that came
+	lane     runner.Lane // what had to be done to the machine; "": it was running
+	accepted bool        // the runner has the turn, or an earlier owner saw that it did
+	asked    bool        // the runner may have the turn: it was offered and has not refused it
+	unfound  bool        // Fly did not find what was to be started
+	before   bool        // the runner had it before it was offered, or at least before the answer to that came
 	sawExit  bool
 	sawOOM   bool
 	exit     int // of the machine, when it died
@@ -124,10 +174,15 @@ func newAttempt(m *Machines, s *Session, r Run) *attempt {
 	if r.Stage == nil {
 		r.Stage = func(context.Context, Stage) error { return nil }
 	}
+	if r.Seen == nil {
+		r.Seen = func(*fly.Machine) {}
+	}
 	if r.Save == nil {
 		r.Save = func(context.Context, Session) error { return nil }
 	}
-	return &attempt{m: m, s: s, r: r, with: m.orDefaults(r.With), began: now, prog: Progress{Step: StepClaimed, Since: now}, accepted: r.Started}
+	with := m.orDefaults(r.With)
+	with.Guest = s.guestOf(with)
+	return &attempt{m: m, s: s, r: r, with: with, began: now, prog: Progress{Step: StepClaimed, Since: now}, accepted: r.Started}
 }
 
 // close ends the lease's refresher; the lease itself is released by Settle or runs out.
@@ -147,6 +202,9 @@ func (a *attempt) free(ctx context.Context) {
 		a.m.release(ctx, a.s.AppName, a.s.MachineID, nonce)
 	}
 }
+
+// turnID is the turn's name to the runner.
+func (a *attempt) turnID() string { return string(a.r.Turn.try(a.r.Try)) }
 
 // mayRun reports whether the turn may be at work on the machine: then only the runner knows how it ends.
 func (a *attempt) mayRun() bool { return a.accepted || a.asked }
@@ -217,10 +275,15 @@ func (a *attempt) save(ctx context.Context, s Session) error {
 // runner what became of the turn.
 const maxWakes = 3
 
-func (a *attempt) run(ctx context.Context) (Outcome, error) {
+func (a *attempt) run(ctx context.Context) (*Outcome, error) {
 	if !a.accepted {
+		if a.r.Larger.sizes() && !a.r.Offered {
+			if err := a.patiently(ctx, a.rest); err != nil {
+				return a.unlessStopped(err)
+			}
+		}
 		if err := a.stage(ctx, StageStarting); err != nil {
-			return Outcome{}, err
+			return nil, err
 		}
 	}
 	for wakes := 0; ; wakes++ {
@@ -232,18 +295,23 @@ func (a *attempt) run(ctx context.Context) (Outcome, error) {
 }
 
 // once wakes the machine and brings the turn to an outcome, or to errLostMachine.
-func (a *attempt) once(ctx context.Context) (Outcome, error) {
-	if err := a.patiently(ctx, a.wake); err != nil {
+func (a *attempt) once(ctx context.Context) (*Outcome, error) {
+	err := a.lineUp(ctx)
+	if err == nil {
+		err = a.patiently(ctx, a.wake)
+	}
+	if err != nil {
 		return a.unlessStopped(err)
 	}
 	if a.stopped() && !a.mayRun() {
 		return a.failed(runner.FailStopped, nil), nil
 	}
 	var status runner.Status
+	var news *runner.EventsReply
 	if a.accepted {
-		reply, err := call[runner.ResultReply](ctx, a, "result", runner.ResultRequest{Turn: string(a.r.Turn)})
+		reply, err := call[runner.ResultReply](ctx, a, "result", runner.ResultRequest{Turn: a.turnID()})
 		if err != nil {
-			return Outcome{}, err
+			return nil, err
 		}
 		status = reply.Status
 	} else {
@@ -251,41 +319,41 @@ func (a *attempt) once(ctx context.Context) (Outcome, error) {
 		if err != nil {
 			return a.unlessStopped(err)
 		}
-		status = reply.Status
+		status, news = reply.Status, reply.News
 		a.before = a.before || status == runner.StatusRunning || status == runner.StatusDone || status == runner.StatusInterrupted
 		if status == runner.StatusInvalid {
-			return Outcome{}, refusedBy(reply.Failure, reply.Reason)
+			return nil, refusedBy(reply.Failure, reply.Reason)
 		}
 	}
 	switch status {
 	case runner.StatusAccepted, runner.StatusRunning:
 		if err := a.started(ctx); err != nil {
-			return Outcome{}, err
+			return nil, err
 		}
-		return a.follow(ctx)
+		return a.follow(ctx, news)
 	case runner.StatusDone:
 		if err := a.started(ctx); err != nil {
-			return Outcome{}, err
+			return nil, err
 		}
 		return a.result(ctx)
 	case runner.StatusInterrupted:
 		return a.interrupted(ctx), nil
 	case runner.StatusFenced:
-		return Outcome{}, letGo{errors.New("the runner has seen a newer owner of this turn")}
+		return nil, letGo{errors.New("the runner has seen a newer owner of this turn")}
 	case runner.StatusUnknown:
 		return a.failed(FailForgotten, errors.New("the runner has no record of a turn that had started")), nil
 	default: // exiting: it will be gone in a moment
-		return Outcome{}, a.awaitExit(ctx)
+		return nil, a.awaitExit(ctx)
 	}
 }
 
 // unlessStopped is the outcome of a turn that did not start: that it was stopped, if it was, or else err.
-func (a *attempt) unlessStopped(err error) (Outcome, error) {
+func (a *attempt) unlessStopped(err error) (*Outcome, error) {
 	var let letGo
 	if a.stopped() && !a.mayRun() && !errors.As(err, &let) {
 		return a.failed(runner.FailStopped, nil), nil
 	}
-	return Outcome{}, err
+	return nil, err
 }
 
 func (a *attempt) started(ctx context.Context) error {
@@ -296,14 +364,7 @@ func (a *attempt) started(ctx context.Context) error {
 	return a.stage(ctx, StageStarted)
 }
 
-func (a *attempt) stopped() bool {
-	select {
-	case <-a.r.Stop:
-		return true
-	default:
-		return false
-	}
-}
+func (a *attempt) stopped() bool { return isClosed(a.r.Stop) }
 
 // exitTimeout bounds how long a runner that says that it goes may take for it.
 const exitTimeout = time.Minute
@@ -342,9 +403,13 @@ func (a *attempt) hand(ctx context.Context) (runner.TakeReply, error) {
 	if err != nil {
 		return runner.TakeReply{}, err
 	}
-	named := !a.s.Begun() && prompt.Repos != nil
+	named := !a.s.Begun() && (prompt.Repos != nil || len(prompt.Adds) > 0)
 	if named {
-		a.s.Repos = prompt.Repos
+		repos := prompt.Repos
+		if repos == nil {
+			repos = a.with.repos()
+		}
+		a.s.Repos, _ = withRepos(repos, prompt.Adds)
 	}
 	if inUse := a.with.inUse(a.settings()); !a.s.Handed || named || !reflect.DeepEqual(a.s.InUse, inUse) {
 		a.s.Handed, a.s.InUse = true, inUse
@@ -362,13 +427,13 @@ func (a *attempt) hand(ctx context.Context) (runner.TakeReply, error) {
 		}
 	}
 	turn := runner.Turn{
-		ID: string(a.r.Turn), SessionID: a.s.SessionID, Prompt: prompt.Text,
-		Repos: a.s.Repos, Settings: a.settings(), Trailers: prompt.Trailers,
+		ID: a.turnID(), SessionID: a.s.SessionID, Prompt: prompt.Text,
+		Repos: a.s.Repos, Settings: a.settings(), Trailers: prompt.Trailers, Budget: a.r.Budget,
 	}
 	if turn.Files, err = a.putFiles(ctx, prompt.Files); err != nil {
 		return runner.TakeReply{}, err
 	}
-	request := runner.TakeRequest{Fence: a.r.Fence, Turn: turn, Secrets: a.secrets()}
+	request := runner.TakeRequest{Fence: a.r.Fence, Turn: turn, Secrets: a.secrets(), WaitMS: eventsWaitMS, Needs: turn.Needs()}
 	if !fits(request) {
 		if _, err := a.put(ctx, "prompt", stringReader(prompt.Text)); err != nil {
 			return runner.TakeReply{}, err
@@ -410,6 +475,11 @@ func (a *attempt) prompt(ctx context.Context) (Prompt, error) {
 
 // take offers the turn, again and again while the runner is at another one.
 func (a *attempt) take(ctx context.Context, request runner.TakeRequest) (runner.TakeReply, error) {
+	if a.m.starts() {
+		w := &wait{a: a}
+		defer w.over()
+		defer a.sayIfSlow(w, "starting").Stop()
+	}
 	var reply runner.TakeReply
 	err := a.patiently(ctx, func(ctx context.Context) (err error) {
 		a.asked = true
@@ -422,8 +492,8 @@ func (a *attempt) take(ctx context.Context, request runner.TakeRequest) (runner.
 	return reply, err
 }
 
-// follow tells the turn's progress until it has an outcome.
-func (a *attempt) follow(ctx context.Context) (Outcome, error) {
+// follow tells the turn's progress until it has an outcome. first is what came with the reply to the take, or nil.
+func (a *attempt) follow(ctx context.Context, first *runner.EventsReply) (*Outcome, error) {
 	var stopper sync.WaitGroup
 	defer stopper.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -432,21 +502,24 @@ func (a *attempt) follow(ctx context.Context) (Outcome, error) {
 	stopper.Go(func() { a.stopWhenAsked(ctx, target) })
 	after := 0
 	for {
-		reply, err := call[runner.EventsReply](ctx, a, "events", runner.EventsRequest{
-			Turn: string(a.r.Turn), After: after, WaitMS: int(eventsWait / time.Millisecond),
-		})
+		reply, err := a.news(ctx, first, after)
 		if err != nil {
-			return Outcome{}, err
+			return nil, err
 		}
+		first = nil
 		for _, e := range reply.Events {
-			a.report(func(p *Progress) { p.apply(e) })
 			after = e.N
+			if e.Kind != runner.KindSpent {
+				a.report(func(p *Progress) { p.apply(e) })
+			} else if a.r.Spent != nil {
+				a.r.Spent(ctx, e.USD)
+			}
 		}
 		switch reply.Status {
 		case runner.StatusRunning:
 		case runner.StatusDone:
 			if reply.Outcome != nil {
-				return a.withPayload(ctx, Outcome{Outcome: *reply.Outcome, Answer: reply.Text})
+				return a.withPayload(ctx, &Outcome{Outcome: *reply.Outcome, Answer: reply.Text})
 			}
 			if len(reply.Events) == 0 {
 				return a.result(ctx)
@@ -459,20 +532,31 @@ func (a *attempt) follow(ctx context.Context) (Outcome, error) {
 	}
 }
 
-// eventsWait is how long the runner may hold a request for events that are still to come.
-const eventsWait = 10 * time.Second
+// news are the events after the n-th, the first of which may be there already.
+func (a *attempt) news(ctx context.Context, first *runner.EventsReply, n int) (runner.EventsReply, error) {
+	if first != nil {
+		return *first, nil
+	}
+	return call[runner.EventsReply](ctx, a, "events", runner.EventsRequest{Turn: a.turnID(), After: n, WaitMS: eventsWaitMS})
+}
+
+// eventsWaitMS is how long the runner may hold a request for events that are still to come.
+const eventsWaitMS = 10_000
 
 // stopWhenAsked passes a stop on to the runner, until it has heard it.
 func (a *attempt) stopWhenAsked(ctx context.Context, at Target) {
+	var why Failure
 	select {
 	case <-ctx.Done():
 		return
 	case <-a.r.Stop:
+	case <-a.r.Broke:
+		why = runner.FailBudget
 	}
 	a.step(StepStopping)
 	for {
 		var reply runner.StopReply
-		err := a.m.cfg.Handover.Call(ctx, at, "stop", runner.StopRequest{Turn: string(a.r.Turn), Fence: a.r.Fence}, &reply)
+		err := a.m.cfg.Handover.Call(ctx, at, "stop", runner.StopRequest{Turn: a.turnID(), Fence: a.r.Fence, Why: why}, &reply)
 		if err == nil || ctx.Err() != nil {
 			return
 		}
@@ -488,19 +572,19 @@ func (a *attempt) target() Target {
 }
 
 // result reads the outcome and the whole answer.
-func (a *attempt) result(ctx context.Context) (Outcome, error) {
-	var out Outcome
+func (a *attempt) result(ctx context.Context) (*Outcome, error) {
+	out := &Outcome{}
 	var answer []byte
 	for {
-		reply, err := call[runner.ResultReply](ctx, a, "result", runner.ResultRequest{Turn: string(a.r.Turn), Offset: int64(len(answer))})
+		reply, err := call[runner.ResultReply](ctx, a, "result", runner.ResultRequest{Turn: a.turnID(), Offset: int64(len(answer))})
 		if err != nil {
-			return Outcome{}, err
+			return nil, err
 		}
 		if reply.Status == runner.StatusInterrupted {
 			return a.interrupted(ctx), nil
 		}
 		if reply.Status != runner.StatusDone || reply.Outcome == nil {
-			return Outcome{}, fmt.Errorf("read the result: %w: it answers %s", errRunner, reply.Status)
+			return nil, fmt.Errorf("read the result: %w: it answers %s", errRunner, reply.Status)
 		}
 		out.Outcome = *reply.Outcome
 		answer = append(answer, reply.Text...)
@@ -508,7 +592,7 @@ func (a *attempt) result(ctx context.Context) (Outcome, error) {
 			break
 		}
 		if reply.Text == "" {
-			return Outcome{}, fmt.Errorf("read the result: %w: the answer ends at byte %d of %d", errRunner, len(answer), out.AnswerBytes)
+			return nil, fmt.Errorf("read the result: %w: the answer ends at byte %d of %d", errRunner, len(answer), out.AnswerBytes)
 		}
 	}
 	out.Answer = string(answer)
@@ -517,28 +601,47 @@ func (a *attempt) result(ctx context.Context) (Outcome, error) {
 
 // interrupted is the outcome of a turn whose machine died under it. The exit event tells more, also of a
 // death that an earlier owner of the turn would have seen.
-func (a *attempt) interrupted(ctx context.Context) Outcome {
+func (a *attempt) interrupted(ctx context.Context) *Outcome {
 	if !a.sawExit {
 		if mach, err := a.m.cfg.Fly.Machine(ctx, a.s.AppName, a.s.MachineID); err == nil {
 			a.noteExit(mach)
 		}
 	}
+	spent := a.spentBefore(ctx)
 	if a.sawOOM {
 		out := a.failed(FailMemory, nil)
-		out.ExitCode = 137
+		out.ExitCode, out.SpentUSD = 137, spent
 		return out
 	}
 	out := a.failed(FailMachine, nil)
+	out.SpentUSD = spent
 	if a.exit > 0 {
 		out.ExitCode = a.exit
 	}
 	return out
 }
 
+// spentBefore is what a turn had cost that came to no outcome, as far as its journal tells.
+func (a *attempt) spentBefore(ctx context.Context) (usd float64) {
+	if a.r.Budget == nil { // then it was not noted
+		return 0
+	}
+	for after := 0; ; {
+		reply, err := call[runner.EventsReply](ctx, a, "events", runner.EventsRequest{Turn: a.turnID(), After: after})
+		if err != nil || len(reply.Events) == 0 {
+			return usd
+		}
+		for _, e := range reply.Events {
+			after = max(after, e.N)
+			usd = max(usd, e.USD)
+		}
+	}
+}
+
 // failed is the outcome of a turn that did not come to one by itself.
-func (a *attempt) failed(f Failure, err error) Outcome {
-	out := Outcome{Outcome: runner.Outcome{
-		Turn: string(a.r.Turn), ExitCode: 1, Failure: f, StartedAt: a.began.UTC(), EndedAt: time.Now().UTC(),
+func (a *attempt) failed(f Failure, err error) *Outcome {
+	out := &Outcome{Outcome: runner.Outcome{
+		Turn: a.turnID(), ExitCode: 1, Failure: f, StartedAt: a.began.UTC(), EndedAt: time.Now().UTC(),
 	}}
 	if f == runner.FailStopped {
 		out.ExitCode = 130
@@ -566,6 +669,11 @@ func call[Reply any](ctx context.Context, a *attempt, verb string, request any) 
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
+		if a.m.starts() {
+			if why := a.notStarted(ctx, err); why != nil {
+				return why
+			}
+		}
 		if gone := a.lookForDeath(ctx); gone != nil {
 			return gone
 		}
@@ -583,7 +691,7 @@ func (a *attempt) lookForDeath(ctx context.Context) error {
 	if err != nil {
 		return nil //nolint:nilerr // Fly does not say that it is dead
 	}
-	if err := hostAway(mach); err != nil || mach.State == "started" || mach.State == "starting" || mach.State == "created" {
+	if err := hostAway(mach); err != nil || slices.Contains([]string{"started", "starting", "created", "replacing", "updating"}, mach.State) {
 		return err
 	}
 	a.noteExit(mach)
@@ -601,8 +709,16 @@ func (a *attempt) noteExit(mach *fly.Machine) {
 var errHostAway = errors.New("the machine's host cannot be reached")
 
 func hostAway(mach *fly.Machine) error {
-	if mach.HostStatus == "unreachable" {
+	if mach.HostStatus == fly.HostUnreachable {
 		return fmt.Errorf("look at machine %s: %w", mach.ID, errHostAway)
+	}
+	return nil
+}
+
+// volumeAway is hostAway of a volume.
+func volumeAway(vol *fly.Volume) error {
+	if vol.HostStatus == fly.HostUnreachable {
+		return fmt.Errorf("look at volume %s: %w", vol.ID, errHostAway)
 	}
 	return nil
 }
@@ -616,14 +732,23 @@ func (a *attempt) patiently(ctx context.Context, do func(context.Context) error)
 	deadline := time.Now().Add(patience)
 	pause := 500 * time.Millisecond
 	w := &wait{a: a}
-	defer w.over()
+	over := w.over
+	defer func() { over() }()
 	for {
 		err := do(ctx)
-		if err == nil || ctx.Err() != nil || !worthWaiting(err) || time.Now().After(deadline) {
+		if err == nil || ctx.Err() != nil || !worthWaiting(err) {
 			return err
 		}
 		var let letGo
 		if errors.As(err, &let) || (a.stopped() && !a.mayRun()) {
+			return err
+		}
+		away := errors.Is(err, errHostAway)
+		if away && a.r.Away || time.Now().After(deadline) {
+			if away && !a.r.NoWait { // the turn is put off, and the thread goes on to say why
+				w.say(waitingFor(err))
+				over = func() {}
+			}
 			return err
 		}
 		w.say(waitingFor(err))
@@ -712,8 +837,14 @@ func failureOf(err error) Failure {
 		return runner.FailFile
 	case errors.Is(err, errLostMachine), errors.Is(err, errRunner), errors.Is(err, errBusy), errors.Is(err, errNotUp):
 		return FailMachine
-	case errors.Is(err, fly.ErrCapacity), errors.Is(err, fly.ErrQuota):
+	case errors.Is(err, fly.ErrCapacity):
 		return FailCapacity
+	case errors.Is(err, fly.ErrPayment):
+		return FailPayment
+	case errors.Is(err, fly.ErrQuota):
+		return FailQuota
+	case errors.Is(err, errHostAway):
+		return FailHost
 	case errors.Is(err, fly.ErrUnauthorized), errors.Is(err, fly.ErrForbidden):
 		return FailFlyAccess
 	case errors.Is(err, errSessionLost):
@@ -748,6 +879,7 @@ func (p *Progress) apply(e runner.Event) {
 		p.Todos = e.Todos
 	case runner.KindRetry, runner.KindNote:
 		p.Note = e.Text
+	case runner.KindSpent: // nothing of it is shown
 	}
 }
 
@@ -822,7 +954,7 @@ func (a *attempt) put(ctx context.Context, name string, body io.Reader) (putFile
 		if n > 0 {
 			sum.Write(buf[:n])
 			reply, callErr := call[runner.PutReply](ctx, a, "put", runner.PutRequest{
-				Turn: string(a.r.Turn), Fence: a.r.Fence, Name: name, Offset: offset, Data: buf[:n],
+				Turn: a.turnID(), Fence: a.r.Fence, Name: name, Offset: offset, Data: buf[:n],
 			})
 			switch {
 			case callErr != nil:

@@ -19,6 +19,9 @@ func (w *work) errand(ctx context.Context) error {
 			return err
 		}
 	}
+	if s != nil {
+		inSessionOf(ctx, s.SessionID)
+	}
 	if s == nil || s.Ended() || !s.onFly() {
 		if s == nil {
 			s = &Session{Thread: w.turn.Thread}
@@ -36,7 +39,7 @@ func (w *work) errand(ctx context.Context) error {
 	if err := w.run(ctx, s); err != nil {
 		return err
 	}
-	return w.settle(ctx, *s)
+	return w.settle(ctx, s)
 }
 
 // looked takes what an errand saw of the repositories into the session. It is no turn: neither the count nor the time of the last one
@@ -59,28 +62,29 @@ func (a *attempt) errand() runner.TakeRequest {
 	}
 	all := a.settings()
 	needed := runner.Settings{
-		TimeoutSeconds: all.TimeoutSeconds, LingerSeconds: all.LingerSeconds, GitName: all.GitName, GitEmail: all.GitEmail, Forges: all.Forges,
+		TimeoutSeconds: all.TimeoutSeconds, LingerSeconds: all.LingerSeconds, GitName: all.GitName, GitEmail: all.GitEmail, Forges: all.Forges, Hosts: all.Hosts,
 	}
-	return runner.TakeRequest{Fence: a.r.Fence, Secrets: secrets, Turn: runner.Turn{
-		ID: string(a.r.Turn), SessionID: a.s.SessionID, Repos: repos, Settings: needed,
+	turn := runner.Turn{
+		ID: a.turnID(), SessionID: a.s.SessionID, Repos: repos, Settings: needed,
 		Errand: &a.r.Errand.Errand, Trailers: a.r.Errand.Trailers,
-	}}
+	}
+	return runner.TakeRequest{Fence: a.r.Fence, Secrets: secrets, WaitMS: eventsWaitMS, Turn: turn, Needs: turn.Needs()}
 }
 
 // withPayload reads what an errand brought. That may take minutes: whoever stops the errand then does not want it any more.
-func (a *attempt) withPayload(ctx context.Context, out Outcome) (Outcome, error) {
+func (a *attempt) withPayload(ctx context.Context, out *Outcome) (*Outcome, error) {
 	for int64(len(out.Payload)) < out.PayloadBytes {
 		if a.stopped() {
 			return a.failed(runner.FailStopped, nil), nil
 		}
 		reply, err := call[runner.ResultReply](ctx, a, "result", runner.ResultRequest{
-			Turn: string(a.r.Turn), Offset: int64(len(out.Payload)), Payload: true,
+			Turn: a.turnID(), Offset: int64(len(out.Payload)), Payload: true,
 		})
 		if err != nil {
-			return Outcome{}, err
+			return nil, err
 		}
 		if reply.Status != runner.StatusDone || len(reply.Data) == 0 {
-			return Outcome{}, fmt.Errorf("read the payload: %w: it answers %s, and %d of %d bytes came", errRunner, reply.Status, len(out.Payload), out.PayloadBytes)
+			return nil, fmt.Errorf("read the payload: %w: it answers %s, and %d of %d bytes came", errRunner, reply.Status, len(out.Payload), out.PayloadBytes)
 		}
 		out.Payload = append(out.Payload, reply.Data...)
 	}

@@ -432,19 +432,102 @@ func TestHostAway(t *testing.T) {
 		}
 		sc.have(1, 1)
 	})
-	t.Run("while it sleeps and for good: that is said, and nothing is made in its place", func(t *testing.T) {
+	t.Run("for days: that is said, and nothing is made in its place", func(t *testing.T) {
 		t.Parallel()
 		sc := newWorld(t).script(func(cfg *MachinesConfig) { cfg.Patience = time.Second })
 		sc.turn("one")
 		sc.local("trouble", map[string]any{"machine": sc.s.MachineID, "host": "unreachable"})
-		if out, _ := sc.unsettled(sc.run("two")); out.Failure != FailFly || !strings.Contains(out.Error, "host cannot be reached") {
-			t.Errorf("RunTurn = %+v, want %s", out, FailFly)
+		r := sc.run("two")
+		r.Away, r.NoWait = true, true
+		if out, _ := sc.unsettled(r); out.Failure != FailHost || !strings.Contains(out.Error, "host cannot be reached") {
+			t.Errorf("RunTurn = %+v, want %s", out, FailHost)
 		}
 		sc.local("trouble", map[string]any{"machine": sc.s.MachineID})
 		if out := sc.turn("three"); out.Answer != "answer to three" {
 			t.Errorf("when it is back: RunTurn = %+v", out)
 		}
 		sc.have(1, 1)
+	})
+	t.Run("for longer than a turn is patient: the queue is kept, others go on meanwhile, and it goes on when it is back", func(t *testing.T) {
+		t.Parallel()
+		b := newBot(t)
+		r := b.replica(func(cfg *ServiceConfig, m *MachinesConfig) {
+			cfg.AwayEvery, m.Patience = 200*time.Millisecond, 500*time.Millisecond
+			cfg.Queue = b.queue(cfg.Redis, 1) // one place for all threads
+		}).start()
+		b.answered(r, r.accept(turn("101", "zero", true)))
+		id := r.session().MachineID
+		b.local("trouble", map[string]any{"machine": id, "host": "unreachable"})
+		first, second := r.accept(turn("102", "one", false)), r.accept(turn("103", "two", false))
+		b.until("the line", func() bool { return slices.Contains(b.front.told(), lineHost) })
+
+		other := turn("201", "other", true)
+		other.Thread.TS, other.ID = "200.000001", "T1:C1:201"
+		r.accept(other)
+		b.until("the answer in another thread", func() bool { return len(b.front.of(other.ID, "2")) > 0 })
+		b.until("two more looks", func() bool { return b.asked("GET /v1/apps/acme/machines/"+id) > 8 })
+		if posts := b.front.of(first.ID, "1"); len(posts) > 0 || b.runner.ran(first.ID) > 0 {
+			t.Errorf("the turn ended meanwhile, with %+v", posts)
+		}
+		b.local("trouble", map[string]any{"machine": id})
+		b.answered(r, second)
+		for _, one := range []Turn{first, second} {
+			b.wasOnce(one)
+			if out := b.front.of(one.ID, "1")[0].outcome; out.Answer != "answer to "+one.Text {
+				t.Errorf("%s ended with %+v", one.ID, out)
+			}
+		}
+		b.have(2, 2)
+	})
+	t.Run("a turn that waits for it can be stopped", func(t *testing.T) {
+		t.Parallel()
+		b := newBot(t)
+		r := b.replica(func(cfg *ServiceConfig, m *MachinesConfig) {
+			cfg.AwayEvery, m.Patience = time.Hour, 500*time.Millisecond
+		}).start()
+		b.answered(r, r.accept(turn("101", "zero", true)))
+		id := r.session().MachineID
+		b.local("trouble", map[string]any{"machine": id, "host": "unreachable"})
+		one := r.accept(turn("102", "one", false))
+		b.until("it is put off", func() bool {
+			st, err := r.Status(t.Context(), thread())
+			return err == nil && st.Running == nil && len(st.Queued) == 1 && slices.Contains(b.front.told(), lineHost)
+		})
+		if told := b.front.told(); told[len(told)-1] != lineHost {
+			t.Errorf("the thread shows %q last, want %q", told[len(told)-1], lineHost)
+		}
+		if _, running, err := r.Cancel(t.Context(), thread(), one.ID); err != nil || !running {
+			t.Fatalf("Cancel = %v, %v", running, err)
+		}
+		if out := b.answered(r, one); out.Failure != runner.FailStopped || b.runner.ran(one.ID) != 0 {
+			t.Errorf("it ended with %+v", out)
+		}
+		b.local("trouble", map[string]any{"machine": id})
+	})
+	t.Run("a volume without a machine waits for it as well", func(t *testing.T) {
+		t.Parallel()
+		b := newBot(t)
+		r := b.replica(func(cfg *ServiceConfig, m *MachinesConfig) {
+			cfg.AwayEvery, m.Patience = 200*time.Millisecond, 500*time.Millisecond
+		}).start()
+		b.answered(r, r.accept(turn("101", "zero", true)))
+		s := *r.session()
+		b.until("its lease is over", func() bool { return b.fly.DeleteMachine(t.Context(), testApp, s.MachineID, true, "") == nil })
+		b.until("no machine", func() bool { return len(b.machinesIn(testApp)) == 0 })
+		b.answering(func(w http.ResponseWriter, req *http.Request) bool {
+			if !strings.HasSuffix(req.URL.Path, "/volumes/"+s.VolumeID) {
+				return false
+			}
+			fmt.Fprintf(w, `{"id":%q,"name":%q,"state":"created","size_gb":1,"region":"fra","host_status":"unreachable"}`, s.VolumeID, volumeName(s.SessionID))
+			return true
+		})
+		one := r.accept(turn("102", "one", false))
+		b.until("the line", func() bool { return slices.Contains(b.front.told(), lineHost) })
+		b.answering(nil)
+		if out := b.answered(r, one); out.Answer != "answer to one" || r.session().VolumeID != s.VolumeID {
+			t.Errorf("it ended with %+v", out)
+		}
+		b.have(1, 1)
 	})
 	t.Run("in mid-turn: the turn is followed when it is back", func(t *testing.T) {
 		t.Parallel()

@@ -54,7 +54,7 @@ func (h ExecHandover) Call(ctx context.Context, at Target, verb string, request,
 	if err != nil {
 		return fmt.Errorf("ask the runner to %s: %w", verb, err)
 	}
-	if res.ExitCode != 0 {
+	if res.ExitCode != 0 && !json.Valid([]byte(res.Stdout)) { // else it answered, and was cut short since the machine ends
 		return fmt.Errorf("ask the runner to %s: %w: exit %d: %s", verb, errRunner, res.ExitCode, firstLine(res.Stderr))
 	}
 	if err := json.Unmarshal([]byte(res.Stdout), reply); err != nil {
@@ -69,4 +69,13 @@ func firstLine(s string) string {
 		s = s[:200]
 	}
 	return s
+}
+
+// machineStarter is a Handover that starts the machines itself: what it hands over is read at boot.
+type machineStarter interface{ startsMachines() bool }
+
+// starts reports whether machines are left stopped for the handover.
+func (m *Machines) starts() bool {
+	h, ok := m.cfg.Handover.(machineStarter)
+	return ok && h.startsMachines()
 }

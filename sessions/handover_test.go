@@ -21,6 +21,7 @@ case "$1 $2" in
 "runner hello") echo "{\"status\":\"ok\",\"version\":\"$(tr -d '"{}')\"}";;
 "runner ack") echo "no runner answers" >&2; echo "and more" >&2; exit 3;;
 "runner stop") echo "not json";;
+"runner sleep") echo '{"status":"ok"}'; kill -9 $$;;
 esac
 `
 	if err := os.WriteFile(filepath.Join(dir, "flaudebot"), []byte(program), 0o755); err != nil {
@@ -46,6 +47,12 @@ esac
 		err := h.Call(t.Context(), target, "ack", runner.AckRequest{}, &runner.AckReply{})
 		if !errors.Is(err, errRunner) || !strings.HasSuffix(err.Error(), "exit 3: no runner answers") {
 			t.Errorf("Call = %v", err)
+		}
+	})
+	t.Run("who has answered may be cut short by the machine's end", func(t *testing.T) {
+		var reply runner.SleepReply
+		if err := h.Call(t.Context(), target, "sleep", runner.SleepRequest{}, &reply); err != nil || reply.Status != runner.StatusOK {
+			t.Errorf("Call = %+v, %v", reply, err)
 		}
 	})
 	t.Run("a reply that is none is the runner's failure", func(t *testing.T) {

@@ -35,10 +35,13 @@ type MachinesConfig struct {
 	Handover Handover // nil: exec
 	App      string   // Fly app of the session machines; made when missing
 	Org      string   // organization to make it in
-	Region   string
+	Regions  []string // in order of preference, at least one: a new session is made in the first that has room
 	Image    string
-	Guest    fly.Guest     // zero: performance, 2 CPUs, 4096 MB
-	VolumeGB int           // 0: 1
+	Guest    fly.Guest // zero: performance, 2 CPUs, 4096 MB
+	VolumeGB int       // 0: 1
+	// MaxMemoryMB and MaxVolumeGB bound what people may choose for their session after a turn that had too little; 0: 16384 and 20.
+	MaxMemoryMB, MaxVolumeGB int
+
 	TTL      time.Duration // of a session since its creation; 0: none
 	Env      map[string]string
 	Secrets  runner.Secrets
@@ -54,6 +57,8 @@ type MachinesConfig struct {
 	// LeaseTTL is the life of the machine lease that is held during a turn; 0: 30 s.
 	LeaseTTL time.Duration
 	Log      *slog.Logger
+	// OnceBudget is what a run of [Machines.RunOnce] may cost that names none itself; nil: there is no bound.
+	OnceBudget *runner.Budget
 }
 
 // Machines is the life cycle of sessions on Fly. It keeps no state: what it learns goes into the
@@ -68,6 +73,9 @@ func NewMachines(cfg MachinesConfig) (*Machines, error) {
 	if cfg.Fly == nil || cfg.App == "" || cfg.Image == "" {
 		return nil, errors.New("session machines need a Fly client, an app and an image")
 	}
+	if len(cfg.Regions) == 0 {
+		return nil, errors.New("session machines need a region")
+	}
 	if cfg.Handover == nil {
 		cfg.Handover = ExecHandover{Fly: cfg.Fly}
 	}
@@ -75,6 +83,7 @@ func NewMachines(cfg MachinesConfig) (*Machines, error) {
 		cfg.Guest = fly.Guest{CPUKind: "performance", CPUs: 2, MemoryMB: 4096}
 	}
 	cfg.VolumeGB = max(cfg.VolumeGB, 1)
+	cfg.MaxMemoryMB, cfg.MaxVolumeGB = cmp.Or(cfg.MaxMemoryMB, 16384), cmp.Or(cfg.MaxVolumeGB, 20)
 	cfg.BootTimeout = orDefault(cfg.BootTimeout, 5*time.Minute)
 	cfg.Patience = orDefault(cfg.Patience, 2*time.Minute)
 	cfg.LeaseTTL = orDefault(cfg.LeaseTTL, 30*time.Second)
@@ -113,6 +122,22 @@ func (m *Machines) EnsureApp(ctx context.Context) error {
 	return err
 }
 
+// policyName is that of the network policy of the sessions' app.
+const policyName = "flaudebot-sessions"
+
+// Isolate has sessions of the app reach each other no more over Fly's private network: a network policy lets nothing in but on a port that only root could
+// listen on, where nothing does. Fly knows none that lets nothing in at all. Machines have it from their next start on.
+func (m *Machines) Isolate(ctx context.Context) error {
+	had, err := m.cfg.Fly.HasNetworkPolicy(ctx, m.cfg.App, policyName)
+	if err != nil || had {
+		return err
+	}
+	return m.cfg.Fly.CreateNetworkPolicy(ctx, m.cfg.App, fly.NetworkPolicy{
+		Name: policyName, Selector: fly.PolicySelector{All: true},
+		Rules: []fly.PolicyRule{{Action: "allow", Direction: "ingress", Ports: []fly.PolicyPort{{Protocol: "tcp", Port: 1}}}},
+	})
+}
+
 // Begin names a new session. Nothing exists on Fly yet.
 func (m *Machines) Begin(spec Spec, now time.Time) Session {
 	with := m.orDefaults(spec.With)
@@ -139,7 +164,7 @@ func (m *Machines) defaults() Settings {
 	c := m.cfg
 	return Settings{
 		Repos: m.defaultRepos(), Model: c.Settings.Model, Fallback: c.Settings.Fallback, Effort: c.Settings.Effort, PermissionMode: c.Settings.PermissionMode,
-		Guest: c.Guest, Region: c.Region, VolumeGB: c.VolumeGB, TTL: new(c.TTL),
+		Hosts: c.Settings.Hosts, Guest: c.Guest, Region: c.Regions[0], VolumeGB: c.VolumeGB, TTL: new(c.TTL),
 		Linger: seconds(c.Settings.LingerSeconds), Timeout: seconds(c.Settings.TimeoutSeconds),
 	}
 }
@@ -152,32 +177,6 @@ func (m *Machines) defaultRepos() []runner.Repo { return append([]runner.Repo{},
 // without a conversation is removed: the next try may find room on another host.
 func (m *Machines) Create(ctx context.Context, s *Session, save Save) error {
 	return m.create(ctx, s, save, m.orDefaults(nil))
-}
-
-func (m *Machines) create(ctx context.Context, s *Session, save Save, with Effective) error {
-	if !s.onFly() { // nothing binds it to where it was named: the settings may have been mended
-		s.AppName, s.Region = m.cfg.App, with.Region
-	}
-	if s.MachineID == "" {
-		s.Guest = with.Guest
-	}
-	if s.VolumeID == "" && !s.Ephemeral {
-		if err := m.createVolume(ctx, s, save); err != nil {
-			return err
-		}
-	}
-	if s.MachineID != "" {
-		return nil
-	}
-	mach, err := m.createMachine(ctx, *s)
-	if err != nil {
-		if !s.Handed && !s.Begun() && s.VolumeID != "" && !isPassing(err) {
-			m.dropVolume(ctx, s, save)
-		}
-		return err
-	}
-	s.MachineID, s.Region = mach.ID, mach.Region
-	return save(ctx, *s)
 }
 
 func (m *Machines) createVolume(ctx context.Context, s *Session, save Save) error {
@@ -243,7 +242,7 @@ func (m *Machines) dropVolume(ctx context.Context, s *Session, save Save) {
 // same session.
 func (m *Machines) createMachine(ctx context.Context, s Session) (*fly.Machine, error) {
 	mach, err := m.cfg.Fly.CreateMachine(ctx, s.AppName, fly.CreateMachine{
-		Name: machineName(s.SessionID), Region: s.Region, Config: m.machineConfig(s), SkipSecrets: true,
+		Name: machineName(s.SessionID), Region: s.Region, Config: m.machineConfig(s), SkipSecrets: true, SkipLaunch: m.starts(),
 	})
 	if err == nil {
 		return mach, nil

@@ -72,7 +72,7 @@ func TestCreate(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
 		w.ensureApp("older")
-		old := w.machines(func(cfg *MachinesConfig) { cfg.App, cfg.Region = "older", "ams" })
+		old := w.machines(func(cfg *MachinesConfig) { cfg.App, cfg.Regions = "older", []string{"ams"} })
 		s := old.Begin(Spec{Thread: thread()}, time.Now())
 		if err := old.createVolume(t.Context(), &s, keepNothing); err != nil {
 			t.Fatal(err)
@@ -94,7 +94,7 @@ func TestCreate(t *testing.T) {
 	t.Run("settings that were mended count until there is something on Fly", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
-		s := w.machines(func(cfg *MachinesConfig) { cfg.App, cfg.Region = "mistyped", "nowhere" }).Begin(Spec{Thread: thread()}, time.Now())
+		s := w.machines(func(cfg *MachinesConfig) { cfg.App, cfg.Regions = "mistyped", []string{"nowhere"} }).Begin(Spec{Thread: thread()}, time.Now())
 		if err := w.machines(nil).Create(t.Context(), &s, keepNothing); err != nil || s.AppName != testApp || s.Region != "fra" {
 			t.Errorf("Create = %v for %s in %s, want it in %s", err, s.AppName, s.Region, testApp)
 		}
@@ -181,7 +181,9 @@ func TestCreateAgain(t *testing.T) {
 
 func TestCreateFails(t *testing.T) {
 	t.Parallel()
-	noRoom := map[string]any{"method": "machine.create", "nth": 1, "status": 409}
+	noRoom := map[string]any{
+		"method": "machine.create", "nth": 1, "status": 422, "body": `{"error":"could not find a candidate host","status":"insufficient_capacity"}`,
+	}
 	for name, c := range map[string]struct {
 		change func(*Session)
 		fault  map[string]any
@@ -233,7 +235,7 @@ func TestMachineConfig(t *testing.T) {
 	t.Run("the guest can be another", func(t *testing.T) {
 		t.Parallel()
 		small := fly.Guest{CPUKind: "shared", CPUs: 1, MemoryMB: 512}
-		m, err := NewMachines(MachinesConfig{Fly: sc.world.fly, App: testApp, Image: "i", Guest: small})
+		m, err := NewMachines(MachinesConfig{Fly: sc.world.fly, App: testApp, Regions: []string{"fra"}, Image: "i", Guest: small})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -310,6 +312,36 @@ func TestEnsureApp(t *testing.T) {
 	}
 	if apps, err := w.fly.Apps(t.Context(), "personal"); err != nil || len(apps) != 2 {
 		t.Errorf("the organization has %v, %v, want both apps", apps, err)
+	}
+}
+
+// TestIsolate: the app gets one network policy that lets nothing into sessions, beside those that it has.
+func TestIsolate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.machines(nil)
+	other := fly.NetworkPolicy{
+		Name: "ours", Selector: fly.PolicySelector{Metadata: map[string]string{"role": "web"}},
+		Rules: []fly.PolicyRule{{Action: "allow", Direction: "egress", Ports: []fly.PolicyPort{{Protocol: "tcp", Port: 443}}}},
+	}
+	if err := w.fly.CreateNetworkPolicy(t.Context(), testApp, other); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := m.Isolate(t.Context()); err != nil {
+			t.Fatalf("Isolate = %v, want nil, again as well", err)
+		}
+	}
+	if n := w.asked("POST /v1/apps/" + testApp + "/network_policies 201"); n != 2 {
+		t.Errorf("%d policies were made, want one beside the other", n)
+	}
+	for name, want := range map[string]bool{policyName: true, "ours": true, "else": false} {
+		if got, err := w.fly.HasNetworkPolicy(t.Context(), testApp, name); err != nil || got != want {
+			t.Errorf("HasNetworkPolicy(%s) = %v, %v, want %v", name, got, err, want)
+		}
+	}
+	if err := w.machines(func(c *MachinesConfig) { c.App = "nowhere" }).Isolate(t.Context()); !errors.Is(err, fly.ErrNotFound) {
+		t.Errorf("Isolate of no app = %v", err)
 	}
 }
 

@@ -75,29 +75,48 @@ func (sv *Service) Noted(ctx context.Context, key string) (bool, error) {
 	return n > 0, nil
 }
 
-// mutedFor is how long a thread stays muted at most.
-const mutedFor = 90 * 24 * time.Hour
+const (
+	mutedFor  = 90 * 24 * time.Hour // how long a thread stays muted at most
+	muteNotes = 20                  // how many changes of a thread are remembered, the last ones
 
-// Mute has replies of a thread without a mention left alone, or taken again.
-func (sv *Service) Mute(ctx context.Context, thread Thread, muted bool) error {
-	key := sv.store.prefix + "muted:" + thread.Key()
-	var err error
+	mutedNote, unmutedNote = " muted", " unmuted" // behind the ts of the change
+)
+
+// Mute has replies of a thread without a mention left alone, or taken again: those that are said after at, a ts.
+func (sv *Service) Mute(ctx context.Context, thread Thread, muted bool, at string) error {
+	note, what := at+unmutedNote, ThreadUnmuted
 	if muted {
-		err = sv.store.rdb.Set(ctx, key, 1, mutedFor).Err()
-	} else {
-		err = sv.store.rdb.Del(ctx, key).Err()
+		note, what = at+mutedNote, ThreadMuted
 	}
+	err := sv.store.Record(ctx, Entry{
+		ID: fmt.Sprintf("%s:%s:%s", what, thread.Key(), at), What: what, By: askedBy(ctx), Team: thread.Team, Channel: thread.Channel, Thread: thread.TS,
+	})
+	if err != nil {
+		return fmt.Errorf("mute %s: %w", thread.Key(), err)
+	}
+	_, err = sv.store.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		key := sv.store.muted(thread)
+		p.ZAdd(ctx, key, redis.Z{Member: note}) // of one score: they are in the order of their text, and each ts is of one length
+		p.ZRemRangeByRank(ctx, key, 0, -muteNotes-1)
+		p.Expire(ctx, key, mutedFor)
+		return nil
+	})
 	if err != nil {
 		return fmt.Errorf("mute %s: %w", thread.Key(), err)
 	}
 	return nil
 }
 
-// Muted reports whether a thread is muted.
-func (sv *Service) Muted(ctx context.Context, thread Thread) (bool, error) {
-	n, err := sv.store.rdb.Exists(ctx, sv.store.prefix+"muted:"+thread.Key()).Result()
+// Muted reports whether a thread was muted when something was said in it, at a ts; "": whether it is now. What is said and what mutes
+// may arrive in another order than they were written in.
+func (sv *Service) Muted(ctx context.Context, thread Thread, at string) (bool, error) {
+	upTo := "+"
+	if at != "" {
+		upTo = "(" + at
+	}
+	last, err := sv.store.rdb.ZRevRangeByLex(ctx, sv.store.muted(thread), &redis.ZRangeBy{Max: upTo, Min: "-", Count: 1}).Result()
 	if err != nil {
 		return false, fmt.Errorf("look whether %s is muted: %w", thread.Key(), err)
 	}
-	return n > 0, nil
+	return len(last) > 0 && strings.HasSuffix(last[0], mutedNote), nil
 }

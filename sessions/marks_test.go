@@ -1,6 +1,7 @@
 package sessions
 
 import (
+	"fmt"
 	"testing"
 )
 
@@ -42,18 +43,39 @@ func TestMute(t *testing.T) {
 	sv := &Service{store: st}
 	other := thread()
 	other.TS = "102"
-	for _, want := range []bool{false, true, true, false} {
-		if err := sv.Mute(t.Context(), thread(), want); err != nil {
+	mute := func(muted bool, at string) {
+		t.Helper()
+		if err := sv.Mute(t.Context(), thread(), muted, at); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := sv.Muted(t.Context(), thread()); err != nil || got != want {
-			t.Errorf("Muted = %v, %v, want %v", got, err, want)
+	}
+	check := func(thread Thread, at string, want bool) {
+		t.Helper()
+		if got, err := sv.Muted(t.Context(), thread, at); err != nil || got != want {
+			t.Errorf("Muted at %q = %v, %v, want %v", at, got, err, want)
 		}
 	}
-	if err := sv.Mute(t.Context(), thread(), true); err != nil {
-		t.Fatal(err)
+	check(thread(), "", false)
+	mute(false, "200.000001")
+	check(thread(), "", false)
+	mute(true, "300.000001")
+	mute(true, "300.000001") // sent again
+	check(thread(), "", true)
+	mute(false, "500.000001")
+	mute(true, "400.000001") // overtaken
+	check(thread(), "", false)
+	for at, want := range map[string]bool{
+		"100.000001": false, "300.000000": false, "300.000001": false, "300.000002": true, "499.999999": true, "500.000001": true, "500.000002": false,
+	} {
+		check(thread(), at, want)
+		check(other, at, false)
 	}
-	if got, err := sv.Muted(t.Context(), other); err != nil || got {
-		t.Errorf("Muted = %v, %v of another thread", got, err)
+	for i := range 2 * muteNotes {
+		mute(i%2 == 0, fmt.Sprintf("6%02d.000001", i))
+	}
+	check(thread(), "638.000002", true)
+	check(thread(), "", false)
+	if n := sv.store.rdb.ZCard(t.Context(), sv.store.muted(thread())).Val(); n != muteNotes {
+		t.Errorf("%d changes are remembered, want the last %d", n, muteNotes)
 	}
 }

@@ -32,6 +32,7 @@ func (sv *Service) reapLoop(ctx context.Context) error {
 // left behind on Fly. It never touches a session that has a turn queued or running. Any number of replicas may
 // reap at once.
 func (sv *Service) Reap(ctx context.Context, now time.Time) error {
+	began := time.Now()
 	if err := sv.remember(ctx); err != nil { // what nobody knows is not removed before
 		return err
 	}
@@ -39,6 +40,7 @@ func (sv *Service) Reap(ctx context.Context, now time.Time) error {
 	if err != nil && len(all) == 0 {
 		return err
 	}
+	defer func() { sv.log.DebugContext(ctx, "reaped", "sessions", len(all), "duration", time.Since(began)) }()
 	for _, s := range all {
 		if oneErr := sv.reapOne(ctx, s, now); oneErr != nil {
 			err = errors.Join(err, fmt.Errorf("session %s: %w", s.SessionID, oneErr))
@@ -74,7 +76,8 @@ func (sv *Service) reapOne(ctx context.Context, s Session, now time.Time) error 
 		case err != nil:
 			return err
 		case !told: // as when no replica ran in the day before it
-			return sv.store.KeepUnlessKept(ctx, s.Thread, s.Kept, s.spared(now, sv.cfg.IdleTTL))
+			_, err := sv.store.Keep(ctx, s.Thread, s.Kept, s.spared(now, sv.cfg.IdleTTL), nil)
+			return err
 		}
 		return sv.enqueueEnd(ctx, s, s.SessionID, why, TurnID(fmt.Sprintf("end:%s:%s:%d", s.SessionID, s.LastID, at.UnixMicro())))
 	case at.Sub(now) <= s.warnAhead(why, sv.cfg.IdleTTL):
@@ -141,17 +144,15 @@ func later(a, b time.Time) time.Time {
 // returns when the session will be over instead; zero: never. An end that was put off already, or that the session has outlived by being used,
 // is left as it is. [ErrNoSession]: the session is over, or is being ended.
 func (sv *Service) Keep(ctx context.Context, thread Thread, session string, announced time.Time) (time.Time, error) {
-	s, err := sv.soon(ctx, thread)
-	if err != nil {
-		return time.Time{}, err
-	}
-	if s == nil || s.Ended() || s.SessionID != session {
-		return time.Time{}, ErrNoSession
-	}
-	idle := sv.cfg.IdleTTL
-	if end, _ := s.endsAt(idle); !end.IsZero() && !end.After(announced) {
-		s.Kept = s.keep(announced, time.Now(), idle)
-		if err := sv.store.Keep(ctx, thread, s.Kept); err != nil {
+	for kept := false; !kept; { // again where somebody else, or the reaper, has kept it meanwhile: seldom more than once
+		s, err := sv.soon(ctx, thread)
+		if err != nil {
+			return time.Time{}, err
+		}
+		if s == nil || s.Ended() || s.SessionID != session {
+			return time.Time{}, ErrNoSession
+		}
+		if kept, err = sv.putOff(ctx, *s, announced); err != nil {
 			return time.Time{}, err
 		}
 	}
@@ -163,6 +164,21 @@ func (sv *Service) Keep(ctx context.Context, thread Thread, session string, anno
 		return time.Time{}, ErrNoSession
 	}
 	return st.Session.EndsAt, nil
+}
+
+// putOff keeps a session whose end was announced, if that is its end still; false: it was kept since it was read.
+func (sv *Service) putOff(ctx context.Context, s Session, announced time.Time) (bool, error) {
+	idle := sv.cfg.IdleTTL
+	if end, _ := s.endsAt(idle); end.IsZero() || end.After(announced) {
+		return true, nil
+	}
+	was := s.Kept
+	s.Kept = s.keep(announced, time.Now(), idle)
+	until, _ := s.endsAt(idle)
+	return sv.store.Keep(ctx, s.Thread, was, s.Kept, &Entry{
+		ID: fmt.Sprintf("%s:%s:%d", SessionKept, s.SessionID, until.UnixMicro()), What: SessionKept, By: askedBy(ctx), Team: s.Thread.Team, Channel: s.Thread.Channel,
+		Thread: s.Thread.TS, Session: s.SessionID, Until: until,
+	})
 }
 
 // keep puts off the end that was announced, and the other one if it comes so soon after it that it would be announced as well.

@@ -167,7 +167,7 @@ func (sv *Service) rebuild(ctx context.Context, now time.Time) (int, error) {
 		if err := sv.store.Put(ctx, newest, 0); err != nil && !errors.Is(err, errStale) {
 			return 0, err
 		}
-		if err := sv.store.KeepUnlessKept(ctx, newest.Thread, Kept{}, newest.spared(now, sv.cfg.IdleTTL)); err != nil {
+		if _, err := sv.store.Keep(ctx, newest.Thread, Kept{}, newest.spared(now, sv.cfg.IdleTTL), nil); err != nil {
 			return 0, err
 		}
 		n++
@@ -216,6 +216,7 @@ func (sv *Service) rebuilt(mach fly.Machine) (Session, bool) {
 		return Session{}, false
 	}
 	m := sv.cfg.Machines
+	s.Image = mach.Config.Image
 	s.Region, s.Owner, s.TTLSeconds = mach.Region, mach.Config.Metadata[MetaOwner], int64(m.cfg.TTL/time.Second)
 	s.CreatedAt, _ = time.Parse(time.RFC3339, mach.CreatedAt)
 	s.LastTurn = lastChange(mach).UTC()

@@ -272,7 +272,7 @@ func TestRedisForgets(t *testing.T) {
 		if _, err := r.Keep(t.Context(), thread(), st.Session.SessionID, st.Session.EndsAt); err != nil {
 			t.Fatal(err)
 		}
-		if err := r.store.KeepUnlessKept(t.Context(), thread(), Kept{}, st.Session.spared(time.Now(), 12*day)); err != nil {
+		if _, err := r.store.Keep(t.Context(), thread(), Kept{}, st.Session.spared(time.Now(), 12*day), nil); err != nil {
 			t.Fatal(err)
 		}
 		if now := r.session(); !now.kept().TTL.After(st.Session.EndsAt) {

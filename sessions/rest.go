@@ -18,10 +18,10 @@ const (
 )
 
 // restNowAndThen stops machines that run for nobody if no replica has looked lately: a turn that was answered may not
-// have reached its machine.
+// have reached its machine. What machines have run since they were metered is added up.
 func (sv *Service) restNowAndThen(ctx context.Context, all []Session, now time.Time) error {
 	all = slices.DeleteFunc(slices.Clone(all), func(s Session) bool {
-		return s.MachineID == "" || s.Ended() || sv.inUse(s, s.LastTurn, now)
+		return s.MachineID == "" || s.Ended() || sv.inUse(s, s.LastTurn, now) && !s.meter().Runs
 	})
 	if len(all) == 0 {
 		return nil
@@ -35,15 +35,19 @@ func (sv *Service) restNowAndThen(ctx context.Context, all []Session, now time.T
 	if err != nil {
 		return err
 	}
-	started := map[string]fly.Machine{}
+	found := map[string]fly.Machine{}
 	for _, mach := range machines {
-		if mach.State == "started" {
-			started[mach.ID] = mach
-		}
+		found[mach.ID] = mach
 	}
 	for _, s := range all {
-		mach, ok := started[s.MachineID]
-		if !ok || !s.owns(mach) || sv.inUse(s, lastChange(mach), now) {
+		mach, ok := found[s.MachineID]
+		if !ok || !s.owns(mach) {
+			continue
+		}
+		if s.meter().Runs {
+			err = errors.Join(err, sv.meterIdle(ctx, s, mach, now))
+		}
+		if mach.State != "started" || sv.inUse(s, s.LastTurn, now) || sv.inUse(s, lastChange(mach), now) {
 			continue
 		}
 		if restErr := sv.rest(ctx, s); restErr != nil {

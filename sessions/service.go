@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -28,7 +29,17 @@ type ServiceConfig struct {
 	WatchEvery time.Duration
 	// ReapEvery is the time between two looks for sessions that are over; 0: 1 minute.
 	ReapEvery time.Duration
-	Log       *slog.Logger
+	// AwayEvery is the time between two looks at a machine whose host cannot be reached, while a turn waits for it; 0: 30 s. Many threads
+	// may wait for the same host.
+	AwayEvery time.Duration
+	// AuditFor is how long the record of who asked, and what ran, is kept; 0: 400 days.
+	AuditFor time.Duration
+	// Budgets bound what Claude's model may cost.
+	Budgets BudgetConfig
+	// Link is the address of a message in a thread, for that record; nil: it has none.
+	Link     func(thread Thread, ts string) string
+	Observer Observer // nil: nobody wants to know
+	Log      *slog.Logger
 }
 
 // Service is sessions over the queue: it accepts turns from any replica, and works on those that it claims.
@@ -45,11 +56,17 @@ func NewService(cfg ServiceConfig) (*Service, error) {
 		return nil, errors.New("sessions need Redis and a queue")
 	}
 	cfg.ReapEvery = orDefault(cfg.ReapEvery, time.Minute)
+	cfg.AwayEvery = orDefault(cfg.AwayEvery, 30*time.Second)
 	cfg.WatchEvery = orDefault(cfg.WatchEvery, 5*time.Second)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{cfg: cfg, store: newStore(cfg.Redis, cfg.Prefix), log: cfg.Log, failed: new(atomic.Int64)}, nil
+	if cfg.Observer == nil {
+		cfg.Observer = unobserved{}
+	}
+	store := newStore(cfg.Redis, cfg.Prefix)
+	store.charged, store.auditFor = cfg.Observer.Charged, orDefault(cfg.AuditFor, auditDefault)
+	return &Service{cfg: cfg, store: store, log: cfg.Log, failed: new(atomic.Int64)}, nil
 }
 
 // Accept stores a turn: behind those of its thread that are at work or were said before it. After it returned without an error the turn cannot be lost; offering the same
@@ -62,6 +79,9 @@ func (sv *Service) Accept(ctx context.Context, t Turn) (Accepted, error) {
 	if err != nil {
 		return Accepted{}, err
 	}
+	if err := sv.recordAsked(ctx, t); err != nil {
+		return Accepted{}, fmt.Errorf("store turn %s: %w", t.ID, err)
+	}
 	res, err := sv.cfg.Queue.Enqueue(ctx, job, queue.Enqueue{})
 	if err != nil {
 		return Accepted{}, fmt.Errorf("store turn %s: %w", t.ID, err)
@@ -71,9 +91,22 @@ func (sv *Service) Accept(ctx context.Context, t Turn) (Accepted, error) {
 		return Accepted{Status: AcceptQueued, Ahead: sv.ahead(ctx, job.Key, int(res.Ahead))}, nil
 	case queue.Duplicate:
 		return Accepted{Status: AcceptDuplicate}, nil
+	case queue.FullUser:
+		return sv.refuse(ctx, t, BoundPerson)
+	case queue.FullGroup:
+		return sv.refuse(ctx, t, BoundChannel)
+	case queue.FullTotal:
+		return sv.refuse(ctx, t, BoundAll)
 	default:
-		return Accepted{Status: AcceptFull}, nil
+		return sv.refuse(ctx, t, BoundThread)
 	}
+}
+
+// refuse records that there is no room for a turn.
+func (sv *Service) refuse(ctx context.Context, t Turn, full Bound) (Accepted, error) {
+	e := sv.entryOf(TurnRefused, t, t.User)
+	e.Full = full
+	return Accepted{Status: AcceptFull, Full: full}, sv.store.Record(ctx, e)
 }
 
 // ahead is how many turns of the thread a person has to wait for: one that is answered, and whose machine goes to sleep, is none.
@@ -104,11 +137,33 @@ func (sv *Service) Edit(ctx context.Context, t Turn, revision string) (bool, err
 
 // Cancel takes a waiting turn out of its queue, or stops it when it is running.
 func (sv *Service) Cancel(ctx context.Context, thread Thread, id TurnID) (waiting, running bool, err error) {
+	st, err := sv.cfg.Queue.Inspect(ctx, thread.Key())
+	if err != nil {
+		return false, false, fmt.Errorf("cancel turn %s: %w", id, err)
+	}
+	known := slices.ContainsFunc(st.Jobs, func(j queue.Job) bool { return j.ID == string(id) })
+	if known { // written before it is done: it is not known any more when it is done again
+		if err := sv.recordStop(ctx, thread, id, st.Running != string(id)); err != nil {
+			return false, false, err
+		}
+	}
 	res, err := sv.cfg.Queue.Cancel(ctx, thread.Key(), string(id))
 	if err != nil {
 		return false, false, fmt.Errorf("cancel turn %s: %w", id, err)
 	}
-	return res == queue.CancelledQueued, res == queue.CancelledSignalled, nil
+	waiting, running = res == queue.CancelledQueued, res == queue.CancelledSignalled
+	if !known && (waiting || running) { // it has come since
+		err = sv.recordStop(ctx, thread, id, waiting)
+	}
+	return waiting, running, err
+}
+
+// recordStop records that whoever asks wants a turn stopped, or taken back.
+func (sv *Service) recordStop(ctx context.Context, thread Thread, id TurnID, waiting bool) error {
+	by := askedBy(ctx)
+	e := sv.entryOf(StopAsked, Turn{ID: id, Thread: thread}, by)
+	e.ID, e.Link, e.Waiting = e.ID+":"+by, "", waiting
+	return sv.store.Record(ctx, e)
 }
 
 // Forestall has a turn never run that was not accepted yet: its message was deleted. One that was accepted meanwhile is taken back, or stopped.
@@ -165,6 +220,11 @@ func (sv *Service) End(ctx context.Context, thread Thread, by, said string) (End
 	if err != nil {
 		return Ending{}, err
 	}
+	asked := sv.entryOf(EndAsked, Turn{ID: TurnID(job.ID), Thread: thread}, by)
+	asked.Turn, asked.Link, asked.Session = "", "", s.SessionID
+	if err := sv.store.Record(ctx, asked); err != nil {
+		return Ending{}, fmt.Errorf("end the session of %s: %w", thread.Key(), err)
+	}
 	closed, err := sv.cfg.Queue.Close(ctx, job)
 	if err != nil {
 		return Ending{}, fmt.Errorf("end the session of %s: %w", thread.Key(), err)
@@ -214,6 +274,12 @@ func (sv *Service) Status(ctx context.Context, thread Thread) (Status, error) {
 		s.EndsAt, _ = s.endsAt(sv.cfg.IdleTTL)
 	}
 	st := Status{Session: s, Since: q.Since, Over: Stage(q.Stage).hasOutcome()}
+	switch {
+	case strings.HasPrefix(q.Place, "park:u:"):
+		st.Parked = BoundPerson
+	case strings.HasPrefix(q.Place, "park:g:"):
+		st.Parked = BoundChannel
+	}
 	for _, j := range q.Jobs {
 		t, err := turnOf(j)
 		switch {

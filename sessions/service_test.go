@@ -200,6 +200,10 @@ func TestTakeover(t *testing.T) {
 						t.Errorf("the outcome is %+v", out)
 					}
 					b.wasOnce(one)
+					record := slices.DeleteFunc(ids(audit(t, second.Service, AuditFilter{})), func(id string) bool { return id == "turn_asked:warm" })
+					if want := []string{"turn_asked:" + string(one.ID), "turn_ended:" + string(one.ID)}; !slices.Equal(record, want) {
+						t.Errorf("on record: %q, want %q", record, want)
+					}
 					if c.stage != stageDone && !b.front.wasQuieted(one.ID) {
 						t.Error("the first owner let the turn go before its live message was quiet")
 					}

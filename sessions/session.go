@@ -46,6 +46,8 @@ type Session struct {
 	Repos     []runner.Repo `json:"repos,omitzero"`      // nil: those of the settings, until the conversation has begun
 	VolumeGB  int           `json:"volume_gb,omitempty"` // 0: the default
 	Guest     Guest         `json:"guest,omitzero"`      // of its machine; zero: the default
+	Image     string        `json:"image,omitempty"`     // of its machine, as it was asked for last; "": nobody knows
+	Larger    Larger        `json:"larger,omitzero"`     // what somebody has chosen for it beyond the settings
 	InUse     *InUse        `json:"in_use,omitempty"`    // what its last turn ran with; nil: nobody knows
 	Turns     int           `json:"turns"`               // turns that ended
 	LastTurn  time.Time     `json:"last_turn"`           // when the last one ended, or CreatedAt
@@ -72,8 +74,12 @@ type Session struct {
 	Rebuilt bool `json:"rebuilt,omitempty"`
 	// Kept is what somebody has put the end off to. It stands beside the record, since it is written while others have the claim.
 	Kept Kept `json:"-"`
+	// Meter says up to when the time of its machine is added up. It stands beside the record as well.
+	Meter Meter `json:"-"`
 	// EndsAt is when the session will be over unless somebody uses it or keeps it, as [Service.Status] and [Service.List] tell; zero: never.
 	EndsAt time.Time `json:"-"`
+
+	Rest Rest `json:"-"` // what a newer version has added
 }
 
 // MaxSkew is how far our clock and Slack's may be apart.

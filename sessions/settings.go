@@ -38,6 +38,7 @@ type Settings struct {
 	PermissionMode string   `json:"permission_mode,omitempty"`
 	Trust          bool     `json:"trust,omitempty"` // in the repository's own settings, hooks, skills and .mcp.json
 	MCP            string   `json:"mcp,omitempty"`   // JSON as Claude Code's --mcp-config takes it
+	Hosts          []string `json:"hosts,omitempty"` // that commands may reach, as [runner.CheckHosts] takes them; empty: all
 
 	Guest    Guest          `json:"guest,omitzero"`
 	Region   string         `json:"region,omitempty"`
@@ -74,6 +75,7 @@ const (
 	FieldTools        Field = "allowed_tools"
 	FieldMode         Field = "permission_mode"
 	FieldMCP          Field = "mcp"
+	FieldHosts        Field = "hosts"
 	FieldGuest        Field = "guest"
 	FieldRegion       Field = "region"
 	FieldVolume       Field = "volume_gb"
@@ -182,6 +184,9 @@ func (s Settings) over(def Settings) Settings {
 	s.Fallback = cmp.Or(s.Fallback, def.Fallback)
 	s.Effort = cmp.Or(s.Effort, def.Effort)
 	s.PermissionMode = cmp.Or(s.PermissionMode, def.PermissionMode)
+	if len(s.Hosts) == 0 {
+		s.Hosts = def.Hosts
+	}
 	s.Guest = cmp.Or(s.Guest, def.Guest)
 	s.Region = cmp.Or(s.Region, def.Region)
 	s.VolumeGB = cmp.Or(s.VolumeGB, def.VolumeGB)
@@ -225,13 +230,14 @@ func (s Settings) Check(values map[string]string) error {
 	}
 	v.effort(s.Effort)
 	v.tools(s)
+	v.hosts(s)
 	if err := runner.CheckMCP(s.MCP); err != nil {
 		v.add(FieldMCP, "%s", err)
 	}
 	if s.Guest != (Guest{}) {
 		v.err(FieldGuest, CheckGuest(s.Guest))
 	}
-	if s.Region != "" && !regionName.MatchString(s.Region) {
+	if s.Region != "" && !IsRegion(s.Region) {
 		v.add(FieldRegion, "%q is no Fly region: want three letters such as iad or fra", s.Region)
 	}
 	v.volume(s.VolumeGB)
@@ -339,6 +345,13 @@ func (v *fieldCheck) tools(s Settings) {
 	}
 }
 
+func (v *fieldCheck) hosts(s Settings) {
+	v.err(FieldHosts, runner.CheckHosts(s.Hosts))
+	if repo := runner.SSHBesideHosts(s.Repos); len(s.Hosts) > 0 && repo != "" {
+		v.add(FieldHosts, "%s is not reached by HTTPS: access can be held to hosts only where all repositories are", repo)
+	}
+}
+
 func (v *fieldCheck) volume(gb int) {
 	if gb < 0 || gb > maxVolumeGB {
 		v.add(FieldVolume, "a volume has 1 to %d GB", maxVolumeGB)
@@ -390,6 +403,7 @@ func (s Settings) forRunner(def runner.Settings) runner.Settings {
 	out := def
 	out.Model, out.Fallback, out.Effort = s.Model, s.Fallback, s.Effort
 	out.AllowedTools, out.PermissionMode, out.Trust, out.MCP = s.AllowedTools, s.PermissionMode, s.Trust, s.MCP
+	out.Hosts = s.Hosts
 	out.Instructions, out.Env, out.SetUp = s.Instructions, s.Env, s.SetUp
 	if s.Timeout != nil {
 		out.TimeoutSeconds = int(*s.Timeout / time.Second)
@@ -401,6 +415,9 @@ func (s Settings) forRunner(def runner.Settings) runner.Settings {
 }
 
 var regionName = regexp.MustCompile(`^[a-z]{3}$`)
+
+// IsRegion reports whether that may be the code of a Fly region.
+func IsRegion(code string) bool { return regionName.MatchString(code) }
 
 // ParseGuest reads a size such as shared-2x:2048 or performance-2x:4096: CPUs of a kind, and memory in MB.
 func ParseGuest(value string) (Guest, error) {

@@ -41,6 +41,7 @@ func (st *store) settings(team, channel string) string {
 type storedSettings struct {
 	Settings
 	sealed map[string]string // name → sealed value
+	rest   Rest
 }
 
 // Settings reads a channel's settings; those of a channel that has none are zero.
@@ -53,7 +54,7 @@ func (st *store) Settings(ctx context.Context, team, channel string) (storedSett
 		}
 		return out, err
 	}
-	if err := json.Unmarshal([]byte(fields["json"]), &out.Settings); err != nil {
+	if out.rest, err = readFields([]byte(fields["json"]), &out.Settings); err != nil {
 		return storedSettings{}, fmt.Errorf("%w of %s: %w", errDamaged, channel, err)
 	}
 	if err := json.Unmarshal([]byte(fields["secrets"]), &out.sealed); err != nil {
@@ -62,9 +63,16 @@ func (st *store) Settings(ctx context.Context, team, channel string) (storedSett
 	return out, nil
 }
 
-// PutSettings writes them if nobody else has since version was; false: somebody has.
-func (st *store) PutSettings(ctx context.Context, team, channel string, version int64, s storedSettings) (bool, error) {
-	body, err := json.Marshal(s.Settings)
+// PutSettings writes them if nobody else has since version was; false: somebody has. With them goes an entry of the audit record; nil: none.
+func (st *store) PutSettings(ctx context.Context, team, channel string, version int64, s storedSettings, e *Entry) (bool, error) {
+	entry := ""
+	if e != nil {
+		var err error
+		if entry, err = encodeEntry(*e); err != nil {
+			return false, err
+		}
+	}
+	body, err := writeFields(s.Settings, s.rest)
 	if err != nil {
 		return false, fmt.Errorf("encode the settings of %s: %w", channel, err)
 	}
@@ -72,8 +80,8 @@ func (st *store) PutSettings(ctx context.Context, team, channel string, version 
 	if err != nil {
 		return false, fmt.Errorf("encode the secrets of %s: %w", channel, err)
 	}
-	ok, err := st.change.Run(ctx, st.rdb, []string{st.settings(team, channel)},
-		strconv.FormatInt(version, 10), strconv.FormatInt(s.Version, 10), body, secrets).Int()
+	ok, err := st.change.Run(ctx, st.rdb, []string{st.settings(team, channel), st.audit()},
+		strconv.FormatInt(version, 10), strconv.FormatInt(s.Version, 10), body, secrets, entry, st.minID()).Int()
 	if err != nil {
 		return false, fmt.Errorf("save the settings of %s: %w", channel, err)
 	}
@@ -110,7 +118,7 @@ func (sv *Service) SaveSettings(ctx context.Context, team, channel, by string, s
 		return Settings{}, SettingsChangedError{had.Settings}
 	}
 	all := maps.Clone(values)
-	next := storedSettings{Settings: s, sealed: map[string]string{}}
+	next := storedSettings{Settings: s, sealed: map[string]string{}, rest: had.rest}
 	var bad FieldErrors
 	for _, name := range s.Secrets {
 		at := place{team, channel, name}
@@ -146,7 +154,11 @@ func (sv *Service) SaveSettings(ctx context.Context, team, channel, by string, s
 		return Settings{}, err
 	}
 	next.Version, next.ChangedBy, next.ChangedAt = s.Version+1, by, time.Now().UTC().Truncate(time.Second)
-	ok, err := sv.store.PutSettings(ctx, team, channel, s.Version, next)
+	fields := changed(had.Settings, s, values)
+	ok, err := sv.store.PutSettings(ctx, team, channel, s.Version, next, &Entry{
+		ID: fmt.Sprintf("%s:%s:%s:%d", SettingsSet, team, channel, next.Version), What: SettingsSet, By: by, Team: team, Channel: channel,
+		Set: &Set{Version: next.Version, Fields: fields},
+	})
 	switch {
 	case err != nil:
 		return Settings{}, err
@@ -154,7 +166,7 @@ func (sv *Service) SaveSettings(ctx context.Context, team, channel, by string, s
 		now, err := sv.Settings(ctx, team, channel)
 		return Settings{}, errors.Join(SettingsChangedError{now}, err)
 	}
-	sv.log.InfoContext(ctx, "settings changed", "team", team, "channel", channel, "by", by, "version", next.Version, "fields", changed(had.Settings, s, values))
+	sv.log.InfoContext(ctx, "settings changed", "team", team, "channel", channel, "by", by, "version", next.Version, "fields", fields)
 	return next.Settings, nil
 }
 
@@ -193,7 +205,7 @@ func (sv *Service) effective(ctx context.Context, t Turn) (Effective, error) {
 	if err != nil && !errors.Is(err, errDamaged) {
 		return Effective{}, err
 	}
-	e := Effective{Settings: s.Settings.with(t.Overrides).over(sv.cfg.Machines.defaults())}
+	e := Effective{Settings: s.Settings.with(t.Overrides).over(sv.cfg.Machines.defaults()), pinned: s.Region != ""}
 	if err != nil {
 		return e, err
 	}
@@ -225,7 +237,7 @@ func (sv *Service) reseal(ctx context.Context, team, channel string, s storedSet
 		}
 		next.sealed[name] = sealed
 	}
-	if _, err := sv.store.PutSettings(ctx, team, channel, s.Version, next); err != nil {
+	if _, err := sv.store.PutSettings(ctx, team, channel, s.Version, next, nil); err != nil {
 		sv.log.WarnContext(ctx, "secrets not sealed anew", "channel", channel, "err", err)
 		return
 	}
@@ -236,6 +248,7 @@ func (sv *Service) reseal(ctx context.Context, team, channel string, s storedSet
 type Effective struct {
 	Settings
 	secrets map[string]string
+	pinned  bool // the region is the channel's own
 }
 
 // repos are the repositories of a session that names none; never nil.
@@ -252,7 +265,7 @@ func (e Effective) owns(repos []runner.Repo) bool {
 // inUse is what may be shown of settings that a turn is handed over with.
 func (e Effective) inUse(r runner.Settings) *InUse {
 	return &InUse{
-		Version: e.Version, Model: r.Model, Fallback: r.Fallback, Effort: r.Effort, PermissionMode: r.Mode(), AllowedTools: r.AllowedTools, Trust: r.Trust,
+		Version: e.Version, Model: r.Model, Fallback: r.Fallback, Effort: r.Effort, PermissionMode: r.Mode(), AllowedTools: r.AllowedTools, Hosts: r.Hosts, Trust: r.Trust,
 		MCPServers: runner.MCPServers(r.MCP), Env: slices.Sorted(maps.Keys(r.Env)), Secrets: e.Secrets,
 		Instructions: r.Instructions != "", SetUp: r.SetUp != "", LingerSeconds: r.LingerSeconds, TimeoutSeconds: r.TimeoutSeconds,
 	}
@@ -266,6 +279,7 @@ type InUse struct {
 	Effort         string   `json:"effort,omitempty"`
 	PermissionMode string   `json:"permission_mode,omitempty"`
 	AllowedTools   []string `json:"allowed_tools,omitempty"`
+	Hosts          []string `json:"hosts,omitempty"` // that commands may reach; empty: all
 	Trust          bool     `json:"trust,omitempty"`
 	MCPServers     []string `json:"mcp_servers,omitempty"`
 	Env            []string `json:"env,omitempty"`     // names

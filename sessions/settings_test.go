@@ -1,7 +1,9 @@
 package sessions
 
 import (
+	"bytes"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +19,7 @@ func everySetting() Settings {
 		Repos: []runner.Repo{{URL: "https://github.com/acme/api", Branch: "next", Dir: "backend"}}, SetUp: "npm ci",
 		Env: map[string]string{"STAGE": "test"}, Secrets: []string{"NPM_TOKEN"}, Instructions: "Answer in French.",
 		Model: "opus", Fallback: "sonnet", Effort: "low", AllowedTools: []string{"Read", "Bash(git log *)"}, PermissionMode: runner.ModeDontAsk, Trust: true,
-		MCP:   `{"mcpServers":{"docs":{"command":"docs-server"}}}`,
+		MCP: `{"mcpServers":{"docs":{"command":"docs-server"}}}`, Hosts: []string{"pypi.org", "*.npmjs.org"},
 		Guest: Guest{CPUKind: "shared", CPUs: 2, MemoryMB: 1024}, Region: "fra", VolumeGB: 3,
 		TTL: new(time.Duration(0)), Linger: new(time.Minute), Timeout: new(time.Hour),
 		MentionOnly: true, Users: []string{"U1", "S1"}, Admins: []string{"U2"}, Overrides: []Override{OverrideVolume},
@@ -46,6 +48,22 @@ func TestSettings(t *testing.T) {
 		r, _ := open(t)
 		if got, err := r.Settings(t.Context(), "T1", "C1"); err != nil || !cmp.Equal(got, Settings{}) {
 			t.Errorf("Settings = %+v, %v", got, err)
+		}
+	})
+	t.Run("the log says who changed which fields, and no value", func(t *testing.T) {
+		t.Parallel()
+		var log bytes.Buffer
+		r := newBot(t).replica(func(c *ServiceConfig, _ *MachinesConfig) {
+			c.Keys, c.Log = keyring(t, secretsKey(1)), slog.New(slog.NewTextHandler(&log, nil))
+		})
+		save(t, r, "C1", Settings{Instructions: "mind the gap", Env: map[string]string{"STAGE": "testing"}, Secrets: []string{"NPM_TOKEN"}}, map[string]string{"NPM_TOKEN": value})
+		if said := log.String(); !strings.Contains(said, "by=U9") || !strings.Contains(said, `fields="[env instructions secrets]"`) {
+			t.Errorf("the log says %q", said)
+		}
+		for _, word := range []string{"mind the gap", "testing", value} {
+			if strings.Contains(log.String(), word) {
+				t.Errorf("the log says %q: %s", word, log.String())
+			}
 		}
 	})
 	t.Run("every field comes back, to other channels nothing", func(t *testing.T) {
@@ -86,7 +104,7 @@ func TestSettings(t *testing.T) {
 		if got := mustSettings(t, r, "C1"); got.Model != "sonnet" {
 			t.Errorf("model = %s, want that of the first", got.Model)
 		}
-		ok, err := r.store.PutSettings(t.Context(), "T1", "C1", 1, storedSettings{Settings: second}) // it came in between reading and writing
+		ok, err := r.store.PutSettings(t.Context(), "T1", "C1", 1, storedSettings{Settings: second}, nil) // it came in between reading and writing
 		if err != nil || ok {
 			t.Errorf("PutSettings of an older version = %v, %v", ok, err)
 		}
@@ -207,6 +225,8 @@ func TestCheckSettings(t *testing.T) {
 		"an unknown mode":            {func(s *Settings) { s.PermissionMode = "yolo" }, nil, FieldMode, "bypassPermissions, acceptEdits"},
 		"tools where all may":        {func(s *Settings) { s.PermissionMode = runner.ModeBypass }, nil, FieldTools, "every tool is allowed"},
 		"an option for a tool":       {func(s *Settings) { s.AllowedTools = []string{"--tools"} }, nil, FieldTools, "is no tool"},
+		"a host with its protocol":   {func(s *Settings) { s.Hosts = []string{"https://pypi.org"} }, nil, FieldHosts, "is no host that access can be held to"},
+		"hosts beside SSH":           {func(s *Settings) { s.Repos = []runner.Repo{{URL: "ssh://git@github.com/a/b"}} }, nil, FieldHosts, "not reached by HTTPS"},
 		"MCP that is no JSON":        {func(s *Settings) { s.MCP = "docs" }, nil, FieldMCP, "no JSON of MCP servers"},
 		"MCP of another form":        {func(s *Settings) { s.MCP = `{"docs":{"command":"x"}}` }, nil, FieldMCP, "no server is named"},
 		"MCP without a command":      {func(s *Settings) { s.MCP = `{"mcpServers":{"docs":{}}}` }, nil, FieldMCP, "docs needs a command"},

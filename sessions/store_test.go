@@ -1,12 +1,15 @@
 package sessions
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,6 +23,29 @@ func newTestStore(t *testing.T) (*store, *miniredis.Miniredis) {
 	rdb := redis.NewClient(&redis.Options{Addr: mini.Addr(), MaxRetries: -1})
 	t.Cleanup(func() { _ = rdb.Close() })
 	return newStore(rdb, testPrefix), mini
+}
+
+// roundTrips is a hook that counts how often Redis was waited for, but for the greetings of a connection.
+type roundTrips struct{ n atomic.Int64 }
+
+func (r *roundTrips) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (r *roundTrips) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if cmd.Name() == "hmget" || cmd.Name() == "zrevrange" {
+			r.n.Add(1)
+		}
+		return next(ctx, cmd)
+	}
+}
+
+func (r *roundTrips) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if cmds[0].Name() == "hmget" {
+			r.n.Add(1)
+		}
+		return next(ctx, cmds)
+	}
 }
 
 func TestStore(t *testing.T) {
@@ -83,7 +109,7 @@ func TestStore(t *testing.T) {
 		st, mini := newTestStore(t)
 		put(t, st, Session{SessionID: "s", Thread: thread()}, 7)
 		mini.FlushAll()
-		if err := st.Keep(t.Context(), thread(), Kept{Session: "s"}); err != nil {
+		if _, err := st.Keep(t.Context(), thread(), Kept{}, Kept{Session: "s"}, nil); err != nil {
 			t.Fatal(err)
 		}
 		put(t, st, Session{SessionID: "s", Thread: thread()}, 0)
@@ -153,6 +179,23 @@ func TestStore(t *testing.T) {
 		all, err := st.All(t.Context(), "")
 		if !errors.Is(err, errUnreadable) || !slices.Equal(names(all), []string{"good"}) {
 			t.Errorf("All = %v, %v, want the good one and an error", names(all), err)
+		}
+	})
+	t.Run("many are listed in few round trips, and in order", func(t *testing.T) {
+		t.Parallel()
+		st, _ := newTestStore(t)
+		const n = readAtOnce + 1
+		for i := range n {
+			put(t, st, Session{SessionID: strconv.Itoa(i), Thread: Thread{"T1", "C1", strconv.Itoa(i)}, LastTurn: time.Unix(int64(n-i), 0)}, 1)
+		}
+		trips := &roundTrips{}
+		st.rdb.AddHook(trips)
+		all, err := st.All(t.Context(), "")
+		if err != nil || len(all) != n || !slices.IsSortedFunc(all, func(a, b Session) int { return b.LastTurn.Compare(a.LastTurn) }) {
+			t.Errorf("All = %d sessions, %v, want %d, the one used last first", len(all), err, n)
+		}
+		if got := trips.n.Load(); got != 3 { // the list, and twice records
+			t.Errorf("%d sessions took %d round trips, want 3", n, got)
 		}
 	})
 	t.Run("something is done once, until it is forgotten or its time is over", func(t *testing.T) {

@@ -2,6 +2,7 @@ package sessions
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -13,6 +14,14 @@ import (
 // TurnID names a turn by its Slack message: "team:channel:message_ts". A turn that comes from a slash
 // command has "team:channel:cmd-<trigger id>", an errand "team:channel:errand-<what is unique of the click>".
 type TurnID string
+
+// try is the turn's name to the runner when it is run for the n-th time after the first.
+func (id TurnID) try(n int) TurnID {
+	if n == 0 {
+		return id
+	}
+	return TurnID(fmt.Sprintf("%s~%d", id, n))
+}
 
 // Kind is what a job in a thread's queue asks for.
 type Kind string
@@ -43,6 +52,10 @@ type Turn struct {
 	Again bool `json:"again,omitempty"`
 	// Overrides are what the message says otherwise than its channel's settings. What these do not allow, when the turn begins, does not count.
 	Overrides Overrides `json:"overrides,omitzero"`
+	// Larger is what the turn was asked to run on, since another one had too little; zero: what the session has.
+	Larger Larger `json:"larger,omitzero"`
+	// MoreUSD is what the turn was allowed to cost besides what every turn may, since another one had too little.
+	MoreUSD float64 `json:"more_usd,omitempty"`
 	// Adds are repositories that the session gets with this turn, besides those that it has.
 	Adds []runner.Repo `json:"adds,omitempty"`
 	// About is what a turn that may begin a session is about, in a few plain words.
@@ -105,11 +118,13 @@ type Prompt struct {
 	Files []PromptFile
 	// Repos replaces the repositories of the settings for a new session; nil keeps them.
 	Repos []runner.Repo
+	// Adds are repositories that a new session has besides.
+	Adds []runner.Repo
 	// Trailers are lines that commits of the turn carry: who asked, and where.
 	Trailers []string
 }
 
-// PromptFile is an attachment that Open reads. Name is safe: letters, digits, dot, dash, underscore.
+// PromptFile is an attachment that Open reads. Name is safe: letters, marks and digits of any script, dot, dash, underscore.
 type PromptFile struct {
 	Name string
 	Size int64 // bytes
@@ -152,6 +167,7 @@ type Progress struct {
 	Step   Step
 	Since  time.Time // when the turn was claimed
 	Note   string    // what is being waited for
+	Until  time.Time // when that will be over; zero: nobody knows
 	Model  string
 	Tool   string // the tool in use
 	On     string // what it is used on: a file, a command
@@ -165,20 +181,24 @@ type Progress struct {
 type Failure = runner.Failure
 
 const (
-	FailMachine   Failure = "machine"   // the machine died in mid-turn, or nobody knows how far the turn came on it
-	FailNotUp     Failure = "notup"     // the machine did not come so far as to have the turn
-	FailMemory    Failure = "memory"    // the machine ran out of memory
-	FailCapacity  Failure = "capacity"  // Fly has no room
-	FailFly       Failure = "fly"       // Fly refuses or cannot be reached
-	FailFlyAccess Failure = "flyaccess" // Fly refuses the token
-	FailLost      Failure = "lost"      // volume or machine are gone for good
-	FailForgotten Failure = "forgotten" // the machine knows nothing of a turn that had started
-	FailSlack     Failure = "slack"     // Slack did not let the message be read
-	FailGone      Failure = "gone"      // the message was deleted before it was read
-	FailStuck     Failure = "stuck"     // something in our own keeping stayed in its way for too long
-	FailRecord    Failure = "record"    // the session's record cannot be read
-	FailEnded     Failure = "ended"     // the session ended while the message waited
-	FailRepeated  Failure = "repeated"  // it brought down whoever worked on it, time and again
+	FailMachine   Failure = "machine"         // the machine died in mid-turn, or nobody knows how far the turn came on it
+	FailNotUp     Failure = "notup"           // the machine did not come so far as to have the turn
+	FailMemory            = runner.FailMemory // also when the machine itself died of it, which Fly's exit event tells
+	FailCapacity  Failure = "capacity"        // Fly has no room
+	FailQuota     Failure = "quota"           // Fly gives the organization no more
+	FailPayment   Failure = "payment"         // Fly wants the organization to look after its billing
+	FailHost      Failure = "host"            // the host that the session's files are on cannot be reached, for days
+	FailFly       Failure = "fly"             // Fly refuses or cannot be reached
+	FailFlyAccess Failure = "flyaccess"       // Fly refuses the token
+	FailLost      Failure = "lost"            // volume or machine are gone for good
+	FailTooMuch   Failure = "toomuch"         // the message brings more than can be handed over
+	FailForgotten Failure = "forgotten"       // the machine knows nothing of a turn that had started
+	FailSlack     Failure = "slack"           // Slack did not let the message be read
+	FailGone      Failure = "gone"            // the message was deleted before it was read
+	FailStuck     Failure = "stuck"           // something in our own keeping stayed in its way for too long
+	FailRecord    Failure = "record"          // the session's record cannot be read
+	FailEnded     Failure = "ended"           // the session ended while the message waited
+	FailRepeated  Failure = "repeated"        // it brought down whoever worked on it, time and again
 )
 
 // Outcome is how a turn ended, with its answer.
@@ -191,6 +211,10 @@ type Outcome struct {
 	Claimed time.Time // when the turn was first claimed: until then it waited behind others
 	// Destroyed is set when the machine was taken down with the turn (KindOnce, KindEnd).
 	Destroyed bool
+	// Larger is what the turn may be run on again, since it had too little; nil: nothing.
+	Larger *Larger
+	// Budget is the one that stopped the turn, or that is nearly used up; nil: none.
+	Budget *Budget
 	// Before is set when the runner had the turn before it was handed over: what became of that may stand in the thread.
 	Before bool
 }
@@ -230,6 +254,8 @@ type Front interface {
 	// Progress changes the live message. It does not block and may drop all but the newest. ctx is the
 	// claim's: when it ends, the message is another owner's.
 	Progress(ctx context.Context, s Session, t Turn, liveTS string, p Progress)
+	// Hold has the live message show p for as long as the turn is put off, in place of what Progress has told.
+	Hold(ctx context.Context, s Session, t Turn, liveTS string, p Progress) error
 	// Quiet ends the changing of the live message by this owner. It returns when no change is on its way any more, after some
 	// seconds at most: one that arrives after the next owner's last would stay.
 	Quiet(t Turn)
@@ -259,8 +285,20 @@ type Recalled struct {
 // Accepted says what became of a turn that was offered to [Service.Accept].
 type Accepted struct {
 	Status AcceptStatus
-	Ahead  int // turns of the thread before this one, the running one included
+	Ahead  int   // turns of the thread before this one, the running one included
+	Full   Bound // what AcceptFull ran into
 }
+
+// Bound is whom a limit on turns, or a budget, is for.
+type Bound string
+
+const (
+	BoundTurn    Bound = "turn"
+	BoundThread  Bound = "thread"
+	BoundPerson  Bound = "person"
+	BoundChannel Bound = "channel"
+	BoundAll     Bound = "all"
+)
 
 // AcceptStatus is the answer of [Service.Accept].
 type AcceptStatus string
@@ -278,6 +316,8 @@ type Status struct {
 	Over    bool     // it has its outcome: all that is to come is its answer, and its machine's sleep
 	Since   time.Time
 	Queued  []Turn // waiting, in order
+	// Parked is set when the first of Queued does not begin since so many turns run that it has to wait for one of them: whose those are.
+	Parked Bound
 }
 
 // BegunAfter reports whether what is live in the thread began after a message, of which this is the ts. "": no.

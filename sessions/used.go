@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -64,9 +65,9 @@ func (sv *Service) noteUsed(ctx context.Context, team, place string, repos []run
 	return nil
 }
 
-// used notes the repositories of a session after a turn that went well and brought some.
+// used notes the repositories of a session after a turn that went well in them.
 func (w *work) used(ctx context.Context, s Session, out Outcome) {
-	if w.turn.Kind != KindTurn || out.Failure != runner.FailNone || len(s.Repos) == 0 || (out.Number != 1 && len(w.turn.Adds) == 0) {
+	if w.turn.Kind != KindTurn || out.Failure != runner.FailNone || len(s.Repos) == 0 {
 		return
 	}
 	for _, place := range []string{s.Thread.Channel, w.turn.User} {
@@ -81,7 +82,7 @@ func (w *work) used(ctx context.Context, s Session, out Outcome) {
 func withRepos(have, more []runner.Repo) (all []runner.Repo, added bool) {
 	all = slices.Clone(have)
 	for _, r := range more {
-		if slices.ContainsFunc(all, func(had runner.Repo) bool { return had.URL == r.URL }) {
+		if slices.ContainsFunc(all, func(had runner.Repo) bool { return sameAddress(had.URL, r.URL) }) {
 			continue
 		}
 		taken := func(folder string) bool {
@@ -93,6 +94,12 @@ func withRepos(have, more []runner.Repo) (all []runner.Repo, added bool) {
 		all, added = append(all, r), true
 	}
 	return all, added
+}
+
+// sameAddress reports whether two addresses are of one repository, written as hosts take it: with ".git" or without, in either case.
+func sameAddress(a, b string) bool {
+	plain := func(s string) string { return strings.TrimSuffix(strings.TrimRight(s, "/"), ".git") }
+	return strings.EqualFold(plain(a), plain(b))
 }
 
 // withoutRepos are a session's repositories without those that a turn brought. One that was looked at before was there already.

@@ -50,6 +50,42 @@ func TestAdds(t *testing.T) {
 	}
 }
 
+// TestLinked: what the message that begins a session links to is there besides the channel's repositories, which come first; a later one brings
+// nothing.
+func TestLinked(t *testing.T) {
+	t.Parallel()
+	own, other := runner.Repo{URL: "https://git.example/a/own.git", Branch: "dev"}, runner.Repo{URL: "https://git.example/b/other"}
+	for name, tt := range map[string]struct{ channel, linked, want []runner.Repo }{
+		"besides the channel's":       {[]runner.Repo{own}, []runner.Repo{other}, []runner.Repo{own, other}},
+		"where the channel has none":  {[]runner.Repo{}, []runner.Repo{other}, []runner.Repo{other}},
+		"one that the channel has":    {[]runner.Repo{own}, []runner.Repo{{URL: "https://git.example/A/own"}}, []runner.Repo{own}},
+		"nothing, as plain words are": {[]runner.Repo{own}, nil, []runner.Repo{own}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBot(t)
+			b.front.adds = tt.linked
+			r := b.replica(nil).start()
+			r.channelSettings(func(s *Settings) { s.Trust, s.Repos = true, tt.channel }, nil)
+			b.answered(r, r.accept(turn("1.0", "x", true)))
+			trusts := len(tt.channel) > 0
+			if got := r.session().InUse.Trust; got != trusts {
+				t.Errorf("the session shows trust %v, want %v", got, trusts)
+			}
+			r.channelSettings(func(s *Settings) { s.Repos = []runner.Repo{own, other} }, nil)
+			b.answered(r, r.accept(turn("2.0", "y", true)))
+			for i, take := range b.runner.taken() {
+				if diff := cmp.Diff(tt.want, take.Turn.Repos); diff != "" {
+					t.Errorf("turn %d (-want +got):\n%s", i+1, diff)
+				}
+			}
+			if got := b.runner.taken()[0].Turn.Settings.Trust; got != trusts {
+				t.Errorf("trust = %v, want %v", got, trusts)
+			}
+		})
+	}
+}
+
 // TestAddAgain: what a turn brings that is there already stays when another one cannot be cloned.
 func TestAddAgain(t *testing.T) {
 	t.Parallel()

@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"flaudebot/fly"
@@ -19,6 +21,34 @@ import (
 
 // errSessionLost says that the session's machine and volume are gone: the conversation cannot go on.
 var errSessionLost = errors.New("the machine and its volume are gone")
+
+// sayInLine is told when many sessions begin at once.
+const sayInLine = "many sessions begin just now, and Fly takes one a second"
+
+// lineUp waits until it is the turn of a session that has no machine to get one. However many begin at once, that is neither a slow boot nor
+// trouble of Fly's, so it is done before either is waited for.
+func (a *attempt) lineUp(ctx context.Context) error {
+	if a.s.MachineID != "" || a.mayRun() {
+		return nil
+	}
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-a.r.Stop:
+			cancel()
+		case <-waiting.Done():
+		}
+	}()
+	w := &wait{a: a}
+	defer w.over()
+	defer time.AfterFunc(min(slowAfter, a.m.cfg.BootTimeout/4), func() { w.say(sayInLine) }).Stop()
+	err := a.m.cfg.Fly.AwaitCreation(waiting, a.s.AppName)
+	if err != nil && ctx.Err() == nil { // it was stopped
+		return nil
+	}
+	return err
+}
 
 // wake sees to it that the session has a machine, that it is started, and that its lease is ours.
 func (a *attempt) wake(ctx context.Context) error {
@@ -54,6 +84,7 @@ func (a *attempt) unstick(ctx context.Context) error {
 }
 
 func (a *attempt) boot(ctx context.Context) error {
+	a.found = nil
 	for !a.stopped() || a.mayRun() {
 		if a.accepted && !a.s.onFly() && !a.s.Ephemeral { // an earlier owner of the turn lost it
 			return errSessionLost
@@ -62,8 +93,9 @@ func (a *attempt) boot(ctx context.Context) error {
 			if err := a.create(ctx); err != nil {
 				return err
 			}
+			a.lane = runner.LaneMachine
 		}
-		mach, err := a.m.cfg.Fly.Machine(ctx, a.s.AppName, a.s.MachineID)
+		mach, err := a.look(ctx)
 		switch {
 		case errors.Is(err, fly.ErrNotFound):
 			err = a.replace(ctx, "destroyed")
@@ -74,8 +106,14 @@ func (a *attempt) boot(ctx context.Context) error {
 		case mach.State == "started" && a.outgrown(mach):
 			err = a.resize(ctx, mach)
 		case mach.State == "started":
+			a.r.Seen(mach)
 			a.mark(ctx, mach)
 			return a.hold(ctx)
+		case !a.m.starts() && isAtRest(mach) && handsOver(mach):
+			err = a.unhand(ctx, mach)
+		case a.m.starts() && isAtRest(mach) && !a.outgrown(mach) && !a.cramped():
+			a.r.Seen(mach)
+			return a.ready(ctx, mach)
 		default:
 			err = a.advance(ctx, mach)
 		}
@@ -86,6 +124,78 @@ func (a *attempt) boot(ctx context.Context) error {
 	return nil
 }
 
+// look returns the machine as a wait has just found it, or else as it is.
+func (a *attempt) look(ctx context.Context) (*fly.Machine, error) {
+	if mach := a.found; mach != nil {
+		a.found = nil
+		return mach, nil
+	}
+	return a.m.cfg.Fly.Machine(ctx, a.s.AppName, a.s.MachineID)
+}
+
+// isAtRest reports whether the machine waits to be started.
+func isAtRest(mach *fly.Machine) bool {
+	return mach.State == "created" || mach.State == "stopped" || mach.State == "suspended"
+}
+
+// handsOver reports whether the machine's config hands a turn over, from a time when that was the way.
+func handsOver(mach *fly.Machine) bool {
+	if mach.Config == nil {
+		return false
+	}
+	had, err := handedIn(mach.Config)
+	return err == nil && had.Turn() != ""
+}
+
+// unhand takes out of the machine's config what its runner would do at boot, in place of being asked.
+func (a *attempt) unhand(ctx context.Context, mach *fly.Machine) error {
+	if err := a.hold(ctx); err != nil {
+		return err
+	}
+	config := *mach.Config
+	config.Files = slices.DeleteFunc(slices.Clone(config.Files), isHanded)
+	if err := a.reconfigure(ctx, mach, config); err != nil {
+		return fmt.Errorf("take a turn out of the config of machine %s: %w", mach.ID, err)
+	}
+	return nil
+}
+
+// ready leaves a machine that is at rest to the handover, which starts it.
+func (a *attempt) ready(ctx context.Context, mach *fly.Machine) error {
+	if a.accepted {
+		a.noteExit(mach)
+	}
+	a.mark(ctx, mach)
+	if a.unfound {
+		a.unfound = false
+		if err := a.missing(ctx); err != nil {
+			return err
+		}
+	}
+	a.step(StepWaking)
+	return a.hold(ctx)
+}
+
+// notStarted sees to what kept the handover from starting the machine; nil: nothing that Fly has to make room for.
+func (a *attempt) notStarted(ctx context.Context, why error) error {
+	a.unfound = errors.Is(why, fly.ErrNotFound)
+	if !errors.Is(why, fly.ErrCapacity) && (a.hadSize == (Guest{}) || !noRoom(why)) {
+		return nil
+	}
+	mach, err := a.m.cfg.Fly.Machine(ctx, a.s.AppName, a.s.MachineID)
+	if err != nil {
+		return why
+	}
+	restored, err := a.restoreSize(ctx, mach, why)
+	switch {
+	case err != nil:
+		return err
+	case restored: // it may be tried again
+		return fmt.Errorf("start machine %s: %w", mach.ID, fly.ErrPrecondition)
+	}
+	return why
+}
+
 func (a *attempt) create(ctx context.Context) error {
 	a.step(StepCreating)
 	if a.s.VolumeID == "" {
@@ -94,6 +204,11 @@ func (a *attempt) create(ctx context.Context) error {
 		}
 	}
 	err := a.m.create(ctx, a.s, a.save, a.with)
+	if noRoomThere(err) && a.s.VolumeID != "" {
+		if _, awayErr := a.volumeGone(ctx); errors.Is(awayErr, errHostAway) {
+			return awayErr
+		}
+	}
 	if !errors.Is(err, fly.ErrNotFound) {
 		return err
 	}
@@ -115,7 +230,10 @@ func (a *attempt) volumeGone(ctx context.Context) (bool, error) {
 	case err != nil:
 		return false, fmt.Errorf("look at volume %s: %w", a.s.VolumeID, err)
 	}
-	return vol.Dying(), nil
+	if !vol.Dying() {
+		err = volumeAway(vol)
+	}
+	return vol.Dying(), err
 }
 
 // advance moves the machine one step towards started.
@@ -124,6 +242,9 @@ func (a *attempt) advance(ctx context.Context, mach *fly.Machine) error {
 	case "stopped", "suspended":
 		if a.outgrown(mach) {
 			return a.resize(ctx, mach)
+		}
+		if a.cramped() {
+			return a.growVolume(ctx)
 		}
 		if a.accepted {
 			a.noteExit(mach)
@@ -142,6 +263,7 @@ func (a *attempt) advance(ctx context.Context, mach *fly.Machine) error {
 		if err != nil {
 			return fmt.Errorf("start machine %s: %w", mach.ID, err)
 		}
+		a.lane = cmp.Or(a.lane, runner.LaneStart)
 		return a.await(ctx, "starting", "started", "stopped")
 	case "stopping", "suspending":
 		return a.await(ctx, mach.State, "stopped", "suspended")
@@ -197,6 +319,11 @@ func slow(state string) string {
 	return "Fly is still starting the machine"
 }
 
+// sayIfSlow tells people after a while that the machine stays in a state.
+func (a *attempt) sayIfSlow(w *wait, state string) *time.Timer {
+	return time.AfterFunc(min(slowAfter, a.m.cfg.BootTimeout/4), func() { w.say(slow(state)) })
+}
+
 // await waits until a machine that is in a state has come to one of the others, or for a stop of the turn if it does not run yet.
 func (a *attempt) await(ctx context.Context, state string, states ...string) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -204,7 +331,7 @@ func (a *attempt) await(ctx context.Context, state string, states ...string) err
 	a.stuck = state
 	w := &wait{a: a}
 	defer w.over()
-	defer time.AfterFunc(min(slowAfter, a.m.cfg.BootTimeout/4), func() { w.say(slow(state)) }).Stop()
+	defer a.sayIfSlow(w, state).Stop()
 	if !a.mayRun() {
 		go func() {
 			select {
@@ -214,11 +341,11 @@ func (a *attempt) await(ctx context.Context, state string, states ...string) err
 			}
 		}()
 	}
-	_, err := a.m.cfg.Fly.WaitMachine(ctx, a.s.AppName, a.s.MachineID, fly.WaitMachine{States: states})
+	mach, err := a.m.cfg.Fly.WaitMachine(ctx, a.s.AppName, a.s.MachineID, fly.WaitMachine{States: states})
 	if err != nil && !errors.Is(err, fly.ErrNotFound) {
 		return fmt.Errorf("wait for machine %s: %w", a.s.MachineID, err)
 	}
-	a.stuck = ""
+	a.stuck, a.found = "", mach
 	return nil
 }
 
@@ -254,7 +381,7 @@ func (a *attempt) dropMachine(ctx context.Context) error {
 // forgetMachine lets go of a machine that is gone, and of its lease.
 func (a *attempt) forgetMachine() {
 	a.close()
-	a.s.MachineID = ""
+	a.s.MachineID, a.found = "", nil
 	a.setNonce("")
 }
 
@@ -369,8 +496,7 @@ func (m *Machines) release(ctx context.Context, app, machine, nonce string) {
 	}
 }
 
-// refresh keeps a machine lease until ctx ends. One that ran out, since Fly could not be reached for so long, is taken again unless somebody
-// else has it: again is told its nonce.
+// refresh keeps a machine lease until ctx ends. again is told its nonce when that is another one.
 func (m *Machines) refresh(ctx context.Context, app, machine, nonce string, again func(nonce string)) {
 	tick := time.NewTicker(m.cfg.LeaseTTL / 3)
 	defer tick.Stop()
@@ -380,18 +506,30 @@ func (m *Machines) refresh(ctx context.Context, app, machine, nonce string, agai
 			return
 		case <-tick.C:
 		}
-		lease, err := m.cfg.Fly.RefreshLease(ctx, app, machine, m.cfg.LeaseTTL, nonce)
-		if errors.Is(err, fly.ErrNotFound) {
-			lease, err = m.acquire(ctx, app, machine)
-		}
-		switch {
-		case err == nil && lease.Nonce != "" && lease.Nonce != nonce:
-			nonce = lease.Nonce
+		had := nonce
+		var call sync.WaitGroup
+		call.Go(func() { nonce = m.refreshOnce(ctx, app, machine, had) }) // there is one of this for each running turn: it keeps a small stack
+		call.Wait()
+		if nonce != had {
 			again(nonce)
-		case err != nil && ctx.Err() == nil:
-			m.log.WarnContext(ctx, "machine lease not refreshed", "machine", machine, "err", err)
 		}
 	}
+}
+
+// refreshOnce makes a lease last longer, and returns its nonce. One that ran out, since Fly could not be reached for so long, is taken again unless
+// somebody else has it.
+func (m *Machines) refreshOnce(ctx context.Context, app, machine, nonce string) string {
+	lease, err := m.cfg.Fly.RefreshLease(ctx, app, machine, m.cfg.LeaseTTL, nonce)
+	if errors.Is(err, fly.ErrNotFound) {
+		lease, err = m.acquire(ctx, app, machine)
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			m.log.WarnContext(ctx, "machine lease not refreshed", "machine", machine, "err", err)
+		}
+		return nonce
+	}
+	return cmp.Or(lease.Nonce, nonce)
 }
 
 // settleTimeout bounds how long Settle waits for the machine to stop by itself.
@@ -406,7 +544,10 @@ func (m *Machines) Settle(ctx context.Context, s Session, turn TurnID, fence int
 	target := Target{App: s.AppName, Machine: s.MachineID, Nonce: nonce}
 	var reply runner.AckReply
 	ackErr := m.cfg.Handover.Call(ctx, target, "ack", runner.AckRequest{Turn: string(turn), Fence: fence}, &reply)
-	err := m.sleep(ctx, s, nonce, ackErr == nil)
+	var err error
+	if ackErr != nil || !m.starts() { // else it was seen stopped
+		err = m.sleep(ctx, s, nonce, ackErr == nil)
+	}
 	if nonce != "" {
 		if relErr := m.cfg.Fly.ReleaseLease(ctx, s.AppName, s.MachineID, nonce); relErr != nil && !errors.Is(relErr, fly.ErrNotFound) {
 			m.log.DebugContext(ctx, "lease not released", "machine", s.MachineID, "err", relErr)
@@ -437,6 +578,9 @@ func (m *Machines) sleep(ctx context.Context, s Session, nonce string, acked boo
 
 // linger is for how long the session's machine waits for a further turn.
 func (m *Machines) linger(s Session) time.Duration {
+	if m.starts() { // it reads what is handed over at boot
+		return 0
+	}
 	if s.InUse != nil {
 		return time.Duration(s.InUse.LingerSeconds) * time.Second
 	}

@@ -2,7 +2,6 @@ package sessions
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,29 +25,70 @@ func (sv *Service) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// handle works on one claim.
+// handle works on one claim. Most of its time it waits deep below, with as many others as there are turns: what is done before and after that
+// stands in functions of its own, so that it needs little stack.
 func (sv *Service) handle(ctx context.Context, c *queue.Claim) queue.Verdict {
+	ctx, w := sv.workOn(ctx, c)
+	if w == nil {
+		return queue.Done()
+	}
+	return w.verdict(ctx, w.do(ctx))
+}
+
+// workOn takes up a claim, with a context for it; nil: its record cannot be read.
+func (sv *Service) workOn(ctx context.Context, c *queue.Claim) (context.Context, *work) {
 	t, err := turnOf(c.Job)
 	if err != nil {
 		sv.log.ErrorContext(ctx, "turn dropped: its record cannot be read", "turn", c.Job.ID, "err", err)
-		return queue.Done()
+		return ctx, nil
 	}
-	w := &work{sv: sv, claim: c, turn: t, log: sv.log.With("turn", t.ID, "fence", c.Fence)}
+	ctx = aboutTurn(ctx, t.ID)
+	w := &work{sv: sv, claim: c, turn: t, log: sv.log.With("turn", t.ID, "fence", c.Fence), broke: make(chan struct{})}
 	if len(c.Att) > 0 {
-		if err := json.Unmarshal(c.Att, &w.note); err != nil {
+		var err error
+		if w.note.rest, err = readFields(c.Att, &w.note); err != nil {
 			w.log.WarnContext(ctx, "notes of the earlier owner cannot be read", "err", err)
 		}
 	}
-	w.log.InfoContext(ctx, "turn claimed", "kind", t.Kind, "stage", c.Stage, "attach", c.Attach)
-	err = w.do(ctx)
+	over := w.tookOver()
+	w.note.By = sv.cfg.Queue.Owner()
+	w.watch.tell = func(s Step, d time.Duration) { sv.cfg.Observer.TurnSpent(w.turn, s, d) }
+	w.log.InfoContext(ctx, "turn claimed", "kind", t.Kind, "stage", c.Stage, "attach", c.Attach, "takeover", over)
+	sv.cfg.Observer.TurnClaimed(t, over)
+	if !c.Attach && t.isWork() {
+		sv.cfg.Observer.TurnSpent(t, StepQueued, max(time.Since(t.At), 0))
+	}
+	w.watch.enter(StepClaimed)
+	return ctx, w
+}
+
+// verdict is what becomes of the claim after err.
+func (w *work) verdict(ctx context.Context, err error) queue.Verdict {
+	left := LeftPutOff
+	defer func() {
+		w.watch.enter("")
+		w.sv.cfg.Observer.TurnLeft(w.turn, left)
+	}()
+	var limited *limitedError
 	switch {
 	case err == nil:
+		left = LeftDone
 		w.log.InfoContext(ctx, "turn finished")
 		return queue.Done()
 	case ctx.Err() != nil || errors.Is(err, queue.ErrLost):
-		sv.cfg.Front.Quiet(t)
+		left = LeftHanded
+		if isLost(ctx, err) {
+			left = LeftLost
+		}
+		w.sv.cfg.Front.Quiet(w.turn)
 		w.log.InfoContext(ctx, "turn let go", "err", err, "cause", context.Cause(ctx))
 		return queue.Handoff()
+	case errors.Is(err, errHostAway):
+		w.log.WarnContext(ctx, "turn waits for its machine's host", "since", w.note.AwaySince, "err", err)
+		return queue.Retry(w.sv.cfg.AwayEvery)
+	case errors.As(err, &limited):
+		w.log.InfoContext(ctx, "turn waits for Claude's usage limit", "until", limited.until, "try", w.note.Try)
+		return queue.Retry(limited.pause(w.turn.At, time.Now()))
 	case errors.Is(err, errEarlier):
 		w.log.InfoContext(ctx, "turn lets those go first that were said before it")
 		return queue.Yield()
@@ -56,9 +96,10 @@ func (sv *Service) handle(ctx context.Context, c *queue.Claim) queue.Verdict {
 		if err := w.giveUp(ctx, err); err != nil {
 			return queue.Retry(retryAfter)
 		}
+		left = LeftDone
 		return queue.Done()
 	default:
-		w.log.WarnContext(ctx, "turn put off", "err", err, "tries", c.Tries)
+		w.log.WarnContext(ctx, "turn put off", "err", err, "tries", w.claim.Tries)
 		return queue.Retry(retryAfter)
 	}
 }
@@ -68,11 +109,13 @@ const (
 	retryAfter = 5 * time.Second
 	// maxTries is how often a turn may be put off before it is given up: its thread waits behind it.
 	maxTries = 120
+	// awayLimit is for how long a turn waits for a host that cannot be reached.
+	awayLimit = 3 * 24 * time.Hour
 )
 
 // hopeless reports whether a turn is not to be tried again after err.
 func (w *work) hopeless(err error) bool {
-	return w.claim.Tries >= maxTries || errors.Is(err, errUnreadable)
+	return w.claim.Tries-w.note.Aways-w.note.Limits >= maxTries || errors.Is(err, errUnreadable)
 }
 
 // giveUp ends a turn that cannot be brought to its end, and tells its thread unless that has its answer.
@@ -84,13 +127,32 @@ func (w *work) giveUp(ctx context.Context, cause error) error {
 	s := &Session{Thread: w.turn.Thread}
 	if stored, err := w.sv.store.Get(ctx, w.turn.Thread); err == nil && stored != nil {
 		s = stored
+		inSessionOf(ctx, s.SessionID)
 	}
 	out := w.outcome(FailStuck)
 	if errors.Is(cause, errUnreadable) {
 		out = w.outcome(FailRecord)
 	}
 	out.Number = s.Turns + 1
+	if w.turn.Kind == KindOnce {
+		out.Number = 1
+		w.dropOnce(ctx)
+	}
 	return w.finish(ctx, s, out)
+}
+
+// dropOnce destroys the machine of a single run that is given up. It is best effort: what stays is found by its marks.
+func (w *work) dropOnce(ctx context.Context) {
+	m := w.sv.cfg.Machines
+	s := m.ephemeral(w.turn.ID, Spec{Thread: w.turn.Thread, Owner: w.turn.User}, w.turn.At)
+	id, err := m.find(ctx, s)
+	if err == nil && id != "" {
+		s.MachineID = id
+		err = m.discard(ctx, s, w.note.Nonce, m.cfg.Patience)
+	}
+	if err != nil {
+		w.log.WarnContext(ctx, "machine of a single run not removed, the reaper goes on", "machine", s.MachineID, "err", err)
+	}
 }
 
 // work is one owner's work on one turn.
@@ -103,8 +165,15 @@ type work struct {
 	// unsure is set when the live message may stand in the thread, and it is not known where.
 	unsure bool
 	with   Effective // what the turn runs with
-	locked error     // why the channel's settings cannot be used: no turn begins without them
-	log    *slog.Logger
+	// machine is what Fly said of the turn's machine when it was up, or at rest if the handover starts it; nil: it was not asked.
+	machine *fly.Machine
+	budget  *runner.Budget // what the turn may cost; nil: there is no bound
+	broke   chan struct{}  // closed when it is to be stopped for that
+	locked  error          // why the channel's settings cannot be used: no turn begins without them
+	watch   stopwatch
+	// recorded is set when the audit record has the turn's end.
+	recorded bool
+	log      *slog.Logger
 }
 
 // note is what an owner of a turn leaves to the next one, beside the stage.
@@ -113,8 +182,21 @@ type note struct {
 	Nonce string `json:"nonce,omitempty"` // of the machine lease
 	// Claimed is when the first owner took the turn.
 	Claimed time.Time `json:"claimed,omitzero"`
+	// By is the replica that wrote the notes.
+	By string `json:"by,omitempty"`
+	// AwaySince is when the machine's host was first seen not to be reached, and Aways how often the turn was put off for that.
+	AwaySince time.Time `json:"away_since,omitzero"`
+	Aways     int       `json:"aways,omitempty"`
+	// Limits is how often the turn was put off for Claude's usage limit, and Try how often it has reached that itself. SpentUSD is what those
+	// tries cost, and Begun is set when one of them did some of the work.
+	Limits   int     `json:"limits,omitempty"`
+	Try      int     `json:"try,omitempty"`
+	SpentUSD float64 `json:"spent_usd,omitempty"`
+	Begun    bool    `json:"begun,omitempty"`
 	// Outcome is kept here when it has no answer: the runner may know nothing of it.
 	Outcome *runner.Outcome `json:"outcome,omitempty"`
+
+	rest Rest
 }
 
 // maxTakes is how often the lease of a turn that has not started may run out before it is given up as the cause. A replica that leaves
@@ -143,7 +225,7 @@ func (w *work) do(ctx context.Context) error {
 
 // write stores the stage with the notes, fenced by the claim.
 func (w *work) write(ctx context.Context, s Stage) error {
-	att, err := json.Marshal(w.note)
+	att, err := writeFields(w.note, w.note.rest)
 	if err != nil {
 		return fmt.Errorf("encode notes: %w", err)
 	}
@@ -197,6 +279,7 @@ func (w *work) inSession(ctx context.Context) error {
 	if err != nil {
 		return w.withoutSession(ctx, err)
 	}
+	inSessionOf(ctx, s.SessionID)
 	if s.Ended() { // it ended while this reply waited, and only a mention may begin another
 		out := w.outcome(FailEnded)
 		out.Number = s.Turns + 1
@@ -205,7 +288,7 @@ func (w *work) inSession(ctx context.Context) error {
 	if err := w.run(ctx, s); err != nil {
 		return err
 	}
-	return w.settle(ctx, *s)
+	return w.settle(ctx, s)
 }
 
 // loadSettings reads what the turn runs with, as its channel's settings are now.
@@ -222,12 +305,15 @@ const settleLimit = 45 * time.Second
 
 // settle sees the machine of an answered turn to its rest. It is best effort: a machine that cannot be reached serves
 // the next turn as it is, or else the reaper stops it.
-func (w *work) settle(ctx context.Context, s Session) error {
+func (w *work) settle(ctx context.Context, s *Session) error { return w.settleTry(ctx, s, w.note) }
+
+// settleTry settles the try that left the notes.
+func (w *work) settleTry(ctx context.Context, s *Session, n note) error {
 	m := w.sv.cfg.Machines
 	limit, cancel := context.WithTimeout(ctx, min(settleLimit, m.cfg.Patience))
 	defer cancel()
 	for pause := time.Second; ; pause *= 2 {
-		err := m.Settle(limit, s, w.turn.ID, w.claim.Fence, w.note.Nonce)
+		err := m.Settle(limit, *s, w.turn.ID.try(n.Try), w.claim.Fence, n.Nonce)
 		if err != nil && isPassing(err) && limit.Err() == nil {
 			w.log.DebugContext(ctx, "machine not settled yet", "machine", s.MachineID, "err", err)
 			if pauseFor(limit, pause, nil, true) == nil {
@@ -253,6 +339,7 @@ func (w *work) once(ctx context.Context) error {
 		return err
 	}
 	s := w.sv.cfg.Machines.ephemeral(w.turn.ID, Spec{Thread: w.turn.Thread, Owner: w.turn.User, With: &w.with}, w.turn.At)
+	inSessionOf(ctx, s.SessionID)
 	if w.claim.Attach {
 		id, err := w.sv.cfg.Machines.find(ctx, s)
 		if err != nil {
@@ -260,10 +347,13 @@ func (w *work) once(ctx context.Context) error {
 		}
 		s.MachineID = id
 	}
+	m := w.sv.cfg.Machines
 	if err := w.run(ctx, &s); err != nil {
+		if errors.As(err, new(*limitedError)) {
+			w.dropOnce(ctx)
+		}
 		return err
 	}
-	m := w.sv.cfg.Machines
 	return m.discard(ctx, s, w.note.Nonce, m.cfg.Patience)
 }
 
@@ -337,16 +427,50 @@ func (w *work) bring(ctx context.Context, s *Session) error {
 	if err := w.begin(ctx, *s); err != nil {
 		return err
 	}
+	if err := w.awaitLimit(ctx, *s); err != nil {
+		return err
+	}
+	if err := w.findBudget(ctx); err != nil {
+		return err
+	}
+	if err := w.takeLarger(ctx, s); err != nil {
+		return err
+	}
 	out, err := w.attempt(ctx, s)
+	if errors.Is(err, errHostAway) && ctx.Err() == nil {
+		err = w.putOff(ctx, err)
+	}
 	if err != nil {
 		return err
 	}
+	return w.deliver(ctx, s, *out)
+}
+
+// deliver keeps what came of the turn, and posts it, unless the turn is to be begun once more.
+func (w *work) deliver(ctx context.Context, s *Session, out Outcome) error {
+	out.CostUSD = max(out.CostUSD, out.SpentUSD)
+	if out.Failure == runner.FailStopped && isClosed(w.broke) && !isClosed(w.claim.Cancelled()) { // not every way to stop it tells the runner why
+		out.Failure = runner.FailBudget
+	}
+	if w.startsOver(out, time.Now()) {
+		return w.startOver(ctx, s, out)
+	}
+	out.CostUSD += w.note.SpentUSD
 	out.Number, out.Claimed = w.count(s, out), w.note.Claimed
+	if w.turn.Kind == KindTurn {
+		out.Larger = w.sv.cfg.Machines.larger(*s, out.Failure)
+	}
 	if err := w.save(ctx, *s); err != nil {
 		return err
 	}
+	if err := w.charge(ctx, *s, &out); err != nil {
+		return err
+	}
+	w.recorded = true
 	if out.Answer == "" && out.PayloadBytes == 0 {
-		w.note.Outcome = &out.Outcome
+		kept := out.Outcome
+		kept.CostUSD -= w.note.SpentUSD // which is added again by whoever reads it
+		w.note.Outcome = &kept
 	}
 	if w.stage != StagePosting {
 		if err := w.write(ctx, StageResult); err != nil {
@@ -354,6 +478,15 @@ func (w *work) bring(ctx context.Context, s *Session) error {
 		}
 	}
 	return w.finish(ctx, s, out)
+}
+
+// putOff notes that the turn waits for its machine's host, which gives its place in the replica to others. It keeps that in its thread.
+func (w *work) putOff(ctx context.Context, why error) error {
+	if w.note.AwaySince.IsZero() {
+		w.note.AwaySince = time.Now().UTC()
+	}
+	w.note.Aways++
+	return errors.Join(why, w.write(ctx, w.stage))
 }
 
 // begin shows the live message. A thread that takes none does not keep the turn from running; one that is being answered needs none.
@@ -378,34 +511,52 @@ func (w *work) begin(ctx context.Context, s Session) error {
 }
 
 // attempt runs the turn, or takes it over where an earlier owner left it.
-func (w *work) attempt(ctx context.Context, s *Session) (Outcome, error) {
+func (w *work) attempt(ctx context.Context, s *Session) (*Outcome, error) {
 	if w.note.Outcome != nil {
-		return Outcome{Outcome: *w.note.Outcome}, nil
+		return &Outcome{Outcome: *w.note.Outcome}, nil
 	}
 	if w.claim.Takes > maxTakes && !w.started() {
-		return w.outcome(FailRepeated), nil
+		return new(w.outcome(FailRepeated)), nil
 	}
 	if w.locked != nil && !w.started() {
 		out := w.outcome(runner.FailSettings)
 		out.Error = w.locked.Error()
-		return out, nil
+		return &out, nil
+	}
+	if w.budget != nil && w.budget.USD <= 0 && w.stage == StageClaimed {
+		return new(w.outcome(runner.FailBudget)), nil
 	}
 	return w.sv.cfg.Machines.RunTurn(ctx, s, Run{
 		Turn:   w.turn.ID,
+		Try:    w.note.Try,
 		Errand: w.turn.Errand,
+		Larger: w.turn.Larger,
 		Adds:   w.turn.Adds,
 		With:   &w.with,
 		Fence:  w.claim.Fence,
 		Prompt: func(ctx context.Context, first bool) (Prompt, error) {
-			return w.sv.cfg.Front.Prompt(ctx, *s, w.turn, first)
+			prompt, err := w.sv.cfg.Front.Prompt(ctx, *s, w.turn, first)
+			if w.note.Begun {
+				prompt.Text = goOn + prompt.Text
+			}
+			return prompt, err
 		},
-		Started:  w.started(),
-		Offered:  w.claim.Attach && w.stage != StageClaimed,
-		Stop:     w.claim.Cancelled(),
-		Stage:    func(ctx context.Context, st Stage) error { return w.write(ctx, st) },
-		Progress: func(p Progress) { w.sv.cfg.Front.Progress(ctx, *s, w.turn, w.note.Live, p) },
-		Save:     w.save,
-		Nonce:    w.note.Nonce,
+		Started: w.started(),
+		Offered: w.claim.Attach && w.stage != StageClaimed,
+		Stop:    w.claim.Cancelled(),
+		Budget:  w.budget,
+		Spent:   w.spentMore,
+		Broke:   w.broke,
+		Stage:   func(ctx context.Context, st Stage) error { return w.write(ctx, st) },
+		Seen:    func(mach *fly.Machine) { w.machine = mach },
+		Progress: func(p Progress) {
+			w.watch.enter(p.Step)
+			w.sv.cfg.Front.Progress(ctx, *s, w.turn, w.note.Live, p)
+		},
+		Save:   w.save,
+		Nonce:  w.note.Nonce,
+		Away:   !w.note.AwaySince.IsZero(),
+		NoWait: !w.note.AwaySince.IsZero() && time.Since(w.note.AwaySince) > awayLimit,
 		KeepNonce: func(ctx context.Context, nonce string) error {
 			w.note.Nonce = nonce
 			return w.write(ctx, w.stage)
@@ -450,16 +601,23 @@ func diedUnder(f Failure) bool { return f == FailMachine || f == FailMemory || f
 
 // finish posts the outcome, again and again until the thread has it: the session waits meanwhile.
 func (w *work) finish(ctx context.Context, s *Session, out Outcome) error {
+	if !w.recorded && w.turn.Kind != KindEnd { // no machine was asked for it, and so nothing charged
+		if err := w.sv.store.Record(ctx, w.ended(*s, out)); err != nil {
+			return err
+		}
+		w.recorded = true
+	}
 	look := looks && (w.claim.Attach || w.turn.Again || out.Before || w.unsure || w.stage == StagePosting)
 	if err := w.write(ctx, StagePosting); err != nil {
 		return err
 	}
+	w.watch.enter(StepPosting)
 	w.used(ctx, *s, out) // before it is said: who asks next in that place is offered them
 	pause := time.Second
 	for {
 		err := w.sv.cfg.Front.Finish(ctx, *s, w.turn, w.note.Live, out, look)
 		if err == nil {
-			return w.write(ctx, StagePosted)
+			return w.posted(ctx, out)
 		}
 		if ctx.Err() != nil { // the next owner goes on
 			return err
@@ -470,6 +628,16 @@ func (w *work) finish(ctx context.Context, s *Session, out Outcome) error {
 		}
 		look, pause = looks, min(pause*2, 30*time.Second)
 	}
+}
+
+// posted notes that the thread has the outcome.
+func (w *work) posted(ctx context.Context, out Outcome) error {
+	if err := w.write(ctx, StagePosted); err != nil {
+		return err
+	}
+	w.sv.cfg.Observer.TurnEnded(w.turn, out, max(time.Since(w.note.Claimed), 0))
+	w.watch.enter(StepSettling)
+	return nil
 }
 
 // outcome is one that no machine was asked for.
@@ -484,6 +652,7 @@ func (w *work) end(ctx context.Context) error {
 	if err != nil || s == nil || w.stage == StagePosted {
 		return err
 	}
+	inSessionOf(ctx, s.SessionID)
 	if w.turn.Reason == "" { // from the reaper, for what an earlier end could not remove
 		if i := slices.IndexFunc(s.Left, func(r Remains) bool { return r.SessionID == w.turn.Session }); i >= 0 {
 			return w.endLeft(ctx, s, i)
@@ -502,6 +671,14 @@ func (w *work) end(ctx context.Context) error {
 		if err := w.save(ctx, *s); err != nil {
 			return err
 		}
+	}
+	var entry *Entry
+	if !again { // else that has one
+		e := w.over(*s)
+		entry = &e
+	}
+	if err := w.sv.chargeEnd(ctx, *s, entry); err != nil {
+		return err
 	}
 	out := w.outcome(runner.FailNone)
 	out.ExitCode, out.StartedAt, out.Number, out.CostUSD = 0, began, s.Turns, s.CostUSD

@@ -27,7 +27,7 @@ import (
 const (
 	testApp    = "acme"
 	testPrefix = "fb:"
-	soon       = 60 * time.Second // nothing here takes so long unless it never comes
+	soon       = 120 * time.Second // nothing here takes so long unless it never comes
 )
 
 // mainProcess waits for its end as a runner does.
@@ -42,6 +42,7 @@ type world struct {
 	cut    func() // the connections that Fly has, and with them the requests on their way
 	runner *fakeRunner
 	front  *fakeFront
+	next   http.Handler // the local Fly itself
 
 	mu        sync.Mutex
 	calls     []string                                          // guarded by mu; requests that Fly got, with their status
@@ -67,8 +68,8 @@ func newWorldOn(t *testing.T, cfg localfly.Config) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, dir: cfg.Dir}
-	hs := httptest.NewServer(w.watch(srv.Handler()))
+	w := &world{t: t, dir: cfg.Dir, next: srv.Handler()}
+	hs := httptest.NewServer(w.watch(w.next))
 	t.Cleanup(func() {
 		hs.CloseClientConnections()
 		hs.Close()
@@ -205,7 +206,7 @@ func (w *world) have(machines, volumes int) {
 // config is how machines are made here; change may be nil.
 func (w *world) config(change func(*MachinesConfig)) MachinesConfig {
 	cfg := MachinesConfig{
-		Fly: w.fly, Handover: w.runner, App: testApp, Org: "personal", Region: "fra", Image: "image",
+		Fly: w.fly, Handover: w.runner, App: testApp, Org: "personal", Regions: []string{"fra"}, Image: "image",
 		BootTimeout: soon, Patience: soon, LeaseTTL: 3 * time.Second,
 	}
 	if change != nil {
@@ -304,10 +305,11 @@ func (sc *script) unsettled(r Run) (out Outcome, nonce string) {
 		}
 		return nil
 	}
-	out, err := sc.m.RunTurn(sc.t.Context(), &sc.s, r)
+	end, err := sc.m.RunTurn(sc.t.Context(), &sc.s, r)
 	if err != nil {
 		sc.t.Fatalf("RunTurn = %v", err)
 	}
+	out = *end
 	if out.Repos != nil { // as the worker counts it
 		sc.s.State = out.Repos
 	}
@@ -348,6 +350,7 @@ type fakeRunner struct {
 	takes   []runner.TakeRequest           // guarded by mu
 	steer   map[string]func() (any, error) // guarded by mu; :: verb → its next answers; nil, nil: as ever
 	changed chan struct{}                  // guarded by mu; closed and replaced when a turn ends
+	resets  time.Time                      // guarded by mu; until then turns that are limited reach Claude's usage limit, which resets at it
 }
 
 type disk struct {
@@ -362,6 +365,21 @@ type fakeTurn struct {
 	outcome runner.Outcome
 	answer  string
 	payload string
+	spent   []runner.Event
+}
+
+// spends has a turn that runs cost so much so far.
+func (f *fakeRunner) spends(turn TurnID, usd float64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, d := range f.disks {
+		if t := d.turns[string(turn)]; t != nil {
+			t.spent = append(t.spent, runner.Event{N: len(t.spent) + 1, Kind: runner.KindSpent, USD: usd})
+			t.outcome.CostUSD, t.outcome.SpentUSD = 0, usd // Claude Code tells only at its end
+		}
+	}
+	close(f.changed)
+	f.changed = make(chan struct{})
 }
 
 // answers steers a verb.
@@ -489,6 +507,9 @@ func (f *fakeRunner) reply(where string, boot int, request any) (any, error) {
 	case runner.EventsRequest:
 		t, status := d.status(r.Turn, boot)
 		reply := runner.EventsReply{Status: status}
+		if t != nil {
+			reply.Events = t.spent[min(r.After, len(t.spent)):]
+		}
 		if status == runner.StatusDone {
 			reply.Outcome, reply.Text = &t.outcome, t.answer
 		}
@@ -509,7 +530,7 @@ func (f *fakeRunner) reply(where string, boot int, request any) (any, error) {
 			return runner.StopReply{Status: runner.StatusFenced}, nil
 		}
 		if t, status := d.status(r.Turn, boot); status == runner.StatusRunning {
-			f.finish(t, 130, runner.FailStopped)
+			f.finish(t, 130, cmp.Or(r.Why, runner.FailStopped))
 		}
 		return runner.StopReply{Status: runner.StatusOK}, nil
 	case runner.AckRequest:
@@ -571,6 +592,14 @@ func (f *fakeRunner) take(d *disk, boot int, r runner.TakeRequest) runner.TakeRe
 		f.finish(t, 1, runner.FailClone)
 		return runner.TakeReply{Status: runner.StatusAccepted}
 	}
+	if strings.Contains(r.Turn.Prompt, "limited") && !strings.Contains(r.Turn.ID, "~") {
+		t.outcome.LimitResets = f.resets
+		if strings.HasSuffix(r.Turn.Prompt, "in the middle") {
+			t.outcome.Tools = []runner.ToolUse{{Tool: "Bash", Times: 1}}
+		}
+		f.finish(t, 1, runner.FailLimit)
+		return runner.TakeReply{Status: runner.StatusAccepted}
+	}
 	if !strings.HasPrefix(r.Turn.Prompt, "hold") {
 		f.finish(t, 0, runner.FailNone)
 	}
@@ -626,13 +655,14 @@ type fakeFront struct {
 	mute    int            // guarded by mu; so many recalls fail
 	looks   int            // guarded by mu; how often it was to look back
 	quieted []TurnID       // guarded by mu
+	held    []TurnID       // guarded by mu
 	lose    map[string]int // guarded by mu; :: part → so many posts of it take effect and their answer is lost
 	blind   bool           // guarded by mu; whoever looks for the live message of a turn is refused
 	looked  []TurnID       // guarded by mu; turns for which an end looked
 	// earlier takes in what was said before a turn; nil: there is nothing. Set before the replicas start.
 	earlier func(context.Context, Turn) (bool, error)
-	// repos are those that each message names; nil: none. Set before the replicas start.
-	repos []runner.Repo
+	// repos are those that each message names; nil: none. adds are those that it links. Set before the replicas start.
+	repos, adds []runner.Repo
 }
 
 type post struct {
@@ -643,7 +673,7 @@ type post struct {
 }
 
 func (f *fakeFront) Prompt(_ context.Context, _ Session, t Turn, _ bool) (Prompt, error) {
-	return Prompt{Text: t.Text, Repos: f.repos}, nil
+	return Prompt{Text: t.Text, Repos: f.repos, Adds: f.adds}, nil
 }
 
 // put posts one part unless a look finds it.
@@ -680,6 +710,14 @@ func (f *fakeFront) Progress(_ context.Context, _ Session, _ Turn, _ string, p P
 	if len(f.lines) == 0 && p.Note != "" || len(f.lines) > 0 && f.lines[len(f.lines)-1] != p.Note {
 		f.lines = append(f.lines, p.Note)
 	}
+}
+
+func (f *fakeFront) Hold(ctx context.Context, s Session, t Turn, live string, p Progress) error {
+	f.Progress(ctx, s, t, live, p)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.held = append(f.held, t.ID)
+	return nil
 }
 
 // told is all that was said to be waited for.
@@ -833,15 +871,12 @@ type replica struct {
 func (b *bot) replica(change func(*ServiceConfig, *MachinesConfig)) *replica {
 	b.t.Helper()
 	rdb := b.redis()
-	q, err := queue.New(rdb, queue.Config{Prefix: testPrefix, Lease: 2 * time.Second, Slots: 8, Poll: time.Second})
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	cfg := ServiceConfig{Redis: rdb, Prefix: testPrefix, Queue: q, Front: b.front, ReapEvery: time.Hour}
+	cfg := ServiceConfig{Redis: rdb, Prefix: testPrefix, Queue: b.queue(rdb, 8), Front: b.front, ReapEvery: time.Hour}
 	mcfg := b.config(nil)
 	if change != nil {
 		change(&cfg, &mcfg)
 	}
+	var err error
 	if cfg.Machines, err = NewMachines(mcfg); err != nil {
 		b.t.Fatal(err)
 	}
@@ -850,6 +885,16 @@ func (b *bot) replica(change func(*ServiceConfig, *MachinesConfig)) *replica {
 		b.t.Fatal(err)
 	}
 	return &replica{Service: sv, t: b.t, rdb: rdb}
+}
+
+// queue is one that works on so many turns at once.
+func (b *bot) queue(rdb redis.UniversalClient, slots int) *queue.Queue {
+	b.t.Helper()
+	q, err := queue.New(rdb, queue.Config{Prefix: testPrefix, Lease: 2 * time.Second, Slots: slots, Poll: time.Second})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return q
 }
 
 // start works until the test ends or stop is called.

@@ -36,7 +36,7 @@ func TestBadInput(t *testing.T) {
 		{"output that is no UTF-8", "garble", nil, "The command ended with exit code 0.", "0"},
 		{"Claude Code is killed", "crash", nil, "Claude Code was killed in mid-turn. The conversation stays: press Retry, or reply to go on.", "137"},
 		{"the machine is killed", "take 40 seconds", killMachine(false), "The machine ended in mid-turn. Files and conversation stay. It may have done part of the work: look before you press Retry.", "137"},
-		{"the machine runs out of memory", "take 40 seconds", killMachine(true), "The machine ran out of memory. Files and conversation stay. Press Retry, or ask for a smaller step.", "137"},
+		{"the machine runs out of memory", "take 40 seconds", killMachine(true), "The machine ran out of memory. Files and conversation stay. Run this again on a larger machine with the button, or ask for a smaller step.", "137"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			root := w.say(member, general, "", mention+c.say)
@@ -71,10 +71,40 @@ func TestBadInput(t *testing.T) {
 		for i := range data {
 			data[i] = byte(i * 7)
 		}
-		root := w.attach(t, general, "blob.bin", data, mention+"run: sha256sum attachments/blob.bin")
+		root := w.attach(t, general, "отчёт 日本.bin", data, mention+"run: sha256sum attachments/отчёт_日本.bin")
 		text, code := w.answer(general, root, root)
 		if want := fmt.Sprintf("%x", sha256.Sum256(data)); code != "0" || !strings.Contains(text, want) {
 			t.Errorf("answer = %.500q (exit %s), want %s", text, code, want)
+		}
+		w.goesOn(t, general, root, "")
+	})
+	t.Run("an answer whose blocks Slack refuses comes as plain text, and as a file where it refuses that too", func(t *testing.T) {
+		wit := newWitness(t)
+		refuse := func() {
+			if res := w.local(admin, "faults", map[string]any{"method": "chat.postMessage", "spare": "xoxp", "nth": 1, "body": `{"ok":false,"error":"invalid_blocks"}`}); res["ok"] != true {
+				t.Fatalf("the fault = %v", res)
+			}
+		}
+		asked := func(refusals int) (root string, text string, last message) {
+			gate := fmt.Sprint("gate-", refusals)
+			root = w.say(member, general, "", mention+"run: "+wit.await(gate)+"; echo and now it is here")
+			w.said(general, root, root, gate) // its live message stands there: the answer is posted next
+			for range refusals {
+				refuse()
+			}
+			wit.open(gate)
+			text, _ = w.answer(general, root, root)
+			all := w.thread(general, root)
+			return root, text, all[len(all)-1]
+		}
+		root, text, last := asked(1)
+		if !strings.Contains(text, "and now it is here") || last.Part == "live" || strings.Contains(toJSON(t, last.Raw["blocks"]), "here") {
+			t.Errorf("answer = %q, its message %v; want it as plain text", text, last.Raw)
+		}
+		w.goesOn(t, general, root, "")
+		root, text, _ = asked(2)
+		if file := w.fetched(t, general, root, "answer-1.md"); !strings.Contains(text, "answer-1.md") || !strings.Contains(file, "and now it is here") {
+			t.Errorf("answer = %q, its file %q; want it as a file", text, file)
 		}
 		w.goesOn(t, general, root, "")
 	})
@@ -187,15 +217,23 @@ func (w *split) flyFault(t *testing.T, fault string) {
 
 func (w *split) flyPost(t *testing.T, path, body string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+w.fly+path, bytes.NewReader([]byte(body)))
+	w.flyCall(t, http.MethodPost, path, body)
+}
+
+// flyCall calls the local Fly, as somebody with a token, and returns the status of the answer.
+func (w *split) flyCall(t *testing.T, method, path, body string) int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+w.fly+path, bytes.NewReader([]byte(body)))
 	if err != nil {
 		t.Fatal(err)
 	}
+	req.Header.Set("Authorization", "Bearer fly-local-test")
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_ = res.Body.Close()
+	return res.StatusCode
 }
 
 func TestBadSettings(t *testing.T) {

@@ -249,6 +249,7 @@ type realMachine struct {
 	settings runner.Settings
 	secrets  map[string]string // for the commands
 	repos    []runner.Repo
+	budget   *runner.Budget
 }
 
 func newRealMachine(t *testing.T, claude string) *realMachine {
@@ -311,7 +312,7 @@ func (m *realMachine) begin(prompt string) (turn string) {
 	m.turns++
 	turn = fmt.Sprintf("T:C:%d", m.turns)
 	r := askRunner[runner.TakeReply](m, "take", runner.TakeRequest{
-		Turn:    runner.Turn{ID: turn, SessionID: m.session, Prompt: prompt, Settings: m.settings, Repos: m.repos},
+		Turn:    runner.Turn{ID: turn, SessionID: m.session, Prompt: prompt, Settings: m.settings, Repos: m.repos, Budget: m.budget},
 		Secrets: runner.Secrets{AnthropicAPIKey: m.key, ClaudeOAuthToken: m.token, AnthropicBaseURL: "http://" + m.api, Env: m.secrets},
 	})
 	if r.Status != runner.StatusAccepted {

@@ -23,6 +23,18 @@ func linkTo(channel, ts string) string {
 	return "https://local/archives/" + channel + "/p" + strings.ReplaceAll(ts, ".", "")
 }
 
+// rowWith is the block of a message that says something.
+func rowWith(t *testing.T, message map[string]any, text string) map[string]any {
+	t.Helper()
+	for _, block := range items(message["blocks"]) {
+		if has(t, block, text) {
+			return block
+		}
+	}
+	t.Fatalf("no row of %v says %q", message, text)
+	return nil
+}
+
 // TestSlashCommands: what is typed into a channel runs a prompt that leaves nothing behind, and tells of and stops the turn of a thread.
 func TestSlashCommands(t *testing.T) {
 	t.Parallel()
@@ -64,6 +76,51 @@ func TestSlashCommands(t *testing.T) {
 		if said := w.typed(admin, payments, "list all"); !strings.HasPrefix(said, "`/flaude list` shows") {
 			t.Errorf("/flaude list all = %q, want what it takes", said)
 		}
+	})
+
+	t.Run("end without a link asks which, and the shortcut ends the other", func(t *testing.T) {
+		lab := w.channel("payments")
+		ended := func(what, root string) {
+			t.Helper()
+			w.until(what, func() bool {
+				return w.typed(admin, lab, "status "+linkTo(lab, root)) == "There is no live session here."
+			})
+		}
+		begin := func(what string) (root string) {
+			root = w.say(admin, lab, "", mention+"run: echo "+what)
+			w.answer(lab, root, root)
+			return root
+		}
+		one, other := begin("the one"), begin("the other")
+		if said := w.typed(admin, lab, "end"); !strings.HasPrefix(said, "Which one?") {
+			t.Fatalf("/flaude end = %q, want to be asked which", said)
+		}
+		shown := w.local(admin, "seen", map[string]any{"channel": lab})
+		whispers := items(shown["ephemeral"])
+		picker := whispers[len(whispers)-1]
+		press, _ := rowWith(t, picker, "echo the one")["accessory"].(map[string]any)
+		if res := w.local(admin, "click", map[string]any{"channel": lab, "ts": picker["ts"], "action_id": press["action_id"], "value": press["value"]}); res["ok"] != true {
+			t.Fatalf("End = %v", res)
+		}
+		ended("the one that was picked ends", one)
+		if said := w.typed(admin, lab, "status "+linkTo(lab, other)); !strings.Contains(said, "echo the other") {
+			t.Errorf("/flaude status = %q, want the other session to go on", said)
+		}
+		if res := w.local(admin, "shortcut", map[string]any{"callback_id": "manage_session", "channel": lab, "ts": other}); res["ok"] != true {
+			t.Fatalf("the shortcut = %v", res)
+		}
+		view := map[string]any{}
+		w.until("its modal", func() bool {
+			for _, v := range items(w.local(admin, "seen", map[string]any{"channel": lab})["views"]) {
+				view = v
+			}
+			return has(t, view, "echo the other")
+		})
+		if res := w.local(admin, "click", map[string]any{"view_id": view["id"], "action_id": "end"}); res["ok"] != true {
+			t.Fatalf("End session = %v", res)
+		}
+		ended("the other ends", other)
+		w.until("none is left", func() bool { return w.typed(admin, lab, "end") == "There is no live session here." })
 	})
 
 	t.Run("status and stop with a link are about its thread", func(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	localredis "flaudebot/local/redis"
+	"flaudebot/sessions"
 )
 
 // demo is the bot in a local world with an embedded Redis: production code, by address only.
@@ -27,7 +28,7 @@ func demo(ctx context.Context, c cli) error {
 	if err := c.parse(flags); err != nil {
 		return err
 	}
-	log := slog.New(slog.NewTextHandler(c.stderr, nil))
+	log := slog.New(sessions.LogHandler(slog.NewTextHandler(c.stderr, nil)))
 	w, err := openWorld(f, log)
 	if err != nil {
 		return err

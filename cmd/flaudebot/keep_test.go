@@ -1,13 +1,17 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"flaudebot/sessions"
 )
 
 // TestTimeToLive: the thread of a session whose time is nearly over is told, “Keep it” puts that off, and a session that nobody keeps ends, with all that it had
-// on Fly.
+// on Fly. Who kept it, and until when, is on record.
 func TestTimeToLive(t *testing.T) {
 	t.Parallel()
 	w := splitWorld(t)
@@ -30,6 +34,15 @@ func TestTimeToLive(t *testing.T) {
 	}
 	w.click(t, map[string]any{"channel": general, "ts": notice.TS, "action_id": "keep"})
 	w.until("that it is kept", func() bool { return says(kept, "Kept by <@U0MEMBER> until <!date^") })
+
+	all := w.record()
+	if e := one(t, all, sessions.SessionKept, func(e sessions.Entry) bool { return e.Thread == kept }); e.By != "U0MEMBER" || e.Channel != general || e.Session == "" ||
+		e.Until.Before(time.Now()) || !says(kept, fmt.Sprintf("Kept by <@U0MEMBER> until <!date^%d^", e.Until.Unix())) {
+		t.Errorf("it was kept like this: %s", toJSON(t, e))
+	}
+	if slices.ContainsFunc(all, func(e sessions.Entry) bool { return e.What == sessions.SessionKept && e.Thread == left }) {
+		t.Error("nobody kept the other one, and that is on record")
+	}
 
 	w.until("the end of the other, which was told of as well", func() bool {
 		return says(left, "This session will be removed <!date^") && says(left, "The session has ended because its time was up: 1 turn, ")

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
+
+	"flaudebot/sessions"
 )
 
 // TestStrike kills a replica around one of its requests, and lets another one go on: a sample of all requests, all of them with
@@ -203,10 +205,6 @@ func setLedger(t *testing.T, redis string, s *striker, pause bool) *ledger {
 	l.rdb = goredis.NewClient(opts)
 	t.Cleanup(func() { _ = l.rdb.Close() })
 	l.direct = append(l.env, "FLAUDEBOT_PREFIX="+l.prefix, "FLAUDEBOT_FLY_APP="+l.app, "FLAUDEBOT_LEASE="+ledgerLease.String())
-	l.env = append(slices.Clone(l.direct),
-		"SLACK_API_URL="+s.proxyHTTP(t, "slack", w.base)+"/api/", "FLY_FLAPS_BASE_URL="+s.proxyHTTP(t, "fly", "http://"+w.fly),
-		"REDIS_URL=redis://"+s.proxyRedis(t, opts.Addr),
-	)
 	s.kill = func() {
 		l.mu.Lock()
 		p := l.bot
@@ -216,6 +214,10 @@ func setLedger(t *testing.T, redis string, s *striker, pause bool) *ledger {
 	if pause {
 		s.pause = l.pause
 	}
+	l.env = append(slices.Clone(l.direct),
+		"SLACK_API_URL="+s.proxyHTTP(t, "slack", w.base)+"/api/", "FLY_FLAPS_BASE_URL="+s.proxyHTTP(t, "fly", "http://"+w.fly),
+		"REDIS_URL=redis://"+s.proxyRedis(t, opts.Addr),
+	)
 	l.mu.Lock()
 	l.bot = launch(t, l.env, "serve")
 	l.mu.Unlock()
@@ -361,6 +363,32 @@ func (l *ledger) play() {
 	l.checkThread(a, codes)
 	l.checkThread(b, []string{"0", "0", "0"})
 	l.judge(len(a.turns))
+	l.checkRecord(a, b)
+}
+
+// checkRecord: the audit record has every turn, stop and end, each once.
+func (l *ledger) checkRecord(a, b thread) {
+	l.t.Helper()
+	raw, err := self(l.t.Context(), l.direct, "audit").Output()
+	if err != nil {
+		l.t.Fatalf("flaudebot audit: %v", err)
+	}
+	all := entriesOf(l.t, string(raw))
+	for _, ts := range append(slices.Clone(a.turns), b.turns...) {
+		one(l.t, all, sessions.TurnAsked, ofTurn(ts))
+		if e := one(l.t, all, sessions.TurnEnded, ofTurn(ts)); e.By != "U0MEMBER" || e.Ended == nil {
+			l.t.Errorf("turn %s ended like this: %s", ts, toJSON(l.t, e))
+		}
+	}
+	one(l.t, all, sessions.StopAsked, ofTurn(a.turns[1]))
+	of := func(root string) func(sessions.Entry) bool {
+		return func(e sessions.Entry) bool { return e.Thread == root }
+	}
+	one(l.t, all, sessions.EndAsked, of(b.root))
+	one(l.t, all, sessions.SessionEnded, of(b.root))
+	if want := 2*(len(a.turns)+len(b.turns)) + 3; len(all) != want {
+		l.t.Errorf("the record has %d entries, want %d:\n%s", len(all), want, raw)
+	}
 }
 
 type thread struct {

@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"flaudebot/deploy"
 	localclaude "flaudebot/local/claude"
 	localfly "flaudebot/local/fly"
 	localforge "flaudebot/local/forge"
@@ -34,6 +35,7 @@ type worldFlags struct {
 	agent                   string // scripted, cli or auto
 	redis                   string // demo only
 	generosity              int    // of Slack's rate limits
+	boot                    time.Duration
 }
 
 func (f *worldFlags) register(flags *flag.FlagSet) {
@@ -42,6 +44,7 @@ func (f *worldFlags) register(flags *flag.FlagSet) {
 	flags.StringVar(&f.claude, "claude", "127.0.0.1:8702", "`address` of the Messages API")
 	flags.StringVar(&f.git, "git", "127.0.0.1:8703", "`address` of the Git host")
 	flags.StringVar(&f.data, "data", "", "`folder` that is kept; without it a temporary one that is removed at the end")
+	flags.DurationVar(&f.boot, "boot", 300*time.Millisecond, "`time` that a machine takes to boot")
 	flags.StringVar(&f.agent, "agent", "scripted", "who answers: `scripted`, cli (the real Claude Code against scripted answers) or auto (the real one, with your credential)")
 }
 
@@ -53,6 +56,9 @@ func (f *worldFlags) registerLimits(flags *flag.FlagSet) {
 func (f *worldFlags) check() error {
 	if !oneOf(f.agent, "scripted", "cli", "auto") {
 		return fmt.Errorf("--agent %s: want scripted, cli or auto", f.agent)
+	}
+	if f.boot < 0 {
+		return fmt.Errorf("--boot %s: want a time such as 300ms, or 0", f.boot)
 	}
 	for _, addr := range []string{f.slack, f.fly, f.claude, f.git} {
 		host, _, err := net.SplitHostPort(addr)
@@ -135,7 +141,7 @@ func (w *world) open() error {
 	}
 	agent, note := w.describeAgent()
 	slack, err := localslack.New(localslack.Config{
-		Dir: filepath.Join(w.dir, "slack"), Agent: agent, Note: note, RateLimits: true, Generosity: w.flags.generosity, Log: w.log.With("stand_in", "slack"),
+		Dir: filepath.Join(w.dir, "slack"), Agent: agent, Note: note, RateLimits: true, Generosity: w.flags.generosity, Scopes: deploy.BotScopes(), Log: w.log.With("stand_in", "slack"),
 	})
 	if err != nil {
 		return err
@@ -144,7 +150,7 @@ func (w *world) open() error {
 	w.handlers["slack"] = slack.Handler()
 	fly, err := localfly.New(localfly.Config{
 		Dir: filepath.Join(w.dir, "fly"), Runner: []string{"flaudebot", "runner"}, BinDir: bin, Share: w.sharedFolders(),
-		BootDelay: 300 * time.Millisecond, RateLimits: true, Env: runtimeSettings(), Log: w.log.With("stand_in", "fly"),
+		BootDelay: w.flags.boot, RateLimits: true, Env: runtimeSettings(), Log: w.log.With("stand_in", "fly"),
 	})
 	if err != nil {
 		return err

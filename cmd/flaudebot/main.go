@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"flaudebot/sessions"
 )
 
 func main() {
@@ -34,10 +36,14 @@ func (c command) usage(w io.Writer) {
 
 // cli is what a subcommand has of the outside.
 type cli struct {
-	args   []string // after the subcommand's name
-	stdin  io.Reader
-	stdout io.Writer
-	stderr io.Writer
+	self string   // as the program was called
+	args []string // after the subcommand's name
+	// envFile was named before them, and is in the environment; "": none.
+	envFile string
+	environ []string // the environment before that
+	stdin   io.Reader
+	stdout  io.Writer
+	stderr  io.Writer
 }
 
 // exitCode is an error that says nothing but the code to exit with.
@@ -65,15 +71,32 @@ func (c cli) parse(flags *flag.FlagSet) error {
 	return nil
 }
 
+// parseAll reads the flags of a subcommand that takes nothing besides them. more is what is said behind the refusal of anything else.
+func (c cli) parseAll(flags *flag.FlagSet, more string) error {
+	if err := c.parse(flags); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		fmt.Fprintf(c.stderr, "flaudebot %s takes no arguments%s\n", flags.Name(), more)
+		return errUsage
+	}
+	return nil
+}
+
 func commands() []command {
 	return []command{
 		{"serve", "", "run the bot (--help lists every setting)", serve, false},
 		{"demo", "[--data DIR] [--agent scripted|cli|auto] [--redis URL]", "run the bot in a local world, with a page to talk to it", demo, false},
 		{"local", "[--data DIR] [--agent scripted|cli|auto]", "run the local world alone: Slack, Fly and the Messages API", local, false},
-		{"run", "[--repo url[#branch]] PROMPT", "run one prompt on a machine of its own and print the answer", runOnce, false},
-		{"sessions", "list | end THREAD", "list the live sessions, or end one", sessionsCommand, true},
+		{"run", runArgs, "run a prompt, or several, each on a machine of its own, and print the answers", runOnce, false},
+		{"sessions", "list | end THREAD | reap [--dry-run]", "list the live sessions, end one, or account for what is on Fly", sessionsCommand, true},
+		{"costs", "[--month 2026-11] [--by session|channel|person] [--json]", "what sessions have cost in a month", costsCommand, false},
+		{"setup", setupArgs, "ask for the settings that are missing, try them, and write them into a file", setupCommand, false},
+		{"doctor", doctorArgs, "look for what keeps the bot from working, and say what to do", doctorCommand, false},
+		{"deploy", deployArgs, "put the bot on Fly, when nothing keeps it from working there, and see that it works", deployCommand, false},
+		{"audit", "[--since DATE] [--until DATE] [--channel ID] [--person ID]", "print who asked, and what ran, as lines of JSON", auditCommand, false},
 		{"runner", "[VERB]", "process 1 of a session machine, and its verbs", runnerCommand, true},
-		{"manifest", "", "print the manifest of the Slack app", manifest, true},
+		{"manifest", "[--link]", "print the manifest of the Slack app, or the link that makes the app of it", manifest, false},
 		{"version", "", "print the version", version, true},
 	}
 }
@@ -86,6 +109,8 @@ func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal kills
+	envFile, args := takeEnvFile(argv[1:])
+	argv = append([]string{argv[0]}, args...)
 	if len(argv) < 2 || oneOf(argv[1], "help", "-h", "--help") {
 		usage(stdout)
 		return 0
@@ -96,7 +121,17 @@ func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 				c.usage(stdout)
 				return 0
 			}
-			return exitOf(c.run(ctx, cli{args: argv[2:], stdin: stdin, stdout: stdout, stderr: stderr}), stderr)
+			in := cli{self: argv[0], args: argv[2:], environ: os.Environ(), stdin: stdin, stdout: stdout, stderr: stderr}
+			if envFile == "" && c.name != "setup" { // which writes it
+				envFile, in.args = takeEnvFile(in.args)
+			}
+			if envFile != "" {
+				if err := loadEnvFile(envFile); err != nil {
+					return exitOf(err, stderr)
+				}
+			}
+			in.envFile = envFile
+			return exitOf(c.run(ctx, in), stderr)
 		}
 	}
 	fmt.Fprintf(stderr, "flaudebot: unknown command %q\n\n", argv[1])
@@ -122,7 +157,7 @@ func exitOf(err error, stderr io.Writer) int {
 }
 
 func usage(w io.Writer) {
-	fmt.Fprint(w, "flaudebot puts Claude Code into Slack.\n\nUsage: flaudebot COMMAND\n\n")
+	fmt.Fprint(w, "flaudebot puts Claude Code into Slack.\n\nUsage: flaudebot COMMAND [--env-file FILE]\n\n")
 	for _, c := range commands() {
 		fmt.Fprintf(w, "  %-9s %s\n            %s\n", c.name, c.args, c.about)
 	}
@@ -134,7 +169,7 @@ func (c config) logger(w io.Writer) *slog.Logger {
 	_ = level.UnmarshalText([]byte(c.LogLevel)) // checked with the settings
 	opts := &slog.HandlerOptions{Level: level}
 	if c.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts))
+		return slog.New(sessions.LogHandler(slog.NewJSONHandler(w, opts)))
 	}
-	return slog.New(slog.NewTextHandler(w, opts))
+	return slog.New(sessions.LogHandler(slog.NewTextHandler(w, opts)))
 }

@@ -226,7 +226,7 @@ func hopelessRedis(addr string, err error) error {
 }
 
 func openQueue(ctx context.Context, cfg config, rdb *redisClients, log *slog.Logger) (*queue.Queue, error) {
-	q, err := queue.New(rdb.calls, queue.Config{Prefix: cfg.Prefix, Lease: cfg.lease, Slots: cfg.maxParallel, Listener: rdb.listener, Log: log})
+	q, err := queue.New(rdb.calls, queue.Config{Prefix: cfg.Prefix, Lease: cfg.lease, Slots: cfg.maxParallel, Limits: cfg.limits, Listener: rdb.listener, Log: log})
 	if err != nil {
 		return nil, err
 	}

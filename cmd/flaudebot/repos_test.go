@@ -4,10 +4,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -78,6 +81,27 @@ func TestNamedRepos(t *testing.T) {
 			t.Errorf("answer = %q (exit %s), want the repository of the settings", text, code)
 		}
 	})
+	t.Run("one that is linked, besides those of the settings", func(t *testing.T) {
+		root := w.say(member, general, "", mention+"run: ls && cat two/which # as in <"+host+"/two.git/tree/next|that branch>")
+		if text, code := w.answer(general, root, root); code != "0" || !strings.Contains(text, "repo\ntwo\n") || !strings.Contains(text, "two at next") {
+			t.Errorf("answer = %q (exit %s), want the repository of the settings and the linked branch", text, code)
+		}
+	})
+	t.Run("a prompt that runs once has those that it names, and no others", func(t *testing.T) {
+		w.typed(member, general, "run repo:"+host+"/two.git branch:next run: cat two/which")
+		w.until("its answer", func() bool {
+			for _, m := range items(w.api(member, "conversations.history", url.Values{"channel": {general}})["messages"]) {
+				if text, _ := m["text"].(string); strings.Contains(text, "> runs once: repo:") {
+					root, _ := m["ts"].(string)
+					return strings.Contains(fmt.Sprint(w.thread(general, root)), "two at next")
+				}
+			}
+			return false
+		})
+		if said := w.typed(member, general, "run repo:evil/api run: ls"); !strings.Contains(said, "I may not work on `evil/api`") {
+			t.Errorf("/flaude run = %q, want it refused in a sentence", said)
+		}
+	})
 	t.Run("one from elsewhere is refused in a sentence", func(*testing.T) {
 		root := w.say(member, general, "", mention+"repo:evil/api run: ls")
 		w.until("the sentence", func() bool {
@@ -113,4 +137,39 @@ func TestRepoChosen(t *testing.T) {
 	if text, code := w.answer(general, root, next); code != "0" || !strings.Contains(text, "one at main") {
 		t.Errorf("answer = %q (exit %s), want the repository", text, code)
 	}
+}
+
+// TestRepoLate: a session whose first turn could not clone what it named goes on in that when a reply without a name follows, and the repository
+// is offered in its channel from then on.
+func TestRepoLate(t *testing.T) {
+	t.Parallel()
+	w := splitWorld(t)
+	there := atomic.Bool{}
+	host, err := url.Parse(gitHost(t, map[string][]string{"one": {"main"}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: host.Scheme, Host: host.Host})
+	late := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if !there.Load() {
+			http.NotFound(rw, r)
+			return
+		}
+		proxy.ServeHTTP(rw, r)
+	}))
+	t.Cleanup(late.Close)
+	start(t, append(append([]string{}, w.env...), "FLAUDEBOT_NAMED_REPOS="+late.URL+"/team", "FLAUDEBOT_REPOS="), "serve")
+	general := w.channel("general")
+	root := w.say(member, general, "", mention+"repo:"+late.URL+"/team/one.git run: cat one/which")
+	if text, code := w.answer(general, root, root); code == "0" || !strings.Contains(text, "one.git") {
+		t.Fatalf("answer = %q (exit %s), want that it could not be cloned", text, code)
+	}
+	there.Store(true)
+	again := w.say(member, general, root, "run: cat one/which")
+	if text, code := w.answer(general, root, again); code != "0" || !strings.Contains(text, "one at main") {
+		t.Errorf("answer = %q (exit %s), want the repository that the first message named", text, code)
+	}
+	other := w.say(member, general, "", mention+"run: ls -A | wc -l")
+	w.answer(general, other, other)
+	w.whispered(t, member, general, other, "I begin without a repository.")
 }

@@ -210,6 +210,19 @@ func (w *witness) note(line, more string) string {
 	return mention + "run: echo " + line + " >> " + w.file + more
 }
 
+// await is a command that ends once the gate is open.
+func (w *witness) await(gate string) string {
+	return fmt.Sprintf("until [ -e %s/%s ]; do sleep 0.05; done", w.dir, gate)
+}
+
+// open lets the commands go on that await the gate.
+func (w *witness) open(gate string) {
+	w.t.Helper()
+	if err := os.WriteFile(filepath.Join(w.dir, gate), nil, 0o644); err != nil { //nolint:gosec // Claude's user looks for it
+		w.t.Fatal(err)
+	}
+}
+
 // lines are what was written.
 func (w *witness) lines() []string {
 	raw, err := os.ReadFile(w.file)
@@ -229,12 +242,7 @@ func TestHandOver(t *testing.T) {
 	first := f.startReady()
 	general := s.channel("general")
 	say := func(name string) string {
-		return s.say(member, general, "", wit.note(name, fmt.Sprintf("; until [ -e %s/%s ]; do sleep 0.05; done", wit.dir, name)))
-	}
-	open := func(name string) {
-		if err := os.WriteFile(filepath.Join(wit.dir, name), nil, 0o644); err != nil { //nolint:gosec // Claude's user looks for it
-			t.Fatal(err)
-		}
+		return s.say(member, general, "", wit.note(name, "; "+wit.await(name)))
 	}
 	state := func(thread, field string) string {
 		return rdb.HGet(t.Context(), "fb:{queue}:s:T0LOCAL:"+general+":"+thread, field).Val()
@@ -245,7 +253,7 @@ func TestHandOver(t *testing.T) {
 	f.startReady()
 
 	s.local(admin, "faults", map[string]any{"method": "chat.postMessage", "spare": "xoxp-", "nth": 1, "delay_ms": 1500})
-	open("posting")
+	wit.open("posting")
 	s.until("the first answer is on its way", func() bool { return state(posting, "stage") == "posting" })
 	told := time.Now()
 	first.tell(syscall.SIGTERM)
@@ -266,7 +274,7 @@ func TestHandOver(t *testing.T) {
 			t.Errorf("the post that was on its way was given up: %q", line)
 		}
 	}
-	open("running")
+	wit.open("running")
 	for _, ts := range []string{posting, running} {
 		if text, code := s.answer(general, ts, ts); code != "0" {
 			t.Errorf("the answer = %q (exit %s), want exit 0", text, code)

@@ -1,48 +1,85 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"os"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
 	"flaudebot/sessions"
 )
 
-// runOnce runs one prompt on an ephemeral machine: the answer alone goes to standard output, and the
-// turn's exit code is the command's.
+// runArgs are the usage of run.
+const runArgs = "[--parallel N] [--file NAME|-] [--json] [--repo url[#branch]] PROMPT…"
+
+// maxRuns bounds the machines of one command.
+const maxRuns = 100
+
+// runFlags are what run is told.
+type runFlags struct {
+	repo, file string
+	parallel   int
+	json       bool
+}
+
+// runOnce runs prompts on ephemeral machines, which are destroyed whatever happens. Of one prompt the answer alone goes to standard output, and the
+// turn's exit code is the command's. Of several, which are asked for by --parallel or --file, each result is printed as it comes.
 func runOnce(ctx context.Context, c cli) error {
+	var f runFlags
 	flags := flag.NewFlagSet("run", flag.ContinueOnError)
-	repo := flags.String("repo", "", "repositories to clone instead of FLAUDEBOT_REPOS: `url[#branch][=dir],…`")
+	flags.StringVar(&f.repo, "repo", "", "repositories to clone instead of FLAUDEBOT_REPOS: `url[#branch][=dir],…`")
+	flags.IntVar(&f.parallel, "parallel", 0, "each argument is a prompt of its own, and so `many` run at once; 1 to 100")
+	flags.StringVar(&f.file, "file", "", "`name` of a file with a prompt a line, - for standard input; 4 at once unless --parallel says otherwise")
+	flags.BoolVar(&f.json, "json", false, "of several prompts, print each result as a line of JSON")
 	if err := c.parse(flags); err != nil {
 		return err
 	}
-	prompt := strings.TrimSpace(strings.Join(flags.Args(), " "))
-	if prompt == "" {
-		fmt.Fprint(c.stderr, "flaudebot run: there is no prompt\nUsage: flaudebot run [--repo url[#branch]] PROMPT\n")
-		return errUsage
-	}
-	cfg, err := loadConfig("fly", "claude")
+	prompts, err := f.prompts(flags.Args(), c.stdin)
 	if err != nil {
 		return err
 	}
-	if *repo != "" {
-		if cfg.repos, err = sessions.ParseRepos(*repo); err != nil {
+	if len(prompts) == 0 {
+		fmt.Fprint(c.stderr, "flaudebot run: there is no prompt\nUsage: flaudebot run "+runArgs+"\n")
+		return errUsage
+	}
+	parts := []string{"fly", "claude"}
+	if os.Getenv("REDIS_URL") != "" { // it is put on record there
+		parts = append(parts, "redis")
+	}
+	cfg, err := loadConfig(parts...)
+	if err != nil {
+		return err
+	}
+	if f.repo != "" {
+		if cfg.repos, err = sessions.ParseRepos(f.repo); err != nil {
 			return fmt.Errorf("--repo: %w", err)
 		}
 	}
-	log := cfg.logger(c.stderr)
-	machines, err := openMachines(cfg, log)
+	machines, err := openMachines(cfg, cfg.logger(c.stderr), nil)
 	if err != nil {
 		return err
 	}
-	res, err := machines.RunOnce(ctx, sessions.Spec{}, sessions.Run{
-		Turn:   sessions.TurnID("run:" + uuid.NewString()),
-		Fence:  1,
-		Prompt: func(context.Context, bool) (sessions.Prompt, error) { return sessions.Prompt{Text: prompt}, nil },
-	})
+	service, leave, err := openRecord(ctx, c, cfg)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	var runs []sessions.Run
+	for _, p := range prompts {
+		runs = append(runs, runOf(p, service))
+	}
+	if f.several() {
+		return c.runEach(ctx, machines, prompts, runs, f)
+	}
+	res, err := machines.RunOnce(ctx, sessions.Spec{}, runs[0])
 	if err != nil {
 		return err
 	}
@@ -56,4 +93,126 @@ func runOnce(ctx context.Context, c cli) error {
 		return exitCode(res.ExitCode)
 	}
 	return nil
+}
+
+// openRecord opens what puts runs on record; nil: there is no Redis to keep it.
+func openRecord(ctx context.Context, c cli, cfg config) (service *sessions.Service, leave func(), err error) {
+	if cfg.RedisURL == "" {
+		fmt.Fprintln(c.stderr, "flaudebot: what runs is not put on record, since REDIS_URL is not set")
+		return nil, func() {}, nil
+	}
+	return openSessions(ctx, c, cfg, false)
+}
+
+// several reports whether each argument is a prompt of its own.
+func (f *runFlags) several() bool { return f.parallel != 0 || f.file != "" }
+
+// prompts are those of the command line and of the file.
+func (f *runFlags) prompts(args []string, stdin io.Reader) ([]string, error) {
+	if !f.several() {
+		args = []string{strings.Join(args, " ")}
+	} else if f.parallel == 0 {
+		f.parallel = 4
+	}
+	if f.parallel < 0 || f.parallel > maxRuns {
+		return nil, fmt.Errorf("--parallel %d: want 1 to %d", f.parallel, maxRuns)
+	}
+	if f.file != "" {
+		in := stdin
+		if f.file != "-" {
+			file, err := os.Open(f.file)
+			if err != nil {
+				return nil, fmt.Errorf("--file: %w", err)
+			}
+			defer func() { _ = file.Close() }()
+			in = file
+		}
+		lines := bufio.NewScanner(in)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
+			args = append(args, lines.Text())
+		}
+		if err := lines.Err(); err != nil {
+			return nil, fmt.Errorf("read the prompts of %s: %w", f.file, err)
+		}
+	}
+	var out []string
+	for _, prompt := range args {
+		if prompt = strings.TrimSpace(prompt); prompt != "" {
+			out = append(out, prompt)
+		}
+	}
+	return out, nil
+}
+
+// runOf is the run of a prompt, which a service puts on record; nil: nobody does.
+func runOf(prompt string, record *sessions.Service) sessions.Run {
+	r := sessions.Run{
+		Turn:   sessions.TurnID("run:" + uuid.NewString()),
+		Fence:  1,
+		Prompt: func(context.Context, bool) (sessions.Prompt, error) { return sessions.Prompt{Text: prompt}, nil },
+	}
+	if record != nil {
+		r.Record = record.RecordOf(r.Turn, utf8.RuneCountInString(prompt))
+	}
+	return r
+}
+
+// ranOnce is a result as run prints it.
+type ranOnce struct {
+	N         int      `json:"n"` // of the prompt, from 1
+	Prompt    string   `json:"prompt"`
+	ExitCode  int      `json:"exit_code"`
+	Answer    string   `json:"answer"`
+	Error     string   `json:"error,omitempty"`
+	Seconds   int      `json:"seconds"`
+	CostUSD   float64  `json:"cost_usd"`
+	Machine   string   `json:"machine_id,omitempty"`
+	Destroyed bool     `json:"destroyed"` // true as well if there never was one
+	Files     []string `json:"files,omitempty"`
+}
+
+// runEach runs several prompts. It ends with 0 if all did, with 130 if it was interrupted, and with 1 otherwise.
+func (c cli) runEach(ctx context.Context, m *sessions.Machines, prompts []string, runs []sessions.Run, f runFlags) error {
+	bad, left := false, error(nil)
+	var failed error // to print
+	m.RunEach(ctx, sessions.Spec{}, runs, f.parallel, func(i int, res sessions.RunResult, err error) {
+		out := res.Outcome
+		r := ranOnce{
+			N: i + 1, Prompt: prompts[i], ExitCode: res.ExitCode, Answer: strings.TrimRight(out.Answer, "\n"), Error: out.Error, Seconds: int(out.Duration().Seconds()),
+			CostUSD: out.CostUSD, Machine: res.MachineID, Destroyed: res.Destroyed || res.MachineID == "", Files: res.WorkspaceFiles,
+		}
+		if err != nil && r.Error == "" {
+			r.Error = err.Error()
+		}
+		if !r.Destroyed {
+			left = errors.Join(left, fmt.Errorf("machine %s was not destroyed: %w", r.Machine, err))
+		}
+		bad = bad || r.ExitCode != 0
+		failed = errors.Join(failed, r.print(c.stdout, f.json))
+	})
+	switch {
+	case left != nil || failed != nil:
+		return errors.Join(left, failed)
+	case ctx.Err() != nil:
+		return exitCode(130)
+	case bad:
+		return exitCode(1)
+	}
+	return nil
+}
+
+// print writes the result, in words or as a line of JSON.
+func (r ranOnce) print(w io.Writer, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(w).Encode(r)
+	}
+	first, _, _ := strings.Cut(r.Prompt, "\n")
+	_, err := fmt.Fprintf(w, "== %d · exit %d · %d s · $%.2f · %s\n", r.N, r.ExitCode, r.Seconds, r.CostUSD, first)
+	for _, text := range []string{r.Error, r.Answer} {
+		if text != "" && err == nil {
+			_, err = fmt.Fprintln(w, text)
+		}
+	}
+	return err
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/mail"
 	"net/url"
 	"os"
@@ -12,10 +13,12 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/kelseyhightower/envconfig"
 
 	"flaudebot/bot"
+	"flaudebot/queue"
 	"flaudebot/runner"
 	"flaudebot/sessions"
 )
@@ -34,18 +37,34 @@ type settings struct {
 	FlyLogsURL  string `envconfig:"FLY_API_BASE_URL" default:"https://api.fly.io" desc:"Fly's log API"`
 	FlyApp      string `envconfig:"FLAUDEBOT_FLY_APP" needs:"yes" desc:"Fly app of the session machines, created if missing"`
 	FlyOrg      string `envconfig:"FLAUDEBOT_FLY_ORG" default:"personal" desc:"Fly organization to create it in"`
-	Region      string `envconfig:"FLAUDEBOT_REGION" default:"iad" desc:"Fly region of the session machines"`
-	Image       string `envconfig:"FLAUDEBOT_IMAGE" desc:"session image; by default registry.fly.io/FLAUDEBOT_FLY_APP:session"`
+	Regions     string `envconfig:"FLAUDEBOT_REGIONS" default:"iad" desc:"Fly regions of the session machines, separated by commas: a new session is made in the first that has room"`
+	Image       string `envconfig:"FLAUDEBOT_IMAGE" desc:"session image; by default registry.fly.io/FLAUDEBOT_FLY_APP:session. Another one counts from the next turn of a session"`
 	Guest       string `envconfig:"FLAUDEBOT_GUEST" default:"performance-2x:4096" desc:"size of a session machine: shared-NNx or performance-NNx, and memory in MB"`
 	VolumeGB    string `envconfig:"FLAUDEBOT_VOLUME_SIZE_GB" default:"1" desc:"size of a session's volume in GB, 1 to 500"`
+	MaxMemory   string `envconfig:"FLAUDEBOT_MAX_MEMORY_MB" default:"16384" desc:"most memory, in MB, that the people of a session may give its machine when a turn ran out of it"`
+	MaxVolume   string `envconfig:"FLAUDEBOT_MAX_VOLUME_SIZE_GB" default:"20" desc:"largest size, in GB, that they may give its volume when it was full"`
 	TTL         string `envconfig:"FLAUDEBOT_TTL" default:"0" desc:"life of a session since its creation; 0: no limit"`
 	IdleTTL     string `envconfig:"FLAUDEBOT_IDLE_TTL" default:"720h" desc:"life of a session since its last turn; 0: no limit"`
 	ReapEvery   string `envconfig:"FLAUDEBOT_REAP_EVERY" default:"1m" desc:"how often each replica looks for sessions whose time is over: notices and ends come so much late at most"`
 	Repos       string `envconfig:"FLAUDEBOT_REPOS" desc:"repositories cloned into a new session: url[#branch][=dir],…"`
 	NamedRepos  string `envconfig:"FLAUDEBOT_NAMED_REPOS" desc:"where repositories may be that people name in a message (repo:…): host/owner or host, separated by commas; empty: nowhere"`
-	Linger      string `envconfig:"FLAUDEBOT_LINGER" default:"0" desc:"how long a machine waits for a further turn before it sleeps"`
+	Linger      string `envconfig:"FLAUDEBOT_LINGER" default:"5m" desc:"how long a machine, and Claude Code in it, wait for a further turn before the machine stops; 0: not at all"`
+	Handover    string `envconfig:"FLAUDEBOT_HANDOVER" default:"exec" desc:"how turns reach their machines: exec, through Fly's exec; config, in the machine's config, where all who may read the Fly app can read them"`
 	Lease       string `envconfig:"FLAUDEBOT_LEASE" default:"15s" desc:"life of a claim: a replica that died is replaced after so long"`
 	MaxParallel string `envconfig:"FLAUDEBOT_MAX_PARALLEL" default:"50" desc:"turns that one replica follows at once"`
+	MaxRunning  string `envconfig:"FLAUDEBOT_MAX_RUNNING" default:"0" desc:"turns that run at once, in all replicas together; 0: no limit"`
+	MaxPerson   string `envconfig:"FLAUDEBOT_MAX_RUNNING_PER_PERSON" default:"0" desc:"of these, turns of one person; 0: no limit"`
+	MaxChannel  string `envconfig:"FLAUDEBOT_MAX_RUNNING_PER_CHANNEL" default:"0" desc:"of these, turns of one channel; 0: no limit"`
+	MaxQueued   string `envconfig:"FLAUDEBOT_MAX_QUEUED_PER_THREAD" default:"30" desc:"messages that wait in one thread"`
+	MaxQueuedBy string `envconfig:"FLAUDEBOT_MAX_QUEUED_PER_PERSON" default:"0" desc:"messages of one person that wait or are worked on; 0: no limit"`
+	MaxQueuedAt string `envconfig:"FLAUDEBOT_MAX_QUEUED_PER_CHANNEL" default:"0" desc:"messages of one channel that wait or are worked on; 0: no limit"`
+	MaxQueuedIn string `envconfig:"FLAUDEBOT_MAX_QUEUED" default:"0" desc:"messages that wait or are worked on in all; 0: no limit"`
+	BudgetTurn  string `envconfig:"FLAUDEBOT_BUDGET_PER_TURN" default:"0" desc:"what Claude's model may cost in a turn, in USD at list prices: a turn is stopped before it asks for more; 0: no limit"`
+	BudgetIn    string `envconfig:"FLAUDEBOT_BUDGET_PER_THREAD" default:"0" desc:"what it may cost in a thread and a month (UTC); 0: no limit"`
+	BudgetBy    string `envconfig:"FLAUDEBOT_BUDGET_PER_PERSON" default:"0" desc:"what turns of one person may cost in a month; 0: no limit"`
+	BudgetAt    string `envconfig:"FLAUDEBOT_BUDGET_PER_CHANNEL" default:"0" desc:"what turns of one channel may cost in a month; 0: no limit"`
+	Budget      string `envconfig:"FLAUDEBOT_BUDGET" default:"0" desc:"what all turns may cost in a month; 0: no limit"`
+	Prices      string `envconfig:"FLAUDEBOT_PRICES" desc:"prices of models that are new, or not Anthropic's: MODEL=INPUT/OUTPUT[/CACHED],… in USD for a million tokens, MODEL being a part of the name; a model that nobody knows counts as the dearest one"`
 	TurnTimeout string `envconfig:"FLAUDEBOT_TURN_TIMEOUT" default:"2h" desc:"longest turn; 0: no limit"`
 	Patience    string `envconfig:"FLAUDEBOT_PATIENCE" default:"2m" desc:"how long a turn waits for Fly to have room or to answer before it fails"`
 
@@ -55,6 +74,10 @@ type settings struct {
 	AllowedUsers    string `envconfig:"FLAUDEBOT_ALLOWED_USERS" desc:"Slack ids of people (U…) and user groups (S…) who may use the bot; empty: full members of the workspace"`
 	AllowedChannels string `envconfig:"FLAUDEBOT_ALLOWED_CHANNELS" desc:"Slack ids of channels where it answers; empty: wherever it is"`
 	AttachmentKB    string `envconfig:"FLAUDEBOT_ATTACHMENT_LIMIT_KB" default:"5120" desc:"largest attachment that is taken, in KB; a machine gets about 30 KB a second, since Fly allows it one call a second"`
+
+	Isolate string `envconfig:"FLAUDEBOT_ISOLATE" default:"true" desc:"whether sessions are kept from reaching each other by a network policy of Fly, which the bot makes for their app: true or false"`
+
+	Hosts string `envconfig:"FLAUDEBOT_HOSTS" desc:"hosts that commands in sessions may reach where a channel names none itself: pypi.org,*.npmjs.org; none; empty: all of the Internet"`
 
 	ClaudeOAuthToken string `envconfig:"CLAUDE_CODE_OAUTH_TOKEN" secret:"yes" desc:"Claude credential of a subscription (claude setup-token); this or ANTHROPIC_API_KEY"`
 	AnthropicAPIKey  string `envconfig:"ANTHROPIC_API_KEY" secret:"yes" desc:"Claude credential of the API; this or CLAUDE_CODE_OAUTH_TOKEN"`
@@ -68,6 +91,8 @@ type settings struct {
 
 	SecretsKey string `envconfig:"FLAUDEBOT_SECRETS_KEY" secret:"yes" desc:"key for the secrets that admins set for a channel: 32 random bytes in base64, as openssl rand -base64 32 makes them; NEW,OLD to change it; empty: no secrets can be set"`
 
+	AuditDays string `envconfig:"FLAUDEBOT_AUDIT_DAYS" default:"400" desc:"for how many days the record of who asked, and what ran, is kept (flaudebot audit)"`
+	HTTP      string `envconfig:"FLAUDEBOT_HTTP" desc:"address on which /healthz, /readyz and /metrics are served, such as :8080 or 127.0.0.1:8080; empty: nowhere"`
 	Prefix    string `envconfig:"FLAUDEBOT_PREFIX" default:"fb:" desc:"what every Redis key begins with"`
 	LogLevel  string `envconfig:"FLAUDEBOT_LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
 	LogFormat string `envconfig:"FLAUDEBOT_LOG_FORMAT" default:"text" desc:"text or json"`
@@ -78,8 +103,11 @@ type config struct {
 	settings
 
 	redis           redisConfig
+	regions         []string // in order of preference
 	guest           sessions.Guest
 	volumeGB        int
+	maxMemoryMB     int
+	maxVolumeGB     int
 	ttl, idleTTL    time.Duration
 	reapEvery       time.Duration
 	linger, lease   time.Duration
@@ -87,6 +115,11 @@ type config struct {
 	patience        time.Duration
 	askAfter        time.Duration
 	maxParallel     int
+	limits          queue.Limits
+	budgets         sessions.BudgetConfig
+	hosts           []string
+	isolate         bool
+	auditFor        time.Duration
 	slackPace       float64 // 1: what Slack documents
 	attachmentBytes int64
 	repos           []runner.Repo
@@ -147,9 +180,23 @@ func (b badSettings) Error() string {
 
 // check validates all settings that parts need and reports all mistakes at once, secrets by name only.
 func (s settings) check(parts ...string) (config, error) {
+	c, wrong := s.examine(parts...)
+	var all badSettings
+	for _, part := range append(parts, "rest") {
+		all = append(all, wrong[part]...)
+	}
+	if len(all) > 0 {
+		return c, all
+	}
+	return c, nil
+}
+
+// examine validates the settings that parts need, and what all of them need, which is the part rest: part → its mistakes.
+func (s settings) examine(parts ...string) (config, map[string]badSettings) {
 	c := config{settings: s}
-	var v validator
-	for _, part := range parts {
+	wrong := map[string]badSettings{}
+	for _, part := range append(parts, "rest") {
+		var v validator
 		switch part {
 		case "slack":
 			v.slack(&c)
@@ -159,13 +206,12 @@ func (s settings) check(parts ...string) (config, error) {
 			v.fly(&c)
 		case "claude":
 			v.claude(&c)
+		case "rest":
+			v.rest(&c)
 		}
+		wrong[part] = v.bad
 	}
-	v.rest(&c)
-	if len(v.bad) > 0 {
-		return c, v.bad
-	}
-	return c, nil
+	return c, wrong
 }
 
 type validator struct{ bad badSettings }
@@ -215,14 +261,17 @@ func (v *validator) fly(c *config) {
 	case !flyName(c.FlyApp):
 		v.add("FLAUDEBOT_FLY_APP=%s: want lower-case letters, digits and dashes, a letter first, at most 62", c.FlyApp)
 	}
-	if c.Region == "" {
-		v.add("FLAUDEBOT_REGION is empty: want a Fly region such as iad or fra")
-	}
+	c.regions = v.regions("FLAUDEBOT_REGIONS", c.Regions)
 	if c.Image == "" {
 		c.Image = "registry.fly.io/" + c.FlyApp + ":session"
 	}
+	if !oneOf(c.Handover, "exec", "config") {
+		v.add("FLAUDEBOT_HANDOVER=%s: want exec or config", c.Handover)
+	}
 	c.guest = v.guest("FLAUDEBOT_GUEST", c.Guest)
 	c.volumeGB = v.number("FLAUDEBOT_VOLUME_SIZE_GB", c.VolumeGB, 1, 500)
+	c.maxMemoryMB = v.number("FLAUDEBOT_MAX_MEMORY_MB", c.MaxMemory, 256, 131072)
+	c.maxVolumeGB = v.number("FLAUDEBOT_MAX_VOLUME_SIZE_GB", c.MaxVolume, 1, 500)
 	c.repos = v.repos("FLAUDEBOT_REPOS", c.Repos)
 }
 
@@ -253,13 +302,54 @@ func (v *validator) rest(c *config) {
 	c.patience = v.duration("FLAUDEBOT_PATIENCE", c.Patience, time.Second, 24*time.Hour)
 	c.keys = v.keys("FLAUDEBOT_SECRETS_KEY", c.SecretsKey)
 	c.askAfter = v.duration("FLAUDEBOT_ASK_AFTER", c.AskAfter, time.Second, 0)
-	c.slackPace = float64(v.number("FLAUDEBOT_SLACK_PACE_PERCENT", c.SlackPace, 10, 10000)) / 100
+	c.slackPace = float64(v.number("FLAUDEBOT_SLACK_PACE_PERCENT", c.SlackPace, 10, 100_000)) / 100
+	v.listen("FLAUDEBOT_HTTP", c.HTTP)
+	c.auditFor = time.Duration(v.number("FLAUDEBOT_AUDIT_DAYS", c.AuditDays, 1, 36500)) * 24 * time.Hour
 	c.maxParallel = v.number("FLAUDEBOT_MAX_PARALLEL", c.MaxParallel, 1, 10000)
+	c.limits = queue.Limits{
+		Running:        v.number("FLAUDEBOT_MAX_RUNNING", c.MaxRunning, 0, 100_000),
+		RunningPerUser: v.number("FLAUDEBOT_MAX_RUNNING_PER_PERSON", c.MaxPerson, 0, 100_000), RunningPerGroup: v.number("FLAUDEBOT_MAX_RUNNING_PER_CHANNEL", c.MaxChannel, 0, 100_000),
+		PerKey: v.number("FLAUDEBOT_MAX_QUEUED_PER_THREAD", c.MaxQueued, 1, 1000), PerUser: v.number("FLAUDEBOT_MAX_QUEUED_PER_PERSON", c.MaxQueuedBy, 0, 1_000_000),
+		PerGroup: v.number("FLAUDEBOT_MAX_QUEUED_PER_CHANNEL", c.MaxQueuedAt, 0, 1_000_000),
+		Total:    v.number("FLAUDEBOT_MAX_QUEUED", c.MaxQueuedIn, 0, 10_000_000),
+	}
+	c.hosts = strings.FieldsFunc(c.Hosts, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
+	if err := runner.CheckHosts(c.hosts); err != nil {
+		v.add("FLAUDEBOT_HOSTS: %v", err)
+	}
+	if repo := runner.SSHBesideHosts(c.repos); len(c.hosts) > 0 && repo != "" {
+		v.add("FLAUDEBOT_REPOS: %s is not reached by HTTPS: access can be held to FLAUDEBOT_HOSTS only where all repositories are", repo)
+	}
+	if c.isolate = c.Isolate == "true"; !oneOf(c.Isolate, "true", "false") {
+		v.add("FLAUDEBOT_ISOLATE=%s: want true or false", c.Isolate)
+	}
+	c.budgets = sessions.BudgetConfig{
+		PerTurn: v.dollars("FLAUDEBOT_BUDGET_PER_TURN", c.BudgetTurn), PerThread: v.dollars("FLAUDEBOT_BUDGET_PER_THREAD", c.BudgetIn),
+		PerPerson: v.dollars("FLAUDEBOT_BUDGET_PER_PERSON", c.BudgetBy), PerChannel: v.dollars("FLAUDEBOT_BUDGET_PER_CHANNEL", c.BudgetAt),
+		All: v.dollars("FLAUDEBOT_BUDGET", c.Budget),
+	}
+	prices, err := runner.ParsePrices(c.Prices)
+	if err != nil {
+		v.add("FLAUDEBOT_PRICES: %v", err)
+	}
+	c.budgets.Prices = prices
 	if !oneOf(c.LogLevel, "debug", "info", "warn", "error") {
 		v.add("FLAUDEBOT_LOG_LEVEL=%s: want debug, info, warn or error", c.LogLevel)
 	}
 	if !oneOf(c.LogFormat, "text", "json") {
 		v.add("FLAUDEBOT_LOG_FORMAT=%s: want text or json", c.LogFormat)
+	}
+}
+
+// listen refuses what nothing can listen on; empty is nowhere.
+func (v *validator) listen(name, value string) {
+	if value == "" {
+		return
+	}
+	host, port, err := net.SplitHostPort(value)
+	_, numErr := strconv.ParseUint(port, 10, 16)
+	if err != nil || numErr != nil || strings.ContainsAny(host, " /") {
+		v.add("%s=%s: want [host]:port, such as :8080", name, value)
 	}
 }
 
@@ -306,6 +396,16 @@ func (v *validator) number(name, value string, low, high int) int {
 	return n
 }
 
+// dollars reads an amount in USD.
+func (v *validator) dollars(name, value string) float64 {
+	usd, err := strconv.ParseFloat(strings.TrimPrefix(strings.TrimSpace(value), "$"), 64)
+	if err != nil || !(usd >= 0 && usd <= 10_000_000) {
+		v.add("%s=%s: want an amount in USD such as 5 or 2.50; 0: no limit", name, value)
+		return 0
+	}
+	return usd
+}
+
 // duration reads a Go duration of at least low, and at most high if that is not 0.
 func (v *validator) duration(name, value string, low, high time.Duration) time.Duration {
 	d, err := time.ParseDuration(strings.TrimSpace(value))
@@ -334,6 +434,26 @@ func (v *validator) ids(name, value, first string) []string {
 			continue
 		}
 		out = append(out, id)
+	}
+	return out
+}
+
+// regions reads Fly regions, the preferred one first.
+func (v *validator) regions(name, value string) []string {
+	var out []string
+	for item := range strings.SplitSeq(value, ",") {
+		switch item = strings.TrimSpace(item); {
+		case item == "":
+		case !sessions.IsRegion(item):
+			v.add("%s: %q is no Fly region: want three letters each, such as iad,ewr", name, item)
+		case slices.Contains(out, item):
+			v.add("%s: %s is named twice", name, item)
+		default:
+			out = append(out, item)
+		}
+	}
+	if len(out) == 0 && !slices.ContainsFunc(v.bad, func(s string) bool { return strings.HasPrefix(s, name) }) {
+		v.add("%s is empty: want Fly regions such as iad,ewr", name)
 	}
 	return out
 }

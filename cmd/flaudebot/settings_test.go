@@ -36,8 +36,8 @@ func TestSettings(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.volumeGB != 1 || c.ttl != 0 || c.idleTTL.Hours() != 30*24 || c.linger != 0 || c.lease.Seconds() != 15 {
-			t.Errorf("volume %d GB, ttl %v, idle %v, linger %v, lease %v; want 1, 0, 720h, 0, 15s", c.volumeGB, c.ttl, c.idleTTL, c.linger, c.lease)
+		if c.volumeGB != 1 || c.ttl != 0 || c.idleTTL.Hours() != 30*24 || c.linger.Minutes() != 5 || c.lease.Seconds() != 15 {
+			t.Errorf("volume %d GB, ttl %v, idle %v, linger %v, lease %v; want 1, 0, 720h, 5m, 15s", c.volumeGB, c.ttl, c.idleTTL, c.linger, c.lease)
 		}
 		if want := (fly.Guest{CPUKind: "performance", CPUs: 2, MemoryMB: 4096}); c.guest != want {
 			t.Errorf("guest = %+v, want %+v", c.guest, want)
@@ -76,7 +76,20 @@ func TestSettings(t *testing.T) {
 		{"no Fly token", func(s *settings) { s.FlyToken = "" }, "FLY_API_TOKEN is not set"},
 		{"an app name with capitals", func(s *settings) { s.FlyApp = "Acme" }, "FLAUDEBOT_FLY_APP=Acme: want lower-case"},
 		{"a base address with the version", func(s *settings) { s.FlyBaseURL = "https://api.machines.dev/v1" }, "leave /v1 out"},
+		{"an address for a host", func(s *settings) { s.Hosts = "pypi.org,10.0.0.1" }, `FLAUDEBOT_HOSTS: "10.0.0.1" is no host`},
+		{"isolation that may be", func(s *settings) { s.Isolate = "maybe" }, "FLAUDEBOT_ISOLATE=maybe: want true or false"},
+		{"a budget in words", func(s *settings) { s.BudgetAt = "plenty" }, "FLAUDEBOT_BUDGET_PER_CHANNEL=plenty: want an amount in USD"},
+		{"a budget below nothing", func(s *settings) { s.BudgetTurn = "-1" }, "FLAUDEBOT_BUDGET_PER_TURN=-1: want an amount in USD"},
+		{"a price without its model", func(s *settings) { s.Prices = "5/25" }, `FLAUDEBOT_PRICES: "5/25" is no price: want MODEL=INPUT/OUTPUT`},
+		{"a record that is kept for no day", func(s *settings) { s.AuditDays = "0" }, "FLAUDEBOT_AUDIT_DAYS=0"},
+		{"an address to listen on without a port", func(s *settings) { s.HTTP = "localhost" }, "FLAUDEBOT_HTTP=localhost: want [host]:port"},
+		{"an address to listen on with a port that there is not", func(s *settings) { s.HTTP = ":80800" }, "FLAUDEBOT_HTTP=:80800: want [host]:port"},
+		{"an address to listen on that is a URL", func(s *settings) { s.HTTP = "http://localhost:80" }, "FLAUDEBOT_HTTP=http://localhost:80: want [host]:port"},
+		{"a handover that there is not", func(s *settings) { s.Handover = "smoke" }, "FLAUDEBOT_HANDOVER=smoke: want exec or config"},
 		{"a guest without memory", func(s *settings) { s.Guest = "performance-2x" }, "FLAUDEBOT_GUEST=performance-2x: want a size such as"},
+		{"a region by its name", func(s *settings) { s.Regions = "iad,Frankfurt" }, `FLAUDEBOT_REGIONS: "Frankfurt" is no Fly region`},
+		{"a region twice", func(s *settings) { s.Regions = "iad,iad" }, "FLAUDEBOT_REGIONS: iad is named twice"},
+		{"no region", func(s *settings) { s.Regions = " ," }, "FLAUDEBOT_REGIONS is empty: want Fly regions"},
 		{"a guest that Fly does not have", func(s *settings) { s.Guest = "shared-1x:4096" }, "shared-1x has 256 to 2048 MB"},
 		{"a volume of nothing", func(s *settings) { s.VolumeGB = "0" }, "FLAUDEBOT_VOLUME_SIZE_GB=0: want 1 to 500"},
 		{"a duration without its unit", func(s *settings) { s.TTL = "3600" }, "FLAUDEBOT_TTL=3600: want a duration such as"},

@@ -1,7 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -112,20 +117,23 @@ func TestMainPath(t *testing.T) {
 	general := w.channel("general")
 	root := w.say(member, general, "", mention+"remember the number 42")
 
-	t.Run("a mention's live message stands there within a second", func(t *testing.T) {
-		live := ""
-		w.until("the live message", func() bool {
+	t.Run("a mention has its mark and its live message within a second", func(t *testing.T) {
+		asked, _ := strconv.ParseFloat(root, 64)
+		marked, live := 0.0, ""
+		w.until("the mark and the live message", func() bool {
+			if marked == 0 && has(t, w.api(admin, "conversations.replies", url.Values{"channel": {general}, "ts": {root}, "limit": {"1"}}), `"eyes"`) {
+				marked = float64(time.Now().UnixMicro()) / 1e6 // Slack's time is this machine's
+			}
 			for _, m := range w.thread(general, root) {
 				if m.Part == "live" {
 					live = m.TS
 				}
 			}
-			return live != ""
+			return live != "" && marked != 0
 		})
-		asked, _ := strconv.ParseFloat(root, 64)
 		shown, _ := strconv.ParseFloat(live, 64)
-		if shown-asked > 1 {
-			t.Errorf("it came %.3f s after the mention", shown-asked)
+		if shown-asked > 1 || marked-asked > 1 {
+			t.Errorf("the live message came %.3f s after the mention, its mark stood there after %.3f s", shown-asked, marked-asked)
 		}
 	})
 	t.Run("a mention is answered with its exit code", func(t *testing.T) {
@@ -194,6 +202,58 @@ func TestMainPath(t *testing.T) {
 	})
 }
 
+// TestPhases: the live message says what a turn waits for before Claude works: a machine that is made, one that wakes, and the clone.
+func TestPhases(t *testing.T) {
+	t.Parallel()
+	w := splitWorld(t)
+	host, err := url.Parse(gitHost(t, map[string][]string{"one": {"main"}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy, open := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: host.Scheme, Host: host.Host}), make(chan struct{})
+	slow := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		<-open
+		proxy.ServeHTTP(rw, r)
+	}))
+	let := sync.OnceFunc(func() { close(open) })
+	t.Cleanup(func() {
+		let()
+		slow.Close()
+	})
+	start(t, append(append([]string{}, w.env...), "FLAUDEBOT_REPOS="+slow.URL+"/team/one.git"), "serve")
+	general := w.channel("general")
+	shows := func(root, ts, what string) {
+		t.Helper()
+		w.until("the live message says “"+what+"”", func() bool {
+			for _, m := range w.thread(general, root) {
+				if m.Part == "live" && strings.HasSuffix(m.Turn, ":"+ts) && strings.Contains(m.Text, what) {
+					return true
+				}
+			}
+			return false
+		})
+	}
+	const held = 5000 // milliseconds, of which the live message has one edit at least
+	w.flyFault(t, fmt.Sprintf(`{"method":"machine.create","delay_ms":%d}`, held))
+	w.flyFault(t, fmt.Sprintf(`{"method":"machine.start","delay_ms":%d}`, held))
+	root := w.say(member, general, "", mention+"run: cat one/which")
+	shows(root, root, "Making a machine")
+	shows(root, root, "Cloning")
+	let()
+	if text, code := w.answer(general, root, root); code != "0" || !strings.Contains(text, "one at main") {
+		t.Fatalf("answer = %q (exit %s), want that of its clone", text, code)
+	}
+	w.until("the machine sleeps", func() bool {
+		machines := flyList(t, "http://"+w.fly, "test-app", "machines")
+		return len(machines) == 1 && machines[0]["state"] == "stopped"
+	})
+	next := w.say(member, general, root, "run: cat one/which")
+	shows(root, next, "Waking the machine")
+	if text, code := w.answer(general, root, next); code != "0" || !strings.Contains(text, "one at main") {
+		t.Errorf("answer = %q (exit %s), want that of its clone", text, code)
+	}
+}
+
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	w := splitWorld(t)
@@ -242,6 +302,15 @@ func TestRunOnce(t *testing.T) {
 		if code := cmd.ProcessState.ExitCode(); code != c.code || (c.want != "" && string(out) != c.want) {
 			t.Errorf("%s: printed %q and exited %d, want %q and %d\n%s", c.name, out, code, c.want, c.code, log.String())
 		}
+		if strings.Contains(log.String(), "REDIS_URL") {
+			t.Errorf("%s: it is said to be on no record:\n%s", c.name, log.String())
+		}
+	}
+	alone := self(t.Context(), append(append([]string{}, w.env...), "REDIS_URL="), "run", "say: forty-three")
+	var log strings.Builder
+	alone.Stderr = &log
+	if out, err := alone.Output(); err != nil || string(out) != "forty-three\n" || !strings.Contains(log.String(), "not put on record, since REDIS_URL is not set") {
+		t.Errorf("without Redis: printed %q, %v, want the answer, and that it is not on record\n%s", out, err, log.String())
 	}
 	if left := flyList(t, "http://"+w.fly, "test-app", "machines"); len(left) != 0 {
 		t.Errorf("machines left: %v", left)

@@ -25,11 +25,15 @@ func TestMain(m *testing.M) {
 	if os.Getenv("FLAUDEBOT_TEST_MAIN") != "" || filepath.Base(os.Args[0]) == "claude" || filepath.Base(os.Args[0]) == "flaudebot" {
 		main()
 	}
+	if keys := os.Getenv(findVariable); keys != "" {
+		findKeys(keys, os.Args[1:], os.Stdout)
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 
 // patience bounds every wait for an event; nothing waits so long unless it will never come.
-const testPatience = 90 * time.Second
+const testPatience = 150 * time.Second
 
 // proc is a running flaudebot.
 type proc struct {
@@ -59,7 +63,7 @@ func (p *proc) logs() string {
 // self is the command line of flaudebot in tests.
 func self(ctx context.Context, env []string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
-	cmd.Env = append([]string{"FLAUDEBOT_TEST_MAIN=1", "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, env...)
+	cmd.Env = append([]string{"FLAUDEBOT_TEST_MAIN=1", "FLAUDEBOT_LINGER=0", "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, env...)
 	return cmd
 }
 

@@ -29,13 +29,14 @@ type apiError struct {
 	status  int // 0: nothing was asked, for want of a credential
 	text    string
 	request string // the API's id of the request
+	resets  int64  // unix s: when the subscription's limit does; 0: it is not what is in the way
 }
 
 func (e *apiError) Error() string { return e.text }
 
 // retried says whether Claude Code asks again.
 func (e *apiError) retried() bool {
-	return e.status == 401 || e.status == 403 || e.status == 429 || e.status >= 500
+	return e.resets == 0 && (e.status == 401 || e.status == 403 || e.status == 429 || e.status >= 500)
 }
 
 // retryDelay is between two requests. Claude Code's own delays grow to half a minute; nobody learns from waiting here.
@@ -129,7 +130,14 @@ func (a *agent) askOnce(ctx context.Context) (*apiReply, error) {
 			} `json:"error"`
 		}
 		_ = json.Unmarshal(raw, &e) // not the API's own: the status has to do
-		return nil, &apiError{status: res.StatusCode, text: wording(res.StatusCode, e.Error.Message), request: res.Header.Get("Request-Id")}
+		refused := &apiError{status: res.StatusCode, text: wording(res.StatusCode, e.Error.Message), request: res.Header.Get("Request-Id")}
+		if resets, err := strconv.ParseInt(res.Header.Get("Anthropic-Ratelimit-Unified-Reset"), 10, 64); err == nil && a.env["ANTHROPIC_API_KEY"] == "" {
+			refused.resets, refused.text = resets, "You've hit your limit · resets "+time.Unix(resets, 0).UTC().Format("3:04pm")+" (UTC)"
+			a.emit(a.event("rate_limit_event", map[string]any{"rate_limit_info": map[string]any{
+				"status": "rejected", "resetsAt": resets, "rateLimitType": "five_hour", "overageStatus": "rejected", "isUsingOverage": false,
+			}}))
+		}
+		return nil, refused
 	}
 	reply := &apiReply{request: res.Header.Get("Request-Id")}
 	if err := json.Unmarshal(raw, reply); err != nil {

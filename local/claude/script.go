@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // message is a message of the conversation. Content is a text or a list of blocks.
@@ -60,6 +61,7 @@ type step struct {
 	tool   string
 	input  map[string]any
 	refuse string
+	limit  time.Duration // the request reaches the subscription's limit, which resets after so long; the text is for afterwards
 }
 
 var workingDir = regexp.MustCompile(`(?i)working directory:\s*(/\S+)`)
@@ -138,6 +140,7 @@ func phrases() []phrase {
 		p(`fail with (\d+)`, func(_ talk, m []string) step {
 			return step{refuse: "this request was told to fail with exit " + m[1]}
 		}),
+		p(`be limited for (\d+) seconds?(?:, after (.+))?`, limit),
 		p(`todo: (.+)`, todo),
 		p(`use (\S+) (\{.*\})`, use),
 		p(`say: (.+)`, func(_ talk, m []string) step { return step{text: m[1]} }),
@@ -149,6 +152,15 @@ func phrases() []phrase {
 		p(`garble`, func(t talk, _ []string) step { return t.bash(`printf 'a\377\376b\n'`, 0) }),
 		p(`crash`, func(t talk, _ []string) step { return t.bash("kill -9 $PPID", 0) }),
 	}
+}
+
+// limit reaches the limit of the subscription, at once or after a command.
+func limit(t talk, m []string) step {
+	if m[2] != "" && len(t.results) == 0 {
+		return t.bash(m[2], 0)
+	}
+	n, _ := strconv.Atoi(m[1])
+	return step{text: "The limit has reset.", limit: time.Duration(min(n, 3600)) * time.Second}
 }
 
 const help = "I am a script, not Claude. I understand: “remember the number N”, “what number did I ask you to remember?”, " +

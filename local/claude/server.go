@@ -2,7 +2,7 @@
 // whole turns with tools, and the claude command itself, a small agent over that API.
 //
 // What is answered is in script.go, for both. The API asks for its key, so that a wrong credential is found
-// out here as well. Faults have one call, messages.
+// out here as well. Faults have the calls messages and models.
 package claude
 
 import (
@@ -14,6 +14,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,8 +41,10 @@ type Server struct {
 	faults edge.Faults
 	serial atomic.Int64
 
-	mu   sync.Mutex
-	seen []Seen // guarded by mu
+	mu      sync.Mutex
+	seen    []Seen          // guarded by mu
+	resets  time.Time       // guarded by mu; when the subscription's limit resets
+	limited map[string]bool // guarded by mu; the prompts that have reached it
 }
 
 // Seen is a request as the API saw it, for tests that need a witness.
@@ -74,13 +77,15 @@ func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/messages", s.messages)
 	mux.HandleFunc("POST /v1/messages/count_tokens", s.count)
+	mux.HandleFunc("GET /v1/models", s.models)
+	mux.HandleFunc("GET /v1/models/{id}", s.models)
 	mux.HandleFunc("GET /local/log", s.log)
 	mux.Handle("POST /local/faults", &s.faults)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "The local Messages API.") })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { refuse(w, http.StatusNotFound, "not found: "+r.URL.Path) })
 	faulty := s.faults.Wrap(mux, func(r *http.Request) string {
-		if r.URL.Path == "/v1/messages" {
-			return "messages"
+		if name := strings.TrimPrefix(r.URL.Path, "/v1/"); name == "messages" || name == "models" {
+			return name
 		}
 		return "other"
 	}, func(w http.ResponseWriter, status int) { refuse(w, status, http.StatusText(status)) })
@@ -169,6 +174,13 @@ func (s *Server) messages(w http.ResponseWriter, r *http.Request) {
 	}
 	talk := read(req)
 	step := talk.next()
+	if r.Header.Get("X-Api-Key") == "" { // a subscription's token
+		if resets := s.limit(step.limit, talk.prompt); !resets.IsZero() {
+			s.note(Seen{Model: req.Model, Prompt: talk.prompt, Step: len(talk.results), Messages: len(req.Messages), Status: http.StatusTooManyRequests})
+			beyond(w, resets)
+			return
+		}
+	}
 	seen := Seen{Model: req.Model, Effort: req.Output.Effort, System: lastBytes(flat(req.System), 4000), Tools: talk.tools, Prompt: talk.prompt, Step: len(talk.results), Messages: len(req.Messages), Images: seenImages, Status: 200}
 	if step.refuse != "" {
 		seen.Status = http.StatusBadRequest
@@ -178,6 +190,34 @@ func (s *Server) messages(w http.ResponseWriter, r *http.Request) {
 	}
 	s.note(seen)
 	s.answer(w, req, step)
+}
+
+// limit is when the limit of the subscription resets; zero: it is not reached. A prompt reaches it once.
+func (s *Server) limit(lasts time.Duration, prompt string) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if lasts > 0 && !s.limited[prompt] {
+		if s.limited == nil {
+			s.limited = map[string]bool{}
+		}
+		s.limited[prompt], s.resets = true, time.Now().Add(lasts+time.Second-1).Truncate(time.Second) // the API tells it in whole seconds
+	}
+	if time.Now().Before(s.resets) {
+		return s.resets
+	}
+	return time.Time{}
+}
+
+// beyond refuses a request as the API does where the limit of a subscription is reached.
+func beyond(w http.ResponseWriter, resets time.Time) {
+	at := strconv.FormatInt(resets.Unix(), 10)
+	for name, value := range map[string]string{
+		"Status": "rejected", "Reset": at, "Representative-Claim": "five_hour", "5h-Status": "rejected", "5h-Reset": at, "5h-Utilization": "1.0",
+		"Overage-Status": "rejected",
+	} {
+		w.Header().Set("Anthropic-Ratelimit-Unified-"+name, value)
+	}
+	refuse(w, http.StatusTooManyRequests, "This request would exceed your account's rate limit. Please try again later.")
 }
 
 // lastBytes is the end of a text, cut at a rune.
@@ -240,6 +280,28 @@ func (s *Server) count(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(map[string]int{"input_tokens": len(raw) / 4})
+}
+
+// models lists the models that there are, or tells of one: whichever is asked for by its whole name is there.
+func (s *Server) models(w http.ResponseWriter, r *http.Request) {
+	if !s.mayAsk(r) {
+		refuse(w, http.StatusUnauthorized, "invalid x-api-key")
+		return
+	}
+	model := func(id string) map[string]string {
+		return map[string]string{"type": "model", "id": id, "display_name": id, "created_at": "2026-06-01T00:00:00Z"}
+	}
+	id := r.PathValue("id")
+	var out any = map[string]any{"data": []any{model("claude-local-1")}, "first_id": "claude-local-1", "last_id": "claude-local-1", "has_more": false}
+	switch {
+	case id != "" && !strings.HasPrefix(id, "claude-"):
+		refuse(w, http.StatusNotFound, "model: "+id)
+		return
+	case id != "":
+		out = model(id)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(out) // the caller may have gone
 }
 
 // answer sends a step as one message, streamed or whole.

@@ -274,3 +274,36 @@ func TestErrors(t *testing.T) {
 		}
 	})
 }
+
+// TestModels: the models, for whoever has a credential.
+func TestModels(t *testing.T) {
+	t.Parallel()
+	api := newAPI(t)
+	for _, tt := range []struct {
+		path, name, value string
+		status            int
+		holds             string
+	}{
+		{"/v1/models?limit=1", "X-Api-Key", Key, 200, `"has_more":false`},
+		{"/v1/models", "Authorization", "Bearer " + Key, 200, `"type":"model"`},
+		{"/v1/models/claude-x", "X-Api-Key", Key, 200, `"id":"claude-x"`},
+		{"/v1/models/gpt-1", "X-Api-Key", Key, 404, "not_found_error"},
+		{"/v1/models", "X-Api-Key", "sk-ant-other", 401, "authentication_error"},
+		{"/v1/models/claude-x", "X-Api-Key", "", 401, "invalid x-api-key"},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, api.URL+tt.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set(tt.name, tt.value)
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, _ := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		if res.StatusCode != tt.status || !strings.Contains(string(raw), tt.holds) {
+			t.Errorf("GET %s = %d %s, want %d with %s", tt.path, res.StatusCode, raw, tt.status, tt.holds)
+		}
+	}
+}

@@ -13,7 +13,9 @@ var appName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,61}$`)
 func (s *Server) routeApps(mux *http.ServeMux) {
 	mux.HandleFunc("GET /v1/apps", handle(200, s.listApps))
 	mux.HandleFunc("POST /v1/apps", handle(201, s.createApp))
-	mux.HandleFunc("GET /v1/apps/{app}", handle(200, s.getApp))
+	mux.HandleFunc("GET /v1/apps/{app}", s.limited("app-get", 200, s.getApp))
+	mux.HandleFunc("GET /v1/apps/{app}/network_policies", handle(200, s.listPolicies))
+	mux.HandleFunc("POST /v1/apps/{app}/network_policies", handle(201, s.createPolicy))
 	mux.HandleFunc("DELETE /v1/apps/{app}", func(w http.ResponseWriter, r *http.Request) {
 		r.SetPathValue("id", "all") // the one limit that is not kept by app
 		s.limited("app-delete", 202, s.deleteApp)(w, r)
@@ -128,4 +130,40 @@ func (s *Server) deleteApp(r *http.Request) (any, error) {
 	s.dropOrphans(a.Name)
 	s.touch()
 	return nil, nil
+}
+
+func (s *Server) listPolicies(r *http.Request) (any, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a, err := s.appOf(r)
+	if err != nil {
+		return nil, err
+	}
+	return append([]policy{}, a.Policies...), nil
+}
+
+// createPolicy takes what the guide of network policies has, and no more.
+func (s *Server) createPolicy(r *http.Request) (any, error) {
+	var in policy
+	if err := decode(r, &in); err != nil {
+		return nil, err
+	}
+	if in.Name == "" || len(in.Selector) == 0 || len(in.Rules) == 0 {
+		return nil, fail(422, "a policy needs a name, a selector and rules")
+	}
+	for _, rule := range in.Rules {
+		if rule.Action != "allow" || rule.Direction != "ingress" && rule.Direction != "egress" || len(rule.Ports) == 0 {
+			return nil, fail(422, "a rule allows ingress or egress on some ports")
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a, err := s.appOf(r)
+	if err != nil {
+		return nil, err
+	}
+	in.ID = newHex(14)
+	a.Policies = append(a.Policies, in)
+	s.touch()
+	return in, nil
 }

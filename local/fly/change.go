@@ -166,6 +166,9 @@ func (s *Server) start(_ *http.Request, m *machine) (any, error) {
 		if p := s.procs[m.ID]; time.Since(time.UnixMilli(m.ExitedAt)) < stillActive || (p != nil && !p.frozen) {
 			return nil, fail(412, "failed_precondition: machine still active, refusing to start")
 		}
+		if s.trouble[""].Full[m.Region] == "host" {
+			return nil, s.room(m.Region, false)
+		}
 		m.Restarts = nil
 		s.boot(m, s.cfg.BootDelay)
 		s.touch()

@@ -172,6 +172,9 @@ func (s *Server) createMachine(r *http.Request) (any, error) {
 		PrivateIP: "fdaa:0:1::1", CreatedAt: stamp(), HostStatus: "ok", OwnedBy: r.PathValue("app"),
 	}
 	cfg, err := s.checkNew(m, in.Region)
+	if err == nil {
+		err = s.room(m.Region, false)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -224,6 +227,11 @@ func (s *Server) checkNew(m *machine, region string) (config, error) {
 	}
 	if len(cfg.Mounts) > 1 {
 		return cfg, fail(400, "invalid_argument: only one mount is supported")
+	}
+	for _, f := range cfg.Files {
+		if err := f.check(cfg.mountPath()); err != nil {
+			return cfg, err
+		}
 	}
 	m.Region = s.place(region)
 	for _, mount := range cfg.Mounts {

@@ -23,6 +23,7 @@ type process struct {
 	main   *os.Process // what the machine is there for; nil: it has ended at once
 	env    []string
 	runDir string          // its own, when it is not isolated
+	files  string          // folder of the config's files, when it is isolated; "": there are none
 	over   context.Context // ends when all of it has ended
 	end    context.CancelFunc
 
@@ -67,9 +68,12 @@ func (s *Server) launch(m *machine) error {
 	if len(argv) == 0 {
 		return errors.New("nothing to run")
 	}
-	data, mount := "", "/data"
+	if err := s.grow(cfg); err != nil {
+		return fmt.Errorf("grow its volume: %w", err)
+	}
+	data, mount := "", cfg.mountPath()
 	if len(cfg.Mounts) > 0 {
-		data, mount = s.volumeDir(cfg.Mounts[0].Volume), cfg.Mounts[0].Path
+		data = s.volumeDir(cfg.Mounts[0].Volume)
 	}
 	p := &process{}
 	if err := s.prepare(p, m, cfg, argv, data, mount); err != nil {
@@ -248,6 +252,19 @@ func (s *Server) prepareGroup(p *process, m *machine, cfg config, argv []string,
 			return err
 		}
 	}
+	place := func(guest string) string { // its environment tells where they are
+		for _, own := range [][2]string{{cfg.mountPath(), data}, {"/run/flaudebot", run}, {"/tmp", temp}} {
+			if rest, ok := strings.CutPrefix(guest, own[0]+"/"); ok {
+				return filepath.Join(own[1], rest)
+			}
+		}
+		return filepath.Join(run, guest)
+	}
+	for _, f := range cfg.Files {
+		if err := f.write(place); err != nil {
+			return err
+		}
+	}
 	p.env = s.environment(m, cfg, map[string]string{
 		"PATH": s.cfg.BinDir + ":" + systemPath, "FLAUDEBOT_DATA": data, "FLAUDEBOT_RUN_DIR": run, "TMPDIR": temp,
 	})
@@ -301,8 +318,11 @@ func (p *process) kill() {
 func (p *process) freeze() { p.eachMember(syscall.SIGSTOP) }
 func (p *process) thaw()   { p.eachMember(syscall.SIGCONT) }
 
-// sweep removes what a process without namespaces leaves.
+// sweep removes what the process leaves on the host.
 func (p *process) sweep() {
+	if p.files != "" {
+		_ = os.RemoveAll(p.files)
+	}
 	if p.runDir != "" {
 		if p.cmd.Process != nil {
 			p.eachMember(syscall.SIGKILL)

@@ -16,16 +16,18 @@ import (
 
 // setUp is process 1 of a machine's new namespaces: it makes the mounts, and then stands in front of the main process as
 // Fly's init does. So the main process gets its signals as anywhere, orphans are reaped, and all ends with it. $1 is the
-// volume's folder or empty, $2 where it appears, $3 the folder of programs; then what of /tmp is shared, --, and the command.
+// volume's folder or empty, $2 where it appears, $3 the folder of programs, $4 that of the config's files or empty; then what of /tmp is
+// shared, --, and the command.
 // All of that may be below the host's /tmp, and so is held in /run until the machine's own is in place.
 const setUp = `set -e
 umask 022
-data=$1 at=$2 bin=$3
-shift 3
+data=$1 at=$2 bin=$3 files=$4
+shift 4
 mount --make-rprivate /
 mount -t proc proc /proc
 mount -t tmpfs -o mode=755 tmpfs /run
-mkdir /run/flaudebot /run/flaudebot-bin /run/.volume
+mkdir /run/flaudebot /run/flaudebot-bin /run/.volume /run/.files
+if [ -n "$files" ]; then mount --bind "$files" /run/.files; fi
 if [ -n "$bin" ]; then mount --bind "$bin" /run/flaudebot-bin; fi
 if [ -n "$data" ]; then mount --bind "$data" /run/.volume; else mount -t tmpfs -o mode=755 tmpfs /run/.volume; fi
 n=0
@@ -48,8 +50,24 @@ shift
 mkdir -p "$at"
 mount --move /run/.volume "$at"
 rmdir /run/.volume
+if [ -n "$files" ]; then
+	cp -r /run/.files/. /
+	umount /run/.files
+fi
+rmdir /run/.files
 sh -c 'echo ok >&3; exec 3>&-; exec "$@"' sh "$@" || exit $?
 exit 0`
+
+// mountBounded mounts a file system of so many MB, or gives one that is mounted another size.
+func mountBounded(dir string, mb int, again bool) error {
+	flags := uintptr(0)
+	if again {
+		flags = syscall.MS_REMOUNT
+	}
+	return syscall.Mount("tmpfs", dir, "tmpfs", flags, fmt.Sprintf("size=%dm,mode=755", mb))
+}
+
+func unmount(dir string) error { return syscall.Unmount(dir, syscall.MNT_DETACH) }
 
 func inNamespaces(cmd *exec.Cmd) {
 	cmd.Dir = "/"
@@ -70,7 +88,7 @@ func isolation(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	// The volume appears in a /tmp of its own, and a command gets in.
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", setUp, "sh", "", "/tmp/data", "", "--", "nsenter", "-t", "1", "-m", "-p", "-i", "--", "true")
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", setUp, "sh", "", "/tmp/data", "", "", "--", "nsenter", "-t", "1", "-m", "-p", "-i", "--", "true")
 	inNamespaces(cmd)
 	up, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
@@ -95,7 +113,11 @@ func (s *Server) prepare(p *process, m *machine, cfg config, argv []string, data
 		return nil
 	}
 	p.env = s.environment(m, cfg, map[string]string{"PATH": isolatedPath, "FLAUDEBOT_DATA": mount, "FLAUDEBOT_RUN_DIR": "/run/flaudebot"})
-	args := []string{"-c", setUp, "sh", data, mount, s.cfg.BinDir}
+	var err error
+	if p.files, err = writeTree(cfg.Files); err != nil {
+		return err
+	}
+	args := []string{"-c", setUp, "sh", data, mount, s.cfg.BinDir, p.files}
 	for _, share := range s.cfg.Share {
 		if strings.HasPrefix(share, "/tmp/") { // the rest is seen anyway
 			args = append(args, share)

@@ -13,6 +13,10 @@ import (
 // isolation returns why machines have no mounts and processes of their own.
 func isolation(context.Context) error { return errors.New("this is not Linux") }
 
+func mountBounded(string, int, bool) error { return errors.ErrUnsupported }
+
+func unmount(string) error { return errors.ErrUnsupported }
+
 func (s *Server) prepare(p *process, m *machine, cfg config, argv []string, data, _ string) error {
 	if err := s.prepareGroup(p, m, cfg, argv, data); err != nil {
 		return err

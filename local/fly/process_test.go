@@ -3,6 +3,7 @@ package fly_test
 import (
 	"bufio"
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"os"
 	"os/exec"
@@ -426,6 +427,45 @@ func TestIsolated(t *testing.T) {
 		}
 		w.wait(w.machine("broken", mounting(vol, "/data")), "failed")
 	})
+}
+
+// TestFiles: the files of a machine's config are written at each boot, as Fly does.
+func TestFiles(t *testing.T) {
+	t.Parallel()
+	for _, plain := range []bool{false, true} {
+		t.Run(map[bool]string{false: "in namespaces", true: "without namespaces"}[plain], func(t *testing.T) {
+			t.Parallel()
+			if !plain {
+				isolated(t)
+			}
+			w := newWorld(t, fly.Config{Plain: plain})
+			files := func(text string, more ...any) obj {
+				file := obj{"guest_path": "/run/flaudebot/file", "raw_value": base64.StdEncoding.EncodeToString([]byte(text)), "mode": 0o600}
+				return obj{"image": "i", "files": append([]any{file}, more...)}
+			}
+			const read = `cat "$FLAUDEBOT_RUN_DIR/file"; stat -c %a "$FLAUDEBOT_RUN_DIR/file"`
+			id := w.started("m", files("one\n"))
+			if _, got := w.exec(id, read); got != "one\n600\n" {
+				t.Errorf("the file and its mode are %q", got)
+			}
+			w.exec(id, `echo changed > "$FLAUDEBOT_RUN_DIR/file"`)
+			w.stopped(id)
+			w.start(id)
+			w.wait(id, "started")
+			if _, got := w.exec(id, read); got != "one\n600\n" {
+				t.Errorf("after another boot they are %q", got)
+			}
+			w.do("POST", "/v1/apps/acme/machines/"+id, obj{"config": files("two\n")}).is(200)
+			w.wait(id, "started")
+			if _, got := w.exec(id, read); got != "two\n600\n" {
+				t.Errorf("after an update they are %q", got)
+			}
+			for _, path := range []string{"relative", "/run/../etc/x", "/etc/x"} {
+				w.do("POST", "/v1/apps/acme/machines/"+id, obj{"config": files("x", obj{"guest_path": path})}).is(400, "invalid_argument: file")
+			}
+			w.do("POST", "/v1/apps/acme/machines/"+id, obj{"config": files("x", obj{"guest_path": "/run/x", "raw_value": "no base64!"})}).is(400, "not base64")
+		})
+	}
 }
 
 func TestProcessGroup(t *testing.T) {

@@ -6,7 +6,7 @@
 // says otherwise. As root on Linux, where the kernel lets it, a machine has mount and PID namespaces of its own, so
 // that its volume is where it says, /tmp and /run are its own and everything ends with it; elsewhere it is a plain
 // process group that is told its folders by FLAUDEBOT_DATA, FLAUDEBOT_RUN_DIR and TMPDIR. Beyond that the host's
-// files are the machine's. Services, checks, files, secrets, snapshots, placement, what is above apps and the socket
+// files are the machine's. Services, checks, files, secrets, snapshots, placement, what is above apps, and the socket
 // /.fly/api with its tokens are not emulated.
 //
 // # Trouble on demand
@@ -14,7 +14,8 @@
 // POST /local/faults makes calls fail, see [edge.Fault]. They are named: app.get app.create app.list app.delete
 // volume.create volume.get volume.list volume.update volume.delete volume.extend machine.create machine.get
 // machine.list machine.update machine.start machine.stop machine.suspend machine.delete machine.wait machine.lease
-// machine.exec machine.signal machine.restart machine.metadata machine.events machine.versions logs.
+// machine.exec machine.signal machine.restart machine.metadata machine.events machine.versions platform.regions
+// platform.placements logs.
 //
 // POST /local/trouble gives one machine a [Trouble], such as a host that cannot be reached, a state that it does not
 // leave or a volume that is lost, or with machine "" the lists; POST /local/kill {"machine": id, "oom_killed": true} ends one as its host would.
@@ -74,6 +75,7 @@ type Server struct {
 	buckets map[string]*rate.Limiter // guarded by mu
 	boots   map[string]int           // guarded by mu; :: machine → its newest boot: an older one gives up
 	trouble map[string]Trouble       // guarded by mu; :: machine, or "" for the lists → what is wrong with it
+	bounds  map[string]int           // guarded by mu; :: volume with a bound → MB of each of its GB
 	closed  bool                     // guarded by mu
 }
 
@@ -96,7 +98,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, log: cfg.Log, ctx: ctx, cancel: cancel, changed: make(chan struct{}),
 		procs: map[string]*process{}, logs: map[string][]logLine{}, buckets: map[string]*rate.Limiter{},
-		boots: map[string]int{}, trouble: map[string]Trouble{},
+		boots: map[string]int{}, trouble: map[string]Trouble{}, bounds: map[string]int{},
 	}
 	if s.plain = errors.New("it was asked for"); !cfg.Plain {
 		s.plain = isolation(ctx)
@@ -130,6 +132,9 @@ func (s *Server) Close() error {
 	s.live.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for id := range s.bounds {
+		s.unbound(id)
+	}
 	return s.save()
 }
 
@@ -139,6 +144,7 @@ func (s *Server) Handler() http.Handler {
 	s.routeApps(mux)
 	s.routeVolumes(mux)
 	s.routeMachines(mux)
+	s.routePlatform(mux)
 	mux.HandleFunc("GET /api/v1/apps/{app}/logs", handle(200, s.readLogs))
 	mux.HandleFunc("GET /{$}", s.page)
 	mux.Handle("POST /local/faults", &s.faults)
@@ -295,6 +301,8 @@ func callName(pattern string) string {
 	switch {
 	case strings.HasPrefix(path, "/api/"):
 		return "logs"
+	case strings.HasPrefix(path, "/v1/platform/"):
+		return "platform." + parts[2]
 	case path == "" && method == "GET":
 		return "app.list"
 	case len(parts) <= 1:

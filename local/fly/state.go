@@ -23,12 +23,30 @@ type state struct {
 }
 
 type app struct {
-	ID        string `json:"id"`
-	Name      string `json:"name"`
-	Org       string `json:"org"`
-	Network   string `json:"network"`
-	CreatedAt int64  `json:"created_at"` // unix ms
-	Key       string `json:"key"`        // idempotency key it was created with
+	ID        string   `json:"id"`
+	Name      string   `json:"name"`
+	Org       string   `json:"org"`
+	Network   string   `json:"network"`
+	CreatedAt int64    `json:"created_at"` // unix ms
+	Key       string   `json:"key"`        // idempotency key it was created with
+	Policies  []policy `json:"policies,omitempty"`
+}
+
+// policy is a network policy. It is kept, and holds nobody to anything: the machines here have no network of their own.
+type policy struct {
+	ID       string          `json:"id"`
+	Name     string          `json:"name"`
+	Selector json.RawMessage `json:"selector"`
+	Rules    []policyRule    `json:"rules"`
+}
+
+type policyRule struct {
+	Action    string `json:"action"`
+	Direction string `json:"direction"`
+	Ports     []struct {
+		Protocol string `json:"protocol"`
+		Port     int    `json:"port"`
+	} `json:"ports"`
 }
 
 type volume struct {
@@ -132,6 +150,15 @@ type config struct {
 		Timeout duration `json:"timeout"`
 	} `json:"stop_config"`
 	Metadata map[string]string `json:"metadata"`
+	Files    []configFile      `json:"files"`
+}
+
+// mountPath is where the machine's volume appears, or would.
+func (c config) mountPath() string {
+	if len(c.Mounts) > 0 {
+		return c.Mounts[0].Path
+	}
+	return "/data"
 }
 
 // duration reads Go's text, or a number of nanoseconds.

@@ -116,6 +116,9 @@ func (s *Server) createVolume(r *http.Request) (any, error) {
 	if _, err := s.appOf(r); err != nil {
 		return nil, err
 	}
+	if err := s.room(region, true); err != nil {
+		return nil, err
+	}
 	v := &volume{
 		ID: "vol_" + newHex(17), Name: in.Name, State: "created", SizeGB: size, Region: region, Zone: newHex(4),
 		Encrypted: or(in.Encrypted, true), CreatedAt: stamp(), FSType: cmp.Or(in.FSType, "ext4"), HostStatus: "ok",
@@ -176,7 +179,8 @@ func (s *Server) extendVolume(r *http.Request, v *volume) (any, error) {
 	}
 	v.SizeGB, v.BytesTotal = in.SizeGB, int64(in.SizeGB)<<30
 	s.touch()
-	return map[string]any{"volume": s.shownVolume(v), "needs_restart": false}, nil
+	needsRestart := s.bounds[v.ID] != 0 && v.Machine != nil && s.procs[*v.Machine] != nil
+	return map[string]any{"volume": s.shownVolume(v), "needs_restart": needsRestart}, nil
 }
 
 func (s *Server) deleteVolume(_ *http.Request, v *volume) (any, error) {
@@ -196,6 +200,7 @@ func (s *Server) dropVolume(v *volume) error {
 		return nil
 	}
 	v.State, v.DeletedAt = "pending_destroy", time.Now().UnixMilli()
+	s.unbound(v.ID)
 	return os.RemoveAll(s.volumeDir(v.ID))
 }
 

@@ -175,3 +175,18 @@ func (s *Server) openGitLab(w http.ResponseWriter, c call) {
 	}
 	answer(w, http.StatusCreated, s.asGitLab(c, made))
 }
+
+// knows answers whoever has a token, whatever its right, as GitHub (docs.github.com/rest/rate-limit) and GitLab (docs.gitlab.com/api/version) do.
+func (s *Server) knows(w http.ResponseWriter, r *http.Request) {
+	gitLab := strings.HasPrefix(r.URL.Path, "/api/v4/")
+	switch right := s.right(r); {
+	case gitLab && right == None:
+		answer(w, http.StatusUnauthorized, fields{"message": "401 Unauthorized"})
+	case gitLab:
+		answer(w, http.StatusOK, fields{"version": "18.6.0", "revision": "local"})
+	case right == None && r.Header.Get("Authorization") != "":
+		answer(w, http.StatusUnauthorized, fields{"message": "Bad credentials", "documentation_url": "https://docs.github.com/rest", "status": "401"})
+	default:
+		answer(w, http.StatusOK, fields{"rate": fields{"limit": 5000, "used": 0, "remaining": 5000}, "resources": fields{}})
+	}
+}

@@ -5,6 +5,7 @@
 //	/api/v3/repos/OWNER/NAME/pulls                 GitHub (docs.github.com/rest/pulls/pulls), as GitHub Enterprise has it
 //	/api/v4/projects/OWNER%2FNAME/merge_requests   GitLab (docs.gitlab.com/api/merge_requests)
 //	/OWNER/NAME, …/tree/BRANCH, …/pull/N, …/compare/BASE...HEAD, …/-/tree/BRANCH, …/-/merge_requests/N
+//	/api/v3/rate_limit, /api/v4/version            what any token may read, for whoever tries one
 //
 // Both number one list of pull requests. A token may push and open, or only read; a branch may be protected.
 package forge
@@ -139,6 +140,8 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("POST /api/v3/repos/{owner}/{name}/pulls", s.gitHub(s.openGitHub))
 	mux.HandleFunc("GET /api/v4/projects/{id}/merge_requests", s.gitLab(s.findGitLab))
 	mux.HandleFunc("POST /api/v4/projects/{id}/merge_requests", s.gitLab(s.openGitLab))
+	mux.HandleFunc("GET /api/v3/rate_limit", s.knows)
+	mux.HandleFunc("GET /api/v4/version", s.knows)
 	mux.HandleFunc("/", s.rest)
 	faulty := s.faults.Wrap(mux, methodOf, func(w http.ResponseWriter, status int) {
 		answer(w, status, fields{"message": http.StatusText(status)})

@@ -160,3 +160,25 @@ func TestAPI(t *testing.T) {
 		t.Errorf("with a fault: %d", status)
 	}
 }
+
+// TestToken: whoever tries a token is told whether it is known, whatever it may do.
+func TestToken(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	for _, tt := range []struct {
+		path, token string
+		status      int
+		holds       string
+	}{
+		{"/api/v3/rate_limit", "read", 200, "remaining"},
+		{"/api/v3/rate_limit", "", 200, "remaining"},
+		{"/api/v3/rate_limit", "other", 401, "Bad credentials"},
+		{"/api/v4/version", "write", 200, "version"},
+		{"/api/v4/version", "", 401, "401 Unauthorized"},
+		{"/api/v4/version", "other", 401, "401 Unauthorized"},
+	} {
+		if status, text := h.ask("GET", tt.path, tt.token, nil); status != tt.status || !strings.Contains(text, tt.holds) {
+			t.Errorf("GET %s with %q = %d %s, want %d with %s", tt.path, tt.token, status, text, tt.status, tt.holds)
+		}
+	}
+}

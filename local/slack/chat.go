@@ -335,10 +335,15 @@ func (s *Server) rewrite(m *msg, by person, body fields) (before fields) {
 
 // changedMessage sends the event of an edit. s.mu must be held.
 func (s *Server) changedMessage(ch *channel, m *msg, before fields) {
+	s.tellChanged(ch, m.shown(true), before)
+}
+
+// tellChanged sends the event of a message that reads otherwise now. s.mu must be held.
+func (s *Server) tellChanged(ch *channel, now, before fields) {
 	ts := s.stamp()
 	s.sendEvent(ch, fields{
 		"type": "message", "subtype": "message_changed", "hidden": true, "channel": ch.id, "channel_type": ch.kind(), "ts": ts, "event_ts": ts,
-		"message": m.shown(true), "previous_message": before,
+		"message": now, "previous_message": before,
 	})
 	s.changed(ch.id)
 }
@@ -371,13 +376,29 @@ func (s *Server) remove(c *call) (fields, error) {
 	return fields{"channel": ch.id, "ts": m.str("ts")}, nil
 }
 
-// deleteMessage takes a message away and tells the app. s.mu must be held.
+// deleteMessage takes a message away and tells the app: of a first message that has replies as of an edit, since a tombstone stays of it until
+// the last of these goes. s.mu must be held.
 func (s *Server) deleteMessage(ch *channel, m *msg) {
+	before := ch.standing(m, true)
 	m.deleted = true
+	if left := ch.standing(m, false); left != nil {
+		s.tellChanged(ch, left, before)
+		return
+	}
+	s.tellDeleted(ch, before)
+	for _, root := range ch.messages {
+		if root.deleted && root != m && root.str("ts") == m.str("thread_ts") && ch.standing(root, false) == nil {
+			s.tellDeleted(ch, tombstone(root.str("ts")))
+		}
+	}
+}
+
+// tellDeleted sends the event of a message that is gone. s.mu must be held.
+func (s *Server) tellDeleted(ch *channel, before fields) {
 	ts := s.stamp()
 	s.sendEvent(ch, fields{
 		"type": "message", "subtype": "message_deleted", "hidden": true, "channel": ch.id, "channel_type": ch.kind(), "ts": ts, "event_ts": ts,
-		"deleted_ts": m.str("ts"), "previous_message": m.shown(true),
+		"deleted_ts": before["ts"], "previous_message": before,
 	})
 	s.changed(ch.id)
 }

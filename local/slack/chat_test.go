@@ -196,6 +196,23 @@ func TestThreads(t *testing.T) {
 		w.want("history", w.api(bot, "conversations.history", args{"channel": general}), args{"messages.0.subtype": "tombstone"})
 		w.want("answer", w.api(bot, "chat.postMessage", args{"channel": general, "thread_ts": root, "text": "late"}), args{"message.thread_ts": nil})
 	})
+	in(t, "of a deleted first message the app is told as of an edit, and of its end with its last reply", slack.Config{}, func(_ *testing.T, w *world) {
+		s := w.connect()
+		root := w.post(member, general, "", "root")
+		s.event()
+		reply := w.post(admin, general, root, "reply")
+		s.event()
+		w.api(member, "chat.delete", args{"channel": general, "ts": root})
+		w.want("event", s.event(), args{
+			"subtype": "message_changed", "hidden": true, "deleted_ts": nil, "message.subtype": "tombstone", "message.ts": root, "message.thread_ts": root,
+			"message.user": "USLACKBOT", "message.text": "This message was deleted.", "message.edited": nil, "message.reply_count": 1,
+			"previous_message.text": "root", "previous_message.thread_ts": root, "previous_message.user": "U0MEMBER",
+		})
+		w.api(admin, "chat.delete", args{"channel": general, "ts": reply})
+		w.want("event", s.event(), args{"subtype": "message_deleted", "deleted_ts": reply, "previous_message.text": "reply"})
+		w.want("event", s.event(), args{"subtype": "message_deleted", "deleted_ts": root, "previous_message.subtype": "tombstone", "previous_message.ts": root})
+		w.refused(bot, "conversations.replies", args{"channel": general, "ts": root}, "thread_not_found")
+	})
 	in(t, "a reply to a reply goes to its thread", slack.Config{}, func(_ *testing.T, w *world) {
 		root := w.post(member, general, "", "root")
 		ts := w.post(member, general, root, "reply")
@@ -455,6 +472,18 @@ func TestRateLimits(t *testing.T) {
 			}
 		})
 	}
+	in(t, "a generous Slack grants all of them so many times", slack.Config{RateLimits: true, Generosity: 3}, func(t *testing.T, w *world) {
+		ts := w.post(member, general, "", "x")
+		for method, most := range map[string]int{"chat.postMessage": 30, "reactions.get": 75} {
+			a := args{"channel": general, "text": "x", "timestamp": ts}
+			for range most { // a burst
+				w.api(bot, method, a)
+			}
+			if res := w.form(bot, method, a); res.status != 429 {
+				t.Errorf("%s after %d calls = %d", method, most, res.status)
+			}
+		}
+	})
 	in(t, "are off unless asked for", slack.Config{}, func(_ *testing.T, w *world) {
 		for range 100 {
 			w.post(bot, general, "", "x")

@@ -71,7 +71,7 @@ func (ch *channel) standing(m *msg, withMetadata bool) fields {
 	case !m.deleted:
 		out = m.shown(withMetadata)
 	case n > 0:
-		out = fields{"type": "message", "subtype": "tombstone", "user": "USLACKBOT", "hidden": true, "text": "This message was deleted.", "ts": ts}
+		out = tombstone(ts)
 	default:
 		return nil
 	}
@@ -80,6 +80,13 @@ func (ch *channel) standing(m *msg, withMetadata bool) fields {
 		out["reply_users"], out["reply_users_count"] = users, len(users)
 	}
 	return out
+}
+
+// tombstone is what stays of a deleted first message while it has replies.
+func tombstone(ts string) fields {
+	return fields{
+		"type": "message", "subtype": "tombstone", "user": "USLACKBOT", "hidden": true, "text": "This message was deleted.", "ts": ts, "thread_ts": ts,
+	}
 }
 
 // find returns the message with a ts. s.mu must be held.

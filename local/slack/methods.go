@@ -87,7 +87,7 @@ func (s *Server) allowed(w http.ResponseWriter, c *call, name string, m method) 
 	perMinute := m.perMinute * s.cfg.Generosity
 	key, limit, burst, code := name, rate.Limit(float64(perMinute)/60), perMinute/2, "ratelimited"
 	if m.perMinute == 0 {
-		key, limit, burst, code = name+" "+c.str("channel"), 1, postBurst, "rate_limited"
+		key, limit, burst, code = name+" "+c.str("channel"), rate.Limit(s.cfg.Generosity), postBurst*s.cfg.Generosity, "rate_limited"
 	}
 	if c.caller.appID != appID && !c.app { // each app has limits of its own
 		key = c.caller.appID + " " + key

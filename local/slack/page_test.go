@@ -26,7 +26,7 @@ type tab struct {
 }
 
 // patience bounds every wait in a browser; nothing takes so long unless it never comes.
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 // inTab runs a subtest with the page in general, as the member.
 func inTab(t *testing.T, browser context.Context, name string, test func(*testing.T, *tab)) {

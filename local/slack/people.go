@@ -1,5 +1,7 @@
 package slack
 
+import "cmp"
+
 // Ids of the workspace.
 const (
 	teamID  = "T0LOCAL"
@@ -65,8 +67,13 @@ func teamInfo(*call) (fields, error) {
 	return fields{"team": fields{"id": teamID, "name": "Local", "domain": "local"}}, nil
 }
 
-func botsInfo(*call) (fields, error) {
-	return fields{"bot": fields{"id": botID, "app_id": appID, "user_id": botUser, "name": "flaudebot"}}, nil
+// botsInfo tells of a bot of any app, or of the caller's own.
+func botsInfo(c *call) (fields, error) {
+	p, ok := personBy(func(p person) bool { return p.bot && p.botID == cmp.Or(c.str("bot"), c.caller.botID) })
+	if !ok {
+		return nil, refuse("bot_not_found")
+	}
+	return fields{"bot": fields{"id": p.botID, "app_id": p.appID, "user_id": p.id, "name": p.name}}, nil
 }
 
 func usersInfo(c *call) (fields, error) {

@@ -60,6 +60,28 @@ func TestPeople(t *testing.T) {
 		w.refused(bot, "usergroups.users.list", args{"usergroup": "S1"}, "no_such_subteam")
 		w.want("usergroups.list", w.api(bot, "usergroups.list", nil), args{"usergroups.0.id": "S0TEAM", "usergroups.0.handle": "team"})
 	})
+	in(t, "a bot is told of by its id, and without one it is the caller", slack.Config{}, func(_ *testing.T, w *world) {
+		w.want("another app's", w.api(bot, "bots.info", args{"bot": "B0CI"}), args{"bot.app_id": "A0CI", "bot.user_id": "U0CI"})
+		w.want("its own", w.api(ci, "bots.info", nil), args{"bot.app_id": "A0CI"})
+		w.refused(bot, "bots.info", args{"bot": "B9"}, "bot_not_found")
+	})
+	in(t, "a token's scopes are told with each answer to it", slack.Config{Scopes: []string{"chat:write", "files:read"}}, func(t *testing.T, w *world) {
+		told := func(token, method string) string { return w.form(token, method, nil).header.Get("X-Oauth-Scopes") }
+		if got := told(bot, "auth.test"); got != "chat:write,files:read" {
+			t.Errorf("the bot's are %q", got)
+		}
+		if got := told(member, "auth.test"); got != "" {
+			t.Errorf("a person's are %q", got)
+		}
+		w.local(admin, "trouble", args{"lacks": []string{"files:read"}})
+		if got := told(bot, "auth.test"); got != "chat:write" {
+			t.Errorf("without one they are %q", got)
+		}
+		w.local(admin, "trouble", args{"lacks": []string{}})
+		if got := told(bot, "auth.test"); got != "chat:write,files:read" {
+			t.Errorf("with it again they are %q", got)
+		}
+	})
 	in(t, "a DM with the bot is opened from both sides", slack.Config{}, func(_ *testing.T, w *world) {
 		w.want("a person", w.api(guest, "conversations.open", args{"users": "U0FLAUDE"}), args{"channel.id": "D0GUEST", "channel.user": "U0FLAUDE"})
 		w.want("the bot", w.api(bot, "conversations.open", args{"users": "U0GUEST"}), args{"channel.id": "D0GUEST", "channel.user": "U0GUEST"})

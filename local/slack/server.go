@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,7 +35,8 @@ type Config struct {
 	Dir          string // reserved for what is kept; messages live in memory
 	Agent, Note  string // who answers, for the page
 	RateLimits   bool
-	Generosity   int             // how many times the calls a minute that it grants at least Slack grants; 0: 1
+	Scopes       []string        // of the bot's token, as X-OAuth-Scopes tells them; nil: that header is not sent
+	Generosity   int             // how many times the calls a minute, and messages a second in a channel, that it grants at least Slack grants; 0: 1
 	AckTimeout   time.Duration   // 3 s; for an event
 	AskTimeout   time.Duration   // 3 s; for a slash command or a click
 	PingInterval time.Duration   // 10 s
@@ -246,9 +248,23 @@ func (s *Server) api(w http.ResponseWriter, r *http.Request) {
 	case !s.allowed(w, c, r.PathValue("method"), m):
 		return
 	default:
+		s.tellScopes(w, c)
 		out, err = m.do(c)
 	}
 	reply(w, out, err)
+}
+
+// tellScopes is the header in which Slack tells what the caller's token may.
+func (s *Server) tellScopes(w http.ResponseWriter, c *call) {
+	switch {
+	case s.cfg.Scopes == nil:
+	case c.app:
+		w.Header().Set("X-OAuth-Scopes", "connections:write")
+	case c.caller.id == botUser:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		w.Header().Set("X-OAuth-Scopes", strings.Join(slices.DeleteFunc(slices.Clone(s.cfg.Scopes), func(scope string) bool { return slices.Contains(s.trouble.lacks, scope) }), ","))
+	}
 }
 
 func reply(w http.ResponseWriter, out fields, err error) {

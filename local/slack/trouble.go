@@ -3,6 +3,7 @@ package slack
 import (
 	"bufio"
 	"encoding/binary"
+	"fmt"
 	"net"
 	"net/http"
 	"slices"
@@ -16,6 +17,7 @@ type trouble struct {
 	copies  int         // how many copies of each event go out at once; 0: one
 	holding bool        // events are kept back
 	held    []*envelope // those
+	lacks   []string    // scopes that the bot's token is told not to have
 }
 
 // passed is what a witness wants to know of what was passed to the app.
@@ -68,6 +70,7 @@ func (s *Server) socket(c *call) (fields, error) {
 //     comes, which counts for nothing. It happens once.
 //   - {"copies": 2} sends each event over so many connections at once. Acks of the copies count for nothing.
 //   - {"hold": true} keeps events back; {"release": "kept"} sends those that were kept back in order, "reversed" the last first.
+//   - {"lacks": ["chat:write"]} leaves scopes out of what Slack tells of the bot's token; [] ends it.
 //   - {"frame": "…"} sends a frame, whatever it holds.
 func (s *Server) makeTrouble(c *call) (fields, error) {
 	s.mu.Lock()
@@ -93,6 +96,12 @@ func (s *Server) makeTrouble(c *call) (fields, error) {
 	}
 	if c.flag("hold") {
 		s.trouble.holding = true
+	}
+	if list, ok := c.args["lacks"].([]any); ok {
+		s.trouble.lacks = nil
+		for _, scope := range list {
+			s.trouble.lacks = append(s.trouble.lacks, fmt.Sprint(scope))
+		}
 	}
 	if frame := c.str("frame"); frame != "" && len(s.conns) > 0 {
 		s.conns[0].out <- frameTo{raw: []byte(frame)}

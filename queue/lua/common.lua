@@ -109,25 +109,20 @@ local function add(name, fields, by)
   for _, field in ipairs(fields) do books[name][field] = books[name][field] + by end
 end
 
--- Both take the fields of jobs.
-local function count(jobs, by)
-  local fields = {}
-  for _, f in ipairs(jobs) do
-    fields[#fields + 1] = 'all'
-    fields[#fields + 1] = 'u:' .. f[3]
-  end
-  add('count', fields, by)
-end
-
-local function running(jobs, by)
+-- All take the fields of jobs.
+local function addJobs(name, jobs, by)
   local fields = {}
   for _, f in ipairs(jobs) do
     fields[#fields + 1] = 'all'
     fields[#fields + 1] = 'u:' .. f[3]
     fields[#fields + 1] = 'g:' .. f[4]
   end
-  add('run', fields, by)
+  add(name, fields, by)
 end
+
+local function count(jobs, by) addJobs('count', jobs, by) end
+
+local function running(jobs, by) addJobs('run', jobs, by) end
 
 -- Is there no room for one more? 0 is no limit. Its field was looked at.
 local function over(name, max) return max > 0 and books.run[name] >= max end

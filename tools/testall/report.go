@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,8 +50,16 @@ type report struct {
 	built map[string]*strings.Builder // what the compiler said, by import path
 
 	tests, failed, packages int
+	took                    []timed  // tests that have no tests within
+	failures                []string // the innermost tests that failed, each with what it said first
 	leftOut                 []string
 	began                   time.Time
+}
+
+// timed is how long a test took, in seconds: waiting for its turn among parallel tests does not count.
+type timed struct {
+	name    string
+	seconds float64
 }
 
 func newReport(out io.Writer) *report {
@@ -157,9 +166,21 @@ func own(t *test) string {
 // place is where a test's words come from: "name_test.go:12: ".
 var place = regexp.MustCompile(`^\s*\S+\.go:\d+: `)
 
+// first is the line with which a test began to fail, or as much of it as one reads at a glance: helpers log after it.
+func first(said string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(said), "\n")
+	if len(line) > 300 {
+		line = strings.ToValidUTF8(line[:300], "") + "…"
+	}
+	return line
+}
+
 func (r *report) endTest(e event, p *pkg, t *test) {
 	r.tests++
 	name := e.Package + " " + e.Test
+	if last := len(r.took) - 1; !slices.ContainsFunc(r.took[max(0, last-200):], func(one timed) bool { return strings.HasPrefix(one.name, name+"/") }) {
+		r.took = append(r.took, timed{name, e.Elapsed})
+	}
 	switch e.Action {
 	case "pass":
 		p.passed++
@@ -173,6 +194,8 @@ func (r *report) endTest(e event, p *pkg, t *test) {
 		said := own(t)
 		if said == "" {
 			said = "(it said nothing; see its subtests)\n"
+		} else {
+			r.failures = append(r.failures, name+": "+first(said))
 		}
 		r.block(fmt.Sprintf("FAIL %s (%.1f s)", name, e.Elapsed), said)
 	}
@@ -202,12 +225,17 @@ func (r *report) endPackage(e event, p *pkg, own *test) {
 func (r *report) broken(e event, p *pkg, whole *test) {
 	for _, name := range slices.Sorted(maps.Keys(p.tests)) {
 		r.failed++
-		r.block("DID NOT END "+e.Package+" "+name, own(p.tests[name]))
+		r.unended(e.Package+" "+name, p.tests[name])
 	}
 	if said := own(whole); p.failed == 0 || strings.Contains(said, "panic: ") || strings.Contains(said, "DATA RACE") {
 		r.failed++
 		r.block("FAIL "+e.Package, said)
 	}
+}
+
+func (r *report) unended(name string, t *test) {
+	r.failures = append(r.failures, name+": did not end")
+	r.block("DID NOT END "+name, own(t))
 }
 
 // block shows something that went wrong, whole.
@@ -239,11 +267,19 @@ func (r *report) finish(good, complete bool) int {
 	for _, path := range slices.Sorted(maps.Keys(r.pkgs)) { // go test was ended, or has lost them
 		r.failed++
 		for _, name := range slices.Sorted(maps.Keys(r.pkgs[path].tests)) {
-			r.block("DID NOT END "+path+" "+name, own(r.pkgs[path].tests[name]))
+			r.unended(path+" "+name, r.pkgs[path].tests[name])
 		}
 	}
 	fmt.Fprintf(r.out, "\n%d tests in %d packages, %d failed, %d left out, %.0f s\n",
 		r.tests, r.packages, r.failed, len(r.leftOut), time.Since(r.began).Seconds())
+	slices.SortFunc(r.took, func(a, b timed) int { return cmp.Compare(b.seconds, a.seconds) })
+	var slow []string
+	for _, one := range r.took[:min(len(r.took), 10)] {
+		slow = append(slow, fmt.Sprintf("%s %.0f s", one.name, one.seconds))
+	}
+	if len(slow) > 0 {
+		fmt.Fprintf(r.out, "The longest: %s.\n", strings.Join(slow, ", "))
+	}
 	code := 0
 	switch {
 	case r.failed > 0:
@@ -255,17 +291,24 @@ func (r *report) finish(good, complete bool) int {
 		fmt.Fprintln(r.out, "no test was run")
 		code = 1
 	}
-	if len(r.leftOut) == 0 {
+	switch {
+	case len(r.leftOut) == 0:
 		fmt.Fprintln(r.out, "Nothing was left out.")
-		return code
-	}
-	fmt.Fprintln(r.out, "Left out:")
-	for _, what := range r.leftOut {
-		fmt.Fprintln(r.out, "  "+what)
-	}
-	if complete {
-		fmt.Fprintln(r.out, "FLAUDEBOT_TEST_COMPLETE=1: nothing may be left out")
+	case complete:
+		r.list("Left out, and FLAUDEBOT_TEST_COMPLETE=1: nothing may be left out:", r.leftOut)
 		code = 1
+	default:
+		r.list("Left out:", r.leftOut)
+	}
+	if len(r.failures) > 0 { // last, for who sees the end alone
+		r.list("Failed:", r.failures)
 	}
 	return code
+}
+
+func (r *report) list(title string, lines []string) {
+	fmt.Fprintln(r.out, title)
+	for _, line := range lines {
+		fmt.Fprintln(r.out, "  "+line)
+	}
 }

@@ -50,7 +50,7 @@ func TestSkip(t *testing.T) { t.Run("sub", func(t *testing.T) { t.Skip("left out
 	}{
 		"what is well is said in a line": {
 			files: map[string]string{"a_test.go": good},
-			want:  []string{"ok   example ", "1 passed\n", "1 tests in 1 packages, 0 failed", "Nothing was left out."},
+			want:  []string{"ok   example ", "1 passed\n", "1 tests in 1 packages, 0 failed", "The longest: example TestGood 0 s.\n", "Nothing was left out."},
 			never: []string{"said in passing", "FAIL"},
 		},
 		"what is left out is listed with its reason": {
@@ -62,7 +62,7 @@ func TestSkip(t *testing.T) { t.Run("sub", func(t *testing.T) { t.Skip("left out
 		"where all is wanted and all is there it is well": {files: map[string]string{"a_test.go": good}, complete: true},
 		"a failure is shown whole, under its name": {
 			files: map[string]string{"a_test.go": bad},
-			code:  1, want: []string{"── FAIL example TestBad/is_bad", "line 0\n", "line 899\n", "the end\n", "FAIL example ", "2 failed"},
+			code:  1, want: []string{"── FAIL example TestBad/is_bad", "line 0\n", "line 899\n", "the end\n", "FAIL example ", "2 failed", "\nFailed:\n  example TestBad/is_bad: a_test.go:7: line 0\n"},
 		},
 		"a failure in one package hides none in another": {
 			files: map[string]string{"a/a_test.go": first, "b/b_test.go": second},
@@ -152,7 +152,7 @@ func TestReport(t *testing.T) {
 			t.Fatal(err)
 		}
 		code := r.finish(false, false)
-		for _, want := range []string{"DID NOT END p TestSlow\nwaiting\n", "panic: test timed out"} {
+		for _, want := range []string{"DID NOT END p TestSlow\nwaiting\n", "Failed:\n  p TestSlow: did not end\n", "panic: test timed out"} {
 			if !strings.Contains(out.String(), want) {
 				t.Errorf("lacks %q: %s", want, out.String())
 			}

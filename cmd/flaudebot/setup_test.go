@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestSetup: from nothing to a bot that runs, by answers on standard input.
+func TestSetup(t *testing.T) {
+	t.Parallel()
+	w := splitWorld(t)
+	where := []string{"SLACK_API_URL=" + w.base + "/api/", "FLY_FLAPS_BASE_URL=http://" + w.fly, "FLY_API_BASE_URL=http://" + w.fly, "ANTHROPIC_BASE_URL=http://" + w.claude}
+	ask := func(t *testing.T, file string, env []string, answers ...string) (printed string, code int) {
+		t.Helper()
+		cmd := self(t.Context(), slices.Concat(where, env), "setup", "--env-file", file)
+		cmd.Stdin = strings.NewReader(strings.Join(answers, "\n") + "\n")
+		out, _ := cmd.CombinedOutput()
+		return string(out), cmd.ProcessState.ExitCode()
+	}
+	read := func(t *testing.T, file string) map[string]string {
+		t.Helper()
+		f, err := readEnvFile(file, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.values()
+	}
+	file := filepath.Join(t.TempDir(), "flaudebot.env")
+	good := []string{"xoxb-local", "xapp-local", w.redis, "fly-local-org", "acme", "setup-app", "", "sk-ant-local", "", ""}
+	t.Run("each answer is tried as it comes, and a wrong one asked for again", func(t *testing.T) {
+		answers := slices.Concat(
+			[]string{"xapp-local", "xoxb-gone"}, good[:2], // of the wrong kind, and refused
+			[]string{"redis://127.0.0.1:1"}, good[2:3], []string{"gone"}, good[3:6], []string{"fra,here", "fra"}, []string{"sk-ant-gone"}, good[7:],
+		)
+		printed, code := ask(t, file, nil, answers...)
+		if code != 0 {
+			t.Fatalf("exit %d:\n%s", code, printed)
+		}
+		rest := printed
+		for _, want := range []string{
+			"https://api.slack.com/apps?new_app=1&manifest_yaml=", "SLACK_BOT_TOKEN is not as it must be. Fix: want a token that begins with xoxb-",
+			"Slack refuses SLACK_BOT_TOKEN: invalid_auth", "ok       slack     SLACK_BOT_TOKEN is of @flaudebot", "SLACK_APP_TOKEN opens sockets",
+			"[redis://127.0.0.1:6379/0] > ", "Redis at 127.0.0.1:1 does not answer", "the user of Redis has the rights", "Fly refuses FLY_API_TOKEN", "Fly knows the token",
+			"the app setup-app does not exist yet: the bot makes it, in the organization acme", "[fra] > ", `"here" is no Fly region`, "Fly has room for a machine",
+			"refuses ANTHROPIC_API_KEY", "Claude's API takes ANTHROPIC_API_KEY", "FLAUDEBOT_SECRETS_KEY is made", " is written, for your eyes alone",
+			"fly apps create setup-app --org acme --network setup-app", "FLAUDEBOT_FLY_APP=setup-app make images", " doctor --live --env-file " + file, " serve --env-file " + file,
+		} {
+			_, after, ok := strings.Cut(rest, want)
+			if !ok {
+				t.Fatalf("printed\n%s\nwant %q, after what comes before it", printed, want)
+			}
+			rest = after
+		}
+		for _, secret := range []string{"xoxb-", "xapp-local", "fly-local-org", "sk-ant-local", read(t, file)["FLAUDEBOT_SECRETS_KEY"]} {
+			if strings.Contains(strings.ReplaceAll(printed, "begins with xoxb-", ""), secret+"local") || secret != "xoxb-" && strings.Contains(printed, secret) {
+				t.Errorf("%s is shown:\n%s", secret, printed)
+			}
+		}
+		got := read(t, file)
+		want := map[string]string{
+			"SLACK_BOT_TOKEN": "xoxb-local", "SLACK_APP_TOKEN": "xapp-local", "REDIS_URL": w.redis, "FLY_API_TOKEN": "fly-local-org", "FLAUDEBOT_FLY_ORG": "acme",
+			"FLAUDEBOT_FLY_APP": "setup-app", "FLAUDEBOT_REGIONS": "fra", "ANTHROPIC_API_KEY": "sk-ant-local", "FLAUDEBOT_SECRETS_KEY": got["FLAUDEBOT_SECRETS_KEY"],
+		}
+		for name, value := range want {
+			if got[name] != value || value == "" {
+				t.Errorf("%s = %q, want %q", name, got[name], value)
+			}
+		}
+		if len(got) != len(want) {
+			t.Errorf("the file sets %v", got)
+		}
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("mode %v, %v; want 0600", info.Mode(), err)
+		}
+	})
+	t.Run("what is there is not asked for again", func(t *testing.T) {
+		before, _ := os.ReadFile(file)
+		printed, code := ask(t, file, nil)
+		if after, _ := os.ReadFile(file); code != 0 || !strings.HasPrefix(printed, "nothing is missing") || string(before) != string(after) {
+			t.Errorf("exit %d, printed\n%s", code, printed)
+		}
+	})
+	t.Run("doctor finds it well, and the bot runs with it", func(t *testing.T) {
+		out, err := self(t.Context(), append(where, "FLAUDEBOT_IMAGE="+w.fly+"/setup-app:session"), "doctor", "--env-file", file).CombinedOutput()
+		if err != nil {
+			t.Errorf("doctor = %v:\n%s", err, out)
+		}
+		start(t, append(where, "FLAUDEBOT_IMAGE="+w.fly+"/setup-app:session"), "serve", "--env-file", file).stop()
+	})
+	t.Run("what else is in the file stays, and nothing is written to it without leave", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "settings")
+		before := "# our settings\nTHEIRS=of another program = yes\n\nSLACK_BOT_TOKEN=xoxb-local\nFLAUDEBOT_LOG_LEVEL=warn\n"
+		if err := os.WriteFile(file, []byte(before), 0o644); err != nil { //nolint:gosec // too open, as it may be
+			t.Fatal(err)
+		}
+		missing := good[1:]
+		if printed, code := ask(t, file, nil, append(slices.Clone(missing), "n")...); code != 1 || !strings.Contains(printed, "exists. Add ") || !strings.Contains(printed, "nothing was written") {
+			t.Errorf("exit %d, printed\n%s", code, printed)
+		}
+		if now, _ := os.ReadFile(file); string(now) != before {
+			t.Fatalf("the file is now\n%s", now)
+		}
+		printed, code := ask(t, file, []string{"ANTHROPIC_API_KEY=sk-ant-local"}, append(slices.DeleteFunc(slices.Clone(missing), func(s string) bool { return s == "sk-ant-local" }), "y")...)
+		now, _ := os.ReadFile(file)
+		if code != 0 || !strings.HasPrefix(string(now), before) || strings.Contains(string(now), "ANTHROPIC_API_KEY") || !strings.Contains(string(now), "\nSLACK_APP_TOKEN=xapp-local\n") {
+			t.Errorf("exit %d, printed\n%s\nthe file is now\n%s", code, printed, now)
+		}
+		if !strings.Contains(printed, "Set in the environment, and not in the file: ANTHROPIC_API_KEY") {
+			t.Errorf("printed\n%s\nwant what is not in the file", printed)
+		}
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("mode %v, %v; want 0600", info.Mode(), err)
+		}
+	})
+	t.Run("an answer with a problem can be used all the same", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "settings")
+		answers := slices.Clone(good)
+		answers[2] = "redis://redis.internal.invalid:6379\n" // as seen from elsewhere
+		if printed, code := ask(t, file, nil, answers...); code != 0 || read(t, file)["REDIS_URL"] != "redis://redis.internal.invalid:6379" {
+			t.Errorf("exit %d, printed\n%s", code, printed)
+		}
+	})
+	t.Run("when the answers end early nothing is written", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "settings")
+		printed, code := ask(t, file, nil, "xoxb-local")
+		if _, err := os.Stat(file); code != 1 || err == nil || !strings.Contains(printed, "ask for SLACK_APP_TOKEN: the answers came to their end; nothing was written") {
+			t.Errorf("exit %d, %v, printed\n%s", code, err, printed)
+		}
+	})
+	t.Run("Ctrl-C ends it, and nothing is written", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "settings")
+		cmd := self(t.Context(), where, "setup", "--env-file", file)
+		in, _ := cmd.StdinPipe() // nobody answers
+		defer func() { _ = in.Close() }()
+		out, _ := cmd.StdoutPipe()
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		awaitPrompt(t, out)
+		_ = cmd.Process.Signal(syscall.SIGINT)
+		_ = cmd.Wait()
+		if _, err := os.Stat(file); cmd.ProcessState.ExitCode() != 130 || err == nil {
+			t.Errorf("exit %d, %v; want 130 and no file", cmd.ProcessState.ExitCode(), err)
+		}
+	})
+}
+
+// awaitPrompt reads until a prompt.
+func awaitPrompt(t *testing.T, from io.Reader) string {
+	t.Helper()
+	var seen []byte
+	b := make([]byte, 1024)
+	for !strings.HasSuffix(string(seen), "> ") {
+		n, err := from.Read(b)
+		if seen = append(seen, b[:n]...); err != nil {
+			t.Fatalf("it ended with %v after %s", err, seen)
+		}
+	}
+	return string(seen)
+}
+
+// TestEnvFile: the file is what Docker and Fly read as well.
+func TestEnvFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	name := filepath.Join(dir, "f")
+	for text, want := range map[string]string{
+		"A=1\nB=x y = z\n# C=3\n\nA=2\n": "",
+		"A=1\r\nB=2\r\n":                 "",
+		"":                               "",
+		"export A=1\n":                   "line 1: want NAME=value",
+		"A=1\nnonsense\n":                "line 2: want NAME=value",
+		"A=\"secret\"\n":                 "line 1: leave the quotes around the value of A out",
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, err := readEnvFile(name, false)
+		switch {
+		case want == "" && err != nil, want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+			t.Errorf("%q: %v, want %q", text, err, want)
+		case err != nil && strings.Contains(err.Error(), "secret"):
+			t.Errorf("%q: %v shows a value", text, err)
+		}
+		if v := f; want == "" && strings.HasPrefix(text, "A=1\nB") && (v.values()["A"] != "2" || v.values()["B"] != "x y = z" || len(v.values()) != 2) {
+			t.Errorf("values = %v", v.values())
+		}
+	}
+	if _, err := readEnvFile(filepath.Join(dir, "none"), false); err == nil {
+		t.Error("a file that does not exist is read")
+	}
+	// By a link to it the file is replaced, and not the link.
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(name, link); err != nil {
+		t.Fatal(err)
+	}
+	f := &envFile{}
+	f.add("A", "1")
+	f.decline("B")
+	if err := f.write(link); err != nil {
+		t.Fatal(err)
+	}
+	if to, err := os.Readlink(link); err != nil || to != name {
+		t.Errorf("the link leads to %s, %v", to, err)
+	}
+	if got, err := readEnvFile(name, false); err != nil || !got.declined("B") || got.values()["A"] != "1" {
+		t.Errorf("read %v, %v", got, err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, ".flaudebot-*")); len(left) > 0 {
+		t.Errorf("%v are left", left)
+	}
+	if out, err := exec.CommandContext(context.Background(), "sh", "-c", ". "+name+" && echo $A").Output(); err != nil || !regexp.MustCompile(`^1\s*$`).Match(out) {
+		t.Errorf("a shell reads %q, %v", out, err)
+	}
+}
