@@ -12,8 +12,11 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -25,12 +28,18 @@ type task struct {
 	Workers, Jobs, Keys int
 	Sizes               []int // numbers of sleeping sessions
 	Rounds, Seconds     int
+	Python, Claude      string        // paths: an interpreter that has flaude, the real Claude Code
+	Boot, Update, Exec  time.Duration // how much longer these take on the local Fly
+	Generosity          int           // how many times what it promises the local Slack grants
 }
 
 // figures are what a measurement brought, by name.
 type figures map[string]float64
 
 func main() {
+	if filepath.Base(os.Args[0]) == "claude" { // in a machine of the local Fly
+		os.Exit(agent())
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	redis.SetLogger(silent{})
@@ -49,16 +58,21 @@ func run(ctx context.Context) error {
 	rounds := flag.Int("rounds", 5, "rounds of each measurement; one more before them does not count")
 	small := flag.Bool("small", false, "sizes that show only that everything works")
 	only := flag.String("only", "", "what to measure, of "+strings.Join(names(), ", ")+"; all if empty")
+	python := flag.String("flaude", "", "`path` of a Python interpreter that has flaude 0.6.1 installed; turns are measured without flaude if empty")
+	claude := flag.String("claude", os.Getenv("FLAUDEBOT_TEST_CLAUDE"), "`path` of the real Claude Code; what needs it is left out if empty")
 	flag.Parse()
 	if *one != "" {
 		return measureOne(ctx, *one)
+	}
+	if *only != "" && !slices.Contains(names(), *only) {
+		return fmt.Errorf("-only %s: give one of %s", *only, strings.Join(names(), ", "))
 	}
 	addr, stop, err := startRedis(ctx)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	b := bench{redis: addr, rounds: *rounds, small: *small}
+	b := bench{redis: addr, rounds: *rounds, small: *small, python: *python, claude: *claude}
 	for _, part := range parts() {
 		if *only == "" || *only == part.name {
 			if err := part.run(ctx, b); err != nil {
@@ -85,6 +99,7 @@ func measureOne(ctx context.Context, raw string) error {
 	}
 	measure, ok := map[string]func(context.Context, task) (figures, error){
 		"throughput": throughput, "latency": latency, "idle": idle, "growth": growth, "memory": memory, "replica": replica, "acks": acks,
+		"turns": turns, "warm": warm, "load": load, "sleeping": sleeping,
 	}[t.What]
 	if !ok {
 		return fmt.Errorf("there is no measurement %q", t.What)
@@ -101,6 +116,8 @@ type bench struct {
 	redis  string
 	rounds int
 	small  bool
+	python string // with flaude; "": there is none
+	claude string // "": there is none
 }
 
 // size is n, or a tiny number if only the working of things is to be shown.
@@ -124,6 +141,8 @@ func (b bench) command(ctx context.Context, t task) (*exec.Cmd, error) {
 	}
 	cmd := exec.CommandContext(ctx, self, "-task", string(raw))
 	cmd.Stderr = os.Stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it ends what it has started
+	cmd.WaitDelay = 30 * time.Second
 	return cmd, nil
 }
 

@@ -29,6 +29,10 @@ func parts() []part {
 		{"memory", reportMemory},
 		{"takeover", reportTakeover},
 		{"acks", reportAcks},
+		{"turns", reportTurns},
+		{"warm", reportWarm},
+		{"load", reportLoad},
+		{"sleeping", reportSleeping},
 	}
 }
 

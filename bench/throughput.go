@@ -156,7 +156,7 @@ type ourSide struct {
 	payload []byte
 
 	mu   sync.Mutex
-	last map[string]string // guarded by mu; :: key → id of its last job
+	last map[string]string // guarded by mu; :: key → order of its last job
 	err  error             // guarded by mu
 }
 
@@ -175,10 +175,10 @@ func (s *ourSide) work(ctx context.Context, done func()) (func() error, error) {
 	go func() {
 		ended <- s.q.Run(ctx, func(_ context.Context, c *queue.Claim) queue.Verdict {
 			s.mu.Lock()
-			if c.Job.ID <= s.last[c.Job.Key] {
+			if c.Job.Order <= s.last[c.Job.Key] {
 				s.err = fmt.Errorf("job %s of %s came after %s", c.Job.ID, c.Job.Key, s.last[c.Job.Key])
 			}
-			s.last[c.Job.Key] = c.Job.ID
+			s.last[c.Job.Key] = c.Job.Order
 			s.mu.Unlock()
 			done()
 			return queue.Done()
@@ -189,12 +189,12 @@ func (s *ourSide) work(ctx context.Context, done func()) (func() error, error) {
 
 // left looks for what a queue without jobs must not have.
 func (s *ourSide) left(ctx context.Context) error {
-	st, err := s.q.Stats(ctx)
+	load, err := s.q.Load(ctx)
 	if err != nil {
 		return err
 	}
-	if st != (queue.Stats{}) {
-		return fmt.Errorf("left behind: %+v", st)
+	if load != (queue.Load{}) {
+		return fmt.Errorf("left behind: %+v", load)
 	}
 	names, err := s.rdb.Keys(ctx, prefix+"*").Result()
 	if err != nil {
