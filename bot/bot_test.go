@@ -469,11 +469,11 @@ func TestThread(t *testing.T) {
 		}
 	})
 	t.Run("a word to end that comes again leaves a session alone that began after it", func(t *testing.T) {
-		w := w.in(t)
-		old, fresh := session(root), session(root)
-		old.Since, fresh.Since = root, sessions.TSOf(time.Now().Add(time.Minute))
-		w.sessions.set(func(f *fakeSessions) { f.status.Session, f.ends = &fresh, nil })
-		defer w.sessions.set(func(f *fakeSessions) { f.status.Session = &old })
+		w := newWorkspace(t, nil) // of its own: Slack may send the word once more
+		root := w.say(member, general, "", mention+"begin")
+		fresh := session(root)
+		fresh.Since = sessions.TSOf(time.Now().Add(time.Minute))
+		w.sessions.set(func(f *fakeSessions) { f.status.Session = &fresh })
 		w.say(member, general, root, "!end")
 		last := w.say(member, general, root, "go on with the fresh one") // in the same lane
 		w.until("what was said after it", func() bool { return w.sessions.turn(last) != nil })

@@ -27,11 +27,18 @@ type witness struct {
 
 type called struct {
 	began, ended time.Time
-	status       int // 0: no answer
+	status       int    // 0: no answer
+	asked        string // the form that was sent
 }
 
 func (w *witness) RoundTrip(r *http.Request) (*http.Response, error) {
 	c := called{began: time.Now()}
+	if r.GetBody != nil {
+		if body, err := r.GetBody(); err == nil {
+			asked, _ := io.ReadAll(body)
+			c.asked = string(asked)
+		}
+	}
 	res, err := http.DefaultTransport.RoundTrip(r)
 	if err == nil {
 		c.status = res.StatusCode
@@ -248,7 +255,9 @@ func everyMethod(t *testing.T, faults []map[string]any, timeout time.Duration) {
 			continue
 		}
 		for _, c := range calls[refused+1:] {
-			if gap := c.began.Sub(calls[refused].ended); gap > 0 && gap < time.Second {
+			// Another call may have been let go just before the refusal was read.
+			gap, other := c.began.Sub(calls[refused].ended), c.asked != calls[refused].asked
+			if gap > 0 && gap < time.Second && (!other || gap > time.Second/2) {
 				t.Errorf("%s was called again after %s, want 1 s", method, gap)
 			}
 		}
