@@ -149,6 +149,9 @@ func (s settings) secretValues() []string {
 			out = append(out, value)
 		}
 	}
+	if bare := bareFlyToken(s.FlyToken); bare != s.FlyToken { // which is how a service may say it back
+		out = append(out, bare)
+	}
 	if u, err := url.Parse(s.RedisURL); err == nil && u.User != nil {
 		if password, set := u.User.Password(); set && password != "" {
 			out = append(out, password)

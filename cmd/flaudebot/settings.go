@@ -366,10 +366,19 @@ func (v *validator) token(name, value, prefix, where string) {
 func (v *validator) secrets(s settings) {
 	values := reflect.ValueOf(s)
 	for f := range reflect.TypeFor[settings]().Fields() {
-		if f.Tag.Get("secret") != "" && strings.ContainsAny(values.FieldByIndex(f.Index).String(), " \t\r\n") {
-			v.add("%s: holds a space or a line break: copy it again", f.Tag.Get("envconfig"))
+		name, value := f.Tag.Get("envconfig"), values.FieldByIndex(f.Index).String()
+		if name == "FLY_API_TOKEN" {
+			value = bareFlyToken(value)
+		}
+		if f.Tag.Get("secret") != "" && strings.ContainsAny(value, " \t\r\n") {
+			v.add("%s: holds a space or a line break: copy it again", name)
 		}
 	}
+}
+
+// bareFlyToken is a token of Fly's without the scheme that flyctl prints before it.
+func bareFlyToken(s string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(s, "FlyV1 "), "Bearer ")
 }
 
 func (v *validator) address(name, value string) {

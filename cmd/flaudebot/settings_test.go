@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -47,6 +48,20 @@ func TestSettings(t *testing.T) {
 		}
 		if c.redis.one.MaxRetries != -1 {
 			t.Errorf("MaxRetries = %d, want -1: a repeated claim would leak", c.redis.one.MaxRetries)
+		}
+	})
+	t.Run("a Fly token is taken as flyctl prints it, and hidden with and without its scheme", func(t *testing.T) {
+		t.Parallel()
+		s := goodSettings()
+		s.FlyToken = "FlyV1 fm2_a,fm2_b"
+		c, err := s.check(allParts()...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, secret := range []string{"FlyV1 fm2_a,fm2_b", "fm2_a,fm2_b"} {
+			if !slices.Contains(c.secretValues(), secret) {
+				t.Errorf("%q is not hidden", secret)
+			}
 		}
 	})
 	t.Run("the Git token goes to GitHub and to what is named, and nowhere else", func(t *testing.T) {
@@ -107,6 +122,7 @@ func TestSettings(t *testing.T) {
 		{"an author without an address", func(s *settings) { s.GitAuthor = "Claude" }, "FLAUDEBOT_GIT_AUTHOR=Claude: want a name and an address"},
 		{"trailers that may be", func(s *settings) { s.CommitTrailers = "maybe" }, "FLAUDEBOT_COMMIT_TRAILERS=maybe: want true or false"},
 		{"a Fly token with a line break", func(s *settings) { s.FlyToken = "fly\nsecret" }, "FLY_API_TOKEN: holds a space or a line break"},
+		{"a Fly token with a space in it", func(s *settings) { s.FlyToken = "FlyV1 fm2_ secret" }, "FLY_API_TOKEN: holds a space or a line break"},
 		{"a Claude key with a space", func(s *settings) { s.AnthropicAPIKey = "sk-ant secret" }, "ANTHROPIC_API_KEY: holds a space or a line break"},
 		{"a Git token with a line break", func(s *settings) { s.GitToken = "ghp-secret\n" }, "GITHUB_TOKEN: holds a space or a line break"},
 		{"a base address with a password and the version", func(s *settings) { s.FlyBaseURL = "https://me:hunter2@fly.example/v1" }, "FLY_FLAPS_BASE_URL=[redacted]: leave /v1 out"},
