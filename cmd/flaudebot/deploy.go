@@ -133,7 +133,7 @@ func (d *deployment) settings(ctx context.Context) ([]doctor.Finding, error) {
 	}
 	cfg, wrong := s.examine(parts...)
 	d.sessions, d.secrets = cfg.FlyApp, cfg.secretValues()
-	found := settingsFindings(wrong)
+	found := append(settingsFindings(wrong), unknownFindings(os.Environ(), "settings", "")...)
 	if machines := cfg.patient(wrong).Fly; machines != nil {
 		machines.Regions = nil // where there is room just now is nothing that a deploy depends on
 		for _, f := range doctor.Examine(ctx, doctor.Config{Fly: machines}) {
@@ -216,7 +216,10 @@ func (d *deployment) lookAtSecrets(ctx context.Context, toml flyTOML) []doctor.F
 		set[s.Name] = true
 	}
 	imports := "fly secrets import --stage -a " + d.app + " < " + cmp.Or(d.file, "flaudebot.env")
-	var out []doctor.Finding
+	out := slices.Concat(
+		unknownFindings(slices.Collect(maps.Keys(toml.Env)), "fly.toml", " below [env] in "+d.config),
+		unknownFindings(slices.Collect(maps.Keys(set)), "secrets", " among the secrets of "+d.app),
+	)
 	for _, name := range slices.Sorted(maps.Keys(toml.Env)) {
 		if set[name] { // https://fly.io/docs/reference/configuration/#the-env-variables-section
 			out = append(out, warning("secrets", name+" is a secret of "+d.app+" as well, which counts more than what "+d.config+" sets", "fly secrets unset --stage -a "+d.app+" "+name+", unless you mean it"))

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -43,7 +44,8 @@ func doctorCommand(ctx context.Context, c cli) error {
 	r := report{out: c.stdout, json: *asJSON}
 	cfg, wrong := s.examine("slack", "redis", "fly", "claude")
 	redis.SetLogger(redisLog{cfg.logger(c.stderr)})
-	r.tell(doctor.Redacted(append(settingsFindings(wrong), openFile(cmp.Or(*file, c.envFile))...), cfg.secretValues()))
+	found := slices.Concat(settingsFindings(wrong), unknownFindings(os.Environ(), "settings", ""), openFile(cmp.Or(*file, c.envFile)))
+	r.tell(doctor.Redacted(found, cfg.secretValues()))
 	r.tell(doctor.Examine(ctx, cfg.patient(wrong)))
 	if *live && ctx.Err() == nil {
 		r.tell(c.liveRun(ctx, cfg, wrong))

@@ -63,7 +63,9 @@ func runOnce(ctx context.Context, c cli) error {
 			return fmt.Errorf("--repo: %w", err)
 		}
 	}
-	machines, err := openMachines(cfg, cfg.logger(c.stderr), nil)
+	log := cfg.logger(c.stderr)
+	warnOfUnknown(os.Environ(), log) // it may have been a budget
+	machines, err := openMachines(cfg, log, nil)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
@@ -37,6 +38,7 @@ func serve(ctx context.Context, c cli) error {
 
 // serveWith runs the bot until ctx ends. ready is called once, when Slack said hello and Redis answered.
 func serveWith(ctx context.Context, cfg config, log *slog.Logger, ready func()) error {
+	warnOfUnknown(os.Environ(), log)
 	mon := monitor.New(buildVersion())
 	stopHTTP, err := serveHTTP(ctx, cfg.HTTP, mon.Handler(), log)
 	if err != nil {

@@ -41,6 +41,9 @@ func setupCommand(ctx context.Context, c cli) error {
 		return err
 	}
 	redis.SetLogger(redisLog{u.known.logger(c.stderr)})
+	for _, f := range unknownFindings(os.Environ(), "settings", "") {
+		fmt.Fprintln(u.stdout, f)
+	}
 	for _, q := range u.questions() {
 		if err := u.put(ctx, q); err != nil {
 			return err
