@@ -78,7 +78,7 @@ func pages() []page {
 		{pageClaude, "Claude", claudeInputs()},
 		{pageEnvironment, "Environment", environmentInputs()},
 		{pageMachine, "Machine", machineInputs()},
-		{pageAccess, "Who may", accessInputs()},
+		{pageAccess, "Who may, and how much", accessInputs()},
 	}
 }
 
@@ -310,7 +310,7 @@ func machineInputs() []input {
 			},
 			usual: func(def sessions.Settings) string { return strconv.Itoa(max(def.VolumeGB, 1)) },
 		},
-		spanInput(sessions.FieldTTL, "Life of a session", "Such as 7d or 12h; 0 for no end. Of sessions that begin from now on.", "without end", func(s *sessions.Settings) **time.Duration { return &s.TTL }),
+		spanInput(sessions.FieldTTL, "Life of a session", "Such as 7d or 12h; 0 for no end while it is used. Of sessions that begin from now on.", "no end while it is used", func(s *sessions.Settings) **time.Duration { return &s.TTL }),
 		spanInput(sessions.FieldTimeout, "Longest turn", "Such as 45m or 2h; 0 for no limit.", "without limit", func(s *sessions.Settings) **time.Duration { return &s.Timeout }),
 		spanInput(sessions.FieldLinger, "Wait for the next message", "How long the machine stays awake after a turn, such as 5m; 0 for not at all.", "not at all", func(s *sessions.Settings) **time.Duration { return &s.Linger }),
 	}
@@ -359,7 +359,31 @@ func accessInputs() []input {
 				return nil
 			},
 		},
+		{
+			field: sessions.FieldBudget, kind: asText, label: "Budget of a month, in dollars", zero: "without limit", namers: true,
+			hint: "What Claude’s model may cost in this channel, such as 100; 0 for no limit. Admins of this workspace alone set it.",
+			get:  func(s sessions.Settings) []string { return one(budgetText(s.BudgetUSD)) },
+			set: func(s *sessions.Settings, v []string) error {
+				s.BudgetUSD = nil
+				text := joined(v)
+				if text == "" {
+					return nil
+				}
+				usd, err := sessions.ParseBudget(text)
+				s.BudgetUSD = &usd
+				return err
+			},
+			usual: func(def sessions.Settings) string { return budgetText(def.BudgetUSD) },
+		},
 	}
+}
+
+// budgetText writes a budget as [sessions.ParseBudget] reads it; nil is "".
+func budgetText(usd *float64) string {
+	if usd == nil {
+		return ""
+	}
+	return strconv.FormatFloat(*usd, 'f', -1, 64)
 }
 
 // one is a value as values, which an empty one is none of.

@@ -192,9 +192,10 @@ func TestConfig(t *testing.T) {
 				Guest: sessions.Guest{CPUKind: "shared", CPUs: 4, MemoryMB: 4096}, Region: "fra", VolumeGB: 20,
 				TTL: new(7 * 24 * time.Hour), Timeout: new(90 * time.Minute), Linger: new(time.Duration(0)),
 			}, "size: 4 shared CPUs, 4 GB · region: Frankfurt (fra) · volume in GB: 20 · life of a session: 7d · longest turn: 1h30m · wait for the next message: not at all"},
-			{"access", "Who may", map[string]map[string]any{
+			{"access", "Who may, and how much", map[string]map[string]any{
 				"users": persons("U0MEMBER", "U0GUEST"), "groups": {"type": "multi_static_select", "selected_options": []any{map[string]any{"value": "S0TEAM"}}}, "admins": persons("U0MEMBER"),
-			}, sessions.Settings{Users: []string{"U0MEMBER", "U0GUEST", "S0TEAM"}, Admins: []string{"U0MEMBER"}}, "people who may use me here: 2"},
+				"budget_usd": typed("$12.50"),
+			}, sessions.Settings{Users: []string{"U0MEMBER", "U0GUEST", "S0TEAM"}, Admins: []string{"U0MEMBER"}, BudgetUSD: new(12.5)}, "people who may use me here: 2"},
 		} {
 			w.set(general, sessions.Settings{})
 			w.config(admin).press(actionPage, s.page)
@@ -226,6 +227,10 @@ func TestConfig(t *testing.T) {
 		no = w.top(admin).submit(map[string]map[string]any{"linger": typed("3d"), "volume_gb": {"type": "number_input", "value": "9999"}})
 		if !has(no["linger"], "Want at most 1h0m0s") || !has(no["volume_gb"], "A volume has 1 to 500 GB") {
 			t.Errorf("errors = %v, want those of linger and volume", no)
+		}
+		w.config(admin).press(actionPage, "access")
+		if no = w.opened(admin, "Who may, and how much").submit(map[string]map[string]any{"budget_usd": typed("plenty")}); !has(no["budget_usd"], "Want an amount in USD") {
+			t.Errorf("errors = %v, want one of the budget", no)
 		}
 		if diff := cmp.Diff(sessions.Settings{}, w.settingsOf(general)); diff != "" {
 			t.Errorf("settings (-want +got):\n%s", diff)
@@ -357,9 +362,9 @@ func TestConfigRights(t *testing.T) {
 		mine.Admins = []string{"U0MEMBER"}
 		w.set(general, mine)
 		w.config(member).press(actionPage, "access")
-		f := w.opened(member, "Who may")
-		if has(f.text(), "admins@") {
-			t.Errorf("they can name others: %s", f.text())
+		f := w.opened(member, "Who may, and how much")
+		if has(f.text(), "admins@") || has(f.text(), "budget_usd@") {
+			t.Errorf("they can name others, or how much may be spent: %s", f.text())
 		}
 		f.submit(map[string]map[string]any{"users": persons()})
 		if got := w.settingsOf(general); len(got.Users) != 0 || len(got.Admins) != 1 {

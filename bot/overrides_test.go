@@ -200,7 +200,7 @@ func TestChannelRules(t *testing.T) {
 		first := w.say(member, general, "", mention+"go")
 		w.until("a turn", func() bool { return w.sessions.turn(first) != nil })
 		w.config(admin).press(actionPage, "access")
-		w.opened(admin, "Who may").submit(map[string]map[string]any{"users": persons("U0ADMIN")})
+		w.opened(admin, "Who may, and how much").submit(map[string]map[string]any{"users": persons("U0ADMIN")})
 		w.say(member, general, "", mention+"go")
 		w.until("a refusal", func() bool { return has(w.whispered(member, general, ""), sayNotHere) })
 	})

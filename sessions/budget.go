@@ -3,9 +3,11 @@ package sessions
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"flaudebot/runner"
@@ -44,6 +46,33 @@ func (c BudgetConfig) of(b Bound) float64 {
 	default:
 		return c.All
 	}
+}
+
+// errBudget says what a budget looks like.
+var errBudget = errors.New("want an amount in USD such as 5 or 2.50; 0: no limit")
+
+// ParseBudget reads an amount in USD; 0: no limit.
+func ParseBudget(text string) (float64, error) {
+	usd, err := strconv.ParseFloat(strings.TrimPrefix(strings.TrimSpace(text), "$"), 64)
+	if err != nil {
+		return 0, errBudget
+	}
+	return usd, checkBudget(usd)
+}
+
+func checkBudget(usd float64) error {
+	if usd >= 0 && usd <= 10_000_000 { // NaN is neither
+		return nil
+	}
+	return errBudget
+}
+
+// in is c in a channel with these settings.
+func (c BudgetConfig) in(s Settings) BudgetConfig {
+	if s.BudgetUSD != nil {
+		c.PerChannel = *s.BudgetUSD
+	}
+	return c
 }
 
 // Budget is how much of a budget is used.
@@ -106,7 +135,11 @@ func (st *store) Spend(ctx context.Context, id TurnID, usd float64, c BudgetConf
 
 // Budgets are those of this month that a person's turns in a thread are charged to, the widest first. Where there is no bound there is none.
 func (sv *Service) Budgets(ctx context.Context, t Thread, user string) ([]Budget, error) {
-	return sv.store.Spend(ctx, "", 0, sv.cfg.Budgets, payers(t, user), time.Now())
+	s, err := sv.store.Settings(ctx, t.Team, t.Channel)
+	if err != nil {
+		return nil, err
+	}
+	return sv.store.Spend(ctx, "", 0, sv.cfg.Budgets.in(s.Settings), payers(t, user), time.Now())
 }
 
 // AllowMore raises a budget of this month, once for each mark. by is who allows it, user whose turns it is for where it is a person's.
@@ -135,8 +168,11 @@ func (sv *Service) AllowMore(ctx context.Context, mark string, t Thread, bound B
 
 // spend adds up what the turn has cost by now, tries before this one included.
 func (w *work) spend(ctx context.Context, usd float64) ([]Budget, error) {
-	return w.sv.store.Spend(ctx, w.turn.ID, usd, w.sv.cfg.Budgets, payers(w.turn.Thread, w.turn.User), time.Now())
+	return w.sv.store.Spend(ctx, w.turn.ID, usd, w.budgets(), payers(w.turn.Thread, w.turn.User), time.Now())
 }
+
+// budgets are those that hold in the turn's channel.
+func (w *work) budgets() BudgetConfig { return w.sv.cfg.Budgets.in(w.with.Settings) }
 
 // perTurn is what this turn may cost; 0: there is no bound.
 func (w *work) perTurn() float64 {
@@ -148,7 +184,7 @@ func (w *work) perTurn() float64 {
 
 // findBudget looks what the turn may cost; nil: there is no bound.
 func (w *work) findBudget(ctx context.Context) error {
-	if !w.turn.isWork() || w.sv.cfg.Budgets.unbounded() {
+	if !w.turn.isWork() || w.budgets().unbounded() {
 		return nil
 	}
 	budgets, err := w.spend(ctx, 0)

@@ -103,6 +103,60 @@ func TestBudgets(t *testing.T) {
 			}
 		})
 	}
+	t.Run("that of one channel, in its settings", func(t *testing.T) {
+		t.Parallel()
+		b := newBot(t)
+		r := b.budgets(BudgetConfig{PerChannel: 100}).start()
+		set := func(usd *float64) {
+			t.Helper()
+			s, err := r.Settings(t.Context(), "T1", "C1")
+			if err == nil {
+				s.BudgetUSD = usd
+				_, err = r.SaveSettings(t.Context(), "T1", "C1", "UADMIN", s, nil)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		of := func(n string, channel string) float64 {
+			t.Helper()
+			asked := in(turn(n, "hello", true), channel)
+			if channel != "C1" {
+				asked = in(elsewhere(turn(n, "hello", true)), channel)
+			}
+			b.answered(r, r.accept(asked))
+			return b.allowed(asked.ID)
+		}
+		if got := of("101", "C1"); got != 100 {
+			t.Errorf("a channel that sets none may cost $%g, want that of each", got)
+		}
+		set(new(2.0))
+		if got := of("102", "C1"); got != 1.5 {
+			t.Errorf("one of its own has $%g left, want 1.50 of its 2", got)
+		}
+		if got, err := r.Budgets(t.Context(), thread(), "U1"); err != nil || !slices.Equal(got, []Budget{{BoundChannel, 2, 1}}) {
+			t.Errorf("Budgets = %+v, %v", got, err)
+		}
+		if got := of("201", "C2"); got != 100 {
+			t.Errorf("another channel may cost $%g", got)
+		}
+		set(new(0.0))
+		if got := of("103", "C1"); got != -1 {
+			t.Errorf("without limit it is told $%g", got)
+		}
+	})
+	t.Run("a turn that was refused is none", func(t *testing.T) {
+		t.Parallel()
+		b := newBot(t)
+		r := b.budgets(BudgetConfig{All: 0.4}).start()
+		b.answered(r, r.accept(turn("101", "one", true)))
+		if out := b.answered(r, r.accept(turn("102", "two", false))); out.Failure != runner.FailBudget {
+			t.Fatalf("the second turn: %+v, want it refused", out.Outcome)
+		}
+		if got := r.total(time.Now()); got.Turns != 1 {
+			t.Errorf("the month has %d turns, want the one that began", got.Turns)
+		}
+	})
 	t.Run("a turn's own", func(t *testing.T) {
 		t.Parallel()
 		b := newBot(t)

@@ -185,7 +185,9 @@ func (w *work) charge(ctx context.Context, s Session, out *Outcome) error {
 	return w.sv.metered(ctx, s, func(s Session) error {
 		b := bill{}
 		if w.turn.isWork() {
-			b.add(CostMonth(now), s, w.turn.User, usedTurns, 1)
+			if !out.refused() {
+				b.add(CostMonth(now), s, w.turn.User, usedTurns, 1)
+			}
 			b.add(CostMonth(now), s, w.turn.User, usedModel, out.CostUSD)
 		}
 		spans, upTo, guest := w.ran(s, *out, now)

@@ -56,6 +56,24 @@ func TestNewerRecords(t *testing.T) {
 		}
 		kept(t, b, key)
 	})
+	t.Run("of settings whose secrets are sealed anew", func(t *testing.T) {
+		t.Parallel()
+		b := newBot(t)
+		with := func(keys ...string) *replica {
+			return b.replica(func(c *ServiceConfig, _ *MachinesConfig) { c.Keys = keyring(t, keys...) })
+		}
+		old := with(secretsKey(1))
+		if _, err := old.SaveSettings(t.Context(), "T1", "C1", "U9", Settings{Secrets: []string{"ONE"}}, map[string]string{"ONE": "first-value"}); err != nil {
+			t.Fatal(err)
+		}
+		key := old.store.settings("T1", "C1")
+		add(t, b, key)
+		secretsOf(t, with(secretsKey(2), secretsKey(1)), "C1")
+		if got := secretsOf(t, with(secretsKey(2)), "C1"); got["ONE"] != "first-value" {
+			t.Fatalf("secrets = %v, want them sealed anew", got)
+		}
+		kept(t, b, key)
+	})
 	t.Run("of a turn's notes", func(t *testing.T) {
 		t.Parallel()
 		var n note

@@ -47,6 +47,8 @@ type Settings struct {
 	Linger   *time.Duration `json:"linger,omitempty"`  // of a machine after a turn; to 0: none
 	Timeout  *time.Duration `json:"timeout,omitempty"` // of a turn; to 0: no limit
 
+	BudgetUSD *float64 `json:"budget_usd,omitempty"` // what the channel's turns may cost in a month; to 0: no limit
+
 	MentionOnly bool     `json:"mention_only,omitempty"` // replies count only if they mention the bot
 	Users       []string `json:"users,omitempty"`        // ids of people and user groups who may use it; empty: as the bot's own settings say
 	Admins      []string `json:"admins,omitempty"`       // ids of people who may change these settings, beside the workspace's admins
@@ -82,6 +84,7 @@ const (
 	FieldTTL          Field = "ttl"
 	FieldLinger       Field = "linger"
 	FieldTimeout      Field = "timeout"
+	FieldBudget       Field = "budget_usd"
 	FieldUsers        Field = "users"
 	FieldAdmins       Field = "admins"
 	FieldOverrides    Field = "overrides"
@@ -191,6 +194,7 @@ func (s Settings) over(def Settings) Settings {
 	s.Region = cmp.Or(s.Region, def.Region)
 	s.VolumeGB = cmp.Or(s.VolumeGB, def.VolumeGB)
 	s.TTL, s.Linger, s.Timeout = cmp.Or(s.TTL, def.TTL), cmp.Or(s.Linger, def.Linger), cmp.Or(s.Timeout, def.Timeout)
+	s.BudgetUSD = cmp.Or(s.BudgetUSD, def.BudgetUSD)
 	// A model is no fallback for itself, also where a message chose it.
 	s.Fallback = strings.Join(slices.DeleteFunc(modelList(s.Fallback), func(m string) bool { return m == s.Model }), ",")
 	return s
@@ -244,6 +248,9 @@ func (s Settings) Check(values map[string]string) error {
 	v.span(FieldTTL, s.TTL, 0)
 	v.span(FieldLinger, s.Linger, maxLinger)
 	v.span(FieldTimeout, s.Timeout, 0)
+	if s.BudgetUSD != nil {
+		v.err(FieldBudget, checkBudget(*s.BudgetUSD))
+	}
 	v.ids(FieldUsers, s.Users, "UWS")
 	v.ids(FieldAdmins, s.Admins, "UW")
 	for _, o := range s.Overrides {

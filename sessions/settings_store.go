@@ -96,10 +96,14 @@ func (sv *Service) Settings(ctx context.Context, team, channel string) (Settings
 
 // DefaultSettings are what a channel has that sets nothing.
 func (sv *Service) DefaultSettings() Settings {
-	if sv.cfg.Machines == nil {
-		return Settings{}
+	var def Settings
+	if sv.cfg.Machines != nil {
+		def = sv.cfg.Machines.defaults()
 	}
-	return sv.cfg.Machines.defaults()
+	if usd := sv.cfg.Budgets.PerChannel; usd > 0 {
+		def.BudgetUSD = &usd
+	}
+	return def
 }
 
 // KeepsSecrets reports whether secrets can be stored: there is a key for them.
@@ -205,7 +209,7 @@ func (sv *Service) effective(ctx context.Context, t Turn) (Effective, error) {
 	if err != nil && !errors.Is(err, errDamaged) {
 		return Effective{}, err
 	}
-	e := Effective{Settings: s.Settings.with(t.Overrides).over(sv.cfg.Machines.defaults()), pinned: s.Region != ""}
+	e := Effective{Settings: s.Settings.with(t.Overrides).over(sv.DefaultSettings()), pinned: s.Region != ""}
 	if err != nil {
 		return e, err
 	}
@@ -229,7 +233,7 @@ func (sv *Service) effective(ctx context.Context, t Turn) (Effective, error) {
 
 // reseal stores a channel's secrets under the newest key. It is best effort: the older key is still there.
 func (sv *Service) reseal(ctx context.Context, team, channel string, s storedSettings, values map[string]string) {
-	next := storedSettings{Settings: s.Settings, sealed: map[string]string{}}
+	next := storedSettings{Settings: s.Settings, sealed: map[string]string{}, rest: s.rest}
 	for name, value := range values {
 		sealed, err := sv.cfg.Keys.seal(place{team, channel, name}, value)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -21,7 +22,7 @@ func everySetting() Settings {
 		Model: "opus", Fallback: "sonnet", Effort: "low", AllowedTools: []string{"Read", "Bash(git log *)"}, PermissionMode: runner.ModeDontAsk, Trust: true,
 		MCP: `{"mcpServers":{"docs":{"command":"docs-server"}}}`, Hosts: []string{"pypi.org", "*.npmjs.org"},
 		Guest: Guest{CPUKind: "shared", CPUs: 2, MemoryMB: 1024}, Region: "fra", VolumeGB: 3,
-		TTL: new(time.Duration(0)), Linger: new(time.Minute), Timeout: new(time.Hour),
+		TTL: new(time.Duration(0)), Linger: new(time.Minute), Timeout: new(time.Hour), BudgetUSD: new(12.5),
 		MentionOnly: true, Users: []string{"U1", "S1"}, Admins: []string{"U2"}, Overrides: []Override{OverrideVolume},
 	}
 }
@@ -238,6 +239,8 @@ func TestCheckSettings(t *testing.T) {
 		"a life of an instant":       {func(s *Settings) { s.TTL = new(time.Millisecond) }, nil, FieldTTL, "at least 1s, or 0"},
 		"a long linger":              {func(s *Settings) { s.Linger = new(2 * time.Hour) }, nil, FieldLinger, "at most 1h"},
 		"a negative time-out":        {func(s *Settings) { s.Timeout = new(-time.Hour) }, nil, FieldTimeout, "at least 1s, or 0"},
+		"a negative budget":          {func(s *Settings) { s.BudgetUSD = new(-1.0) }, nil, FieldBudget, "want an amount in USD"},
+		"a budget that is no number": {func(s *Settings) { s.BudgetUSD = new(math.NaN()) }, nil, FieldBudget, "want an amount in USD"},
 		"people by name":             {func(s *Settings) { s.Users = []string{"ana"} }, nil, FieldUsers, "no Slack id"},
 		"an id that is a form":       {func(s *Settings) { s.Users = []string{"U1>, <!CHANNEL"} }, nil, FieldUsers, "no Slack id"},
 		"a group of admins":          {func(s *Settings) { s.Admins = []string{"S1"} }, nil, FieldAdmins, "no Slack id"},

@@ -63,7 +63,7 @@ func TestPageSettings(t *testing.T) {
 			do(t, ctx, "what is wrong is said at its field", fillIn("ttl@", "soon"), press(save), shows("#modal .field .error", "Want a time such as 7d"))
 			shoot("wrong")
 			do(t, ctx, "and is not saved", press(`#modal .actions.end button[type="button"]`), shows("#modal", "Settings of"))
-			do(t, ctx, "who may", edit("access"), shows("#modal h2", "Who may"))
+			do(t, ctx, "who may", edit("access"), shows("#modal h2", "Who may, and how much"))
 			shoot("access")
 			do(t, ctx, "is left", press(`#modal .actions.end button[type="button"]`), shows("#modal", "Settings of"))
 			do(t, ctx, "the first page is saved", fillIn("instructions@", "Be short."), fillIn("model@", "haiku"), press(save), shows("#messages .message.private", "Saved: model, instructions, from"))

@@ -407,9 +407,9 @@ func (v *validator) number(name, value string, low, high int) int {
 
 // dollars reads an amount in USD.
 func (v *validator) dollars(name, value string) float64 {
-	usd, err := strconv.ParseFloat(strings.TrimPrefix(strings.TrimSpace(value), "$"), 64)
-	if err != nil || !(usd >= 0 && usd <= 10_000_000) {
-		v.add("%s=%s: want an amount in USD such as 5 or 2.50; 0: no limit", name, value)
+	usd, err := sessions.ParseBudget(value)
+	if err != nil {
+		v.add("%s=%s: %s", name, value, err)
 		return 0
 	}
 	return usd
