@@ -127,6 +127,9 @@ func (b *Bot) parts(s sessions.Session, t sessions.Turn, o sessions.Outcome, isE
 	if len(o.Denied) > 0 {
 		out = append(out, part{text: sayDenied(o.Denied)})
 	}
+	if len(o.Unreached) > 0 {
+		out = append(out, part{text: sayUnreached(o.Unreached)})
+	}
 	switch {
 	case isEnding:
 		out = append(out, part{text: sayStoppedForGood})

@@ -72,23 +72,34 @@ func (b *Bot) pressAllow(ctx context.Context, p interactionPayload, thread sessi
 	if p.Container.MessageTS == "" {
 		return plainly(sayOldButton)
 	}
-	more := besides{}
-	if a.bound == sessions.BoundTurn {
-		more.usd = allowedUSD
-	} else if err := b.sessions.AllowMore(ctx, thread.Key()+":"+p.Container.MessageTS, thread, a.bound, a.user, p.User.ID, allowedUSD); err != nil {
-		b.log.WarnContext(ctx, "budget not raised", "bound", a.bound, "err", err)
-		return plainly(sayTrouble)
-	}
-	if a.bound == sessions.BoundPerson && a.user != p.User.ID { // what runs is charged to whoever asks for it
-		return plainly(sayAllowedFor(a.user, allowedUSD))
-	}
 	goOn := b.pressRetry
 	if a.begun {
 		goOn = b.pressContinue
 	}
-	told := goOn(ctx, p, thread, turn, more)
-	if told.text == sayAskedAlready && more.usd == 0 { // by Retry
-		return plainly(sayRaised(allowedUSD))
+	if a.bound == sessions.BoundTurn {
+		return goOn(ctx, p, thread, turn, besides{usd: allowedUSD})
+	}
+	first, err := b.sessions.AllowMore(ctx, thread.Key()+":"+p.Container.MessageTS, thread, a.bound, a.user, p.User.ID, allowedUSD)
+	if err != nil {
+		b.log.WarnContext(ctx, "budget not raised", "bound", a.bound, "err", err)
+		return plainly(sayTrouble)
+	}
+	raised := sayAllowedAlready(allowedUSD)
+	if first {
+		raised = sayRaised(allowedUSD)
+		b.aside(ctx, func(ctx context.Context) {
+			b.say(ctx, thread, turn, sayAllowedMore(p.User.ID, a.user, a.bound, allowedUSD))
+		})
+	}
+	if a.bound == sessions.BoundPerson && a.user != p.User.ID { // what runs is charged to whoever asks for it
+		if first {
+			raised = sayAllowedFor(a.user, allowedUSD)
+		}
+		return plainly(raised)
+	}
+	told := goOn(ctx, p, thread, turn, besides{})
+	if told.text == sayAskedAlready { // by Retry, or by who pressed before
+		return plainly(raised)
 	}
 	return told
 }
@@ -99,7 +110,7 @@ func (b *Bot) budgetsOf(ctx context.Context, thread sessions.Thread, user string
 	var lines []string
 	for _, one := range all {
 		if one.Bound != sessions.BoundThread { // there is none that is meant
-			lines = append(lines, "• "+sayBudget(one))
+			lines = append(lines, "• "+sayBudgetOf(one, user))
 		}
 	}
 	return lines, err

@@ -70,6 +70,8 @@ func TestPressAllow(t *testing.T) {
 				look()
 				if allowed := strings.HasPrefix(c.told, "Done"); len(raised) > 0 != allowed {
 					t.Errorf("raised: %q", raised)
+				} else if allowed {
+					w.until("the thread is told", func() bool { return has(w.thread(general, root), sayAllowedMore("U0ADMIN", "U0MEMBER", c.bound, 5)) })
 				}
 				return
 			}
@@ -80,6 +82,15 @@ func TestPressAllow(t *testing.T) {
 				}
 			} else if len(raised) != 1 || !strings.Contains(raised[0], answer+" "+string(c.bound)+" U0MEMBER ") || !strings.HasSuffix(raised[0], " 5") || more.MoreUSD != 0 {
 				t.Errorf("raised: %q, $%g more", raised, more.MoreUSD)
+			} else {
+				by := map[string]string{admin: "U0ADMIN", guest: channelAdmin}[c.token]
+				w.until("the thread is told", func() bool { return has(w.thread(general, root), sayAllowedMore(by, "U0MEMBER", c.bound, 5)) })
+				w.local(admin, "click", map[string]any{"channel": general, "ts": answer, "action_id": actionAllow})
+				w.until("who presses once more is told", func() bool { return has(w.whispered(admin, general, root), sayAllowedAlready(5)) })
+				look()
+				if n := strings.Count(fmt.Sprint(w.thread(general, root)), "allowed $5 more"); len(raised) != 1 || n != 1 {
+					t.Errorf("after another press: raised %q, told %d times", raised, n)
+				}
 			}
 		})
 	}

@@ -247,6 +247,9 @@ func outcomes(b *Bot) map[string][]part {
 				{Tool: "Bash", On: "rm -rf `pwd` <!here>"}, {Tool: "Write", On: "a.txt"}, {Tool: "mcp__docs__search"}, {Tool: "Edit"}, {Tool: "Edit"}, {Tool: "Edit"},
 			},
 		}, Number: 3}, false, maxParts),
+		"with hosts that were not reached": b.parts(session("1.2"), turn, sessions.Outcome{Answer: "I could not install it.", Outcome: runner.Outcome{
+			StartedAt: at, EndedAt: at.Add(time.Second), Unreached: []string{"files.pythonhosted.org", "evil`<!here>"},
+		}, Number: 3}, false, maxParts),
 		"with what it made": b.parts(session("1.2"), turn, sessions.Outcome{Answer: "See the pull request.", Number: 3, Outcome: runner.Outcome{
 			StartedAt: at, EndedAt: at, Repos: []runner.RepoState{{Dir: "app"}, {Dir: "lib"}},
 			Pulls: []runner.Pull{
@@ -400,7 +403,9 @@ func notes() map[string]string {
 		"help":                          sayHelp, "fetching": sayFetching, "into the thread": sayIntoThread, "empty": sayEmpty, "full": sayFull(sessions.BoundThread), "full, of a person": sayFull(sessions.BoundPerson), "full, in all": sayFull(sessions.BoundAll), "full, of a channel": sayFull(sessions.BoundChannel),
 		"parked, of a person": sayParked(sessions.BoundPerson), "parked, of a channel": sayParked(sessions.BoundChannel), "one ahead": sayPlace(1), "three ahead": sayPlace(3), "ended": sayEnded,
 		"may not allow": sayMayNotAllow(sessions.BoundTurn), "may not allow for all": sayMayNotAllow(sessions.BoundAll), "raised": sayRaised(5), "allowed for somebody": sayAllowedFor("U0MEMBER", 5),
-		"not you": sayNotYou, "wrong channel": sayWrongChannel, "not there": sayNotThere, "try again": sayTryAgain, "no session": sayNoSession,
+		"allowed more": sayAllowedMore("U0ADMIN", "U0MEMBER", sessions.BoundChannel, 5), "allowed a person more": sayAllowedMore("U0ADMIN", "U0MEMBER", sessions.BoundPerson, 5),
+		"allowed already": sayAllowedAlready(5),
+		"not you":         sayNotYou, "wrong channel": sayWrongChannel, "not there": sayNotThere, "try again": sayTryAgain, "no session": sayNoSession,
 		"nothing runs": sayNothingRuns, "stopping": sayStopping, "trouble": sayTrouble, "kept": sayKept, "old button": sayOldButton, "taken back": sayTakenBack, "muted": sayMuted, "now": sayNow, "under way": sayUnderway, "not next": sayNotNext, "unmuted": sayUnmuted, "edited at work": sayEditedRunning, "retry gone": sayRetryGone,
 		"unread link":   sayUnreadLink("https://local.slack.com/archives/C1/p1?a=1&b=2", sayCannotSee),
 		"refused files": sayRefusedFiles([]string{"a<b>.bin", "film.mp4"}, 2<<20), "not yours": sayNotYours("U0ADMIN"), "unpushed": sayUnpushed(s),
@@ -459,7 +464,7 @@ func answers() map[string]answer {
 		"costs of a direct message": costTable{asked: costsAsked{month: "2026-05"}, channel: "D0MEMBER", total: sessions.Cost{Turns: 1, ModelUSD: 0.2, TotalUSD: 0.2}}.answer(),
 		"costs within budgets": costTable{
 			asked: costsAsked{month: "2026-05"}, channel: "C1", total: sessions.Cost{Turns: 1, ModelUSD: 0.2, TotalUSD: 0.2},
-			budgets: []string{"• " + sayBudget(sessions.Budget{Bound: sessions.BoundAll, USD: 500, SpentUSD: 12}), "• " + sayBudget(sessions.Budget{Bound: sessions.BoundPerson, USD: 50, SpentUSD: 8.5})},
+			budgets: []string{"• " + sayBudget(sessions.Budget{Bound: sessions.BoundAll, USD: 500, SpentUSD: 12}), "• " + sayBudgetOf(sessions.Budget{Bound: sessions.BoundPerson, USD: 50, SpentUSD: 8.5}, "U0MEMBER")},
 		}.answer(),
 		"costs of the workspace": costTable{
 			asked: costsAsked{month: "2026-05", all: true}, total: sessions.Cost{TotalUSD: 0.002, DiskUSD: 0.002},

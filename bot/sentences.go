@@ -41,7 +41,7 @@ const (
 	sayBySession      = "*By session*"
 	sayByChannel      = "*By channel*"
 	sayByPerson       = "*By person*"
-	sayCostsEstimated = "Claude’s part is what Claude Code reports. Fly’s is estimated from its list prices; a machine that runs just now comes in when its turn is over."
+	sayCostsEstimated = "Claude’s part is what Claude Code reports, and what was counted of a turn that was cut short. Fly’s is estimated from its list prices; a machine that runs just now comes in when its turn is over."
 	sayListWhat       = "`/flaude list` shows the live sessions here, `/flaude list mine` yours everywhere; with a link to a message it shows those of that channel."
 	sayNothingRuns    = "Nothing is running here."
 	sayStoppedForGood = "Stopped: the session is being ended."
@@ -796,7 +796,7 @@ func sayBroke(o sessions.Outcome, buttons bool) string {
 	case b == nil: // it was raised meanwhile
 		return "This was stopped since a budget was used up." + again
 	case b.Bound == sessions.BoundTurn:
-		return fmt.Sprintf("I stopped since this has cost %s and a turn may cost %s. %s, or ask for a smaller step.", dollars(b.SpentUSD), dollars(b.USD), ask)
+		return fmt.Sprintf("I stopped since this has cost %s and a turn may cost %s. %s. Or ask for a smaller step.", dollars(b.SpentUSD), dollars(b.USD), ask)
 	}
 	did := "nothing was run"
 	if o.CostUSD > 0 {
@@ -825,8 +825,18 @@ func whoseBudget(b sessions.Bound) string {
 }
 
 // sayBudget says how much of a budget is used.
-func sayBudget(b sessions.Budget) string {
-	return fmt.Sprintf("%s of %s spent for %s this month", dollars(b.SpentUSD), dollars(b.USD), whoseBudget(b.Bound))
+func sayBudget(b sessions.Budget) string { return budgetFor(b, whoseBudget(b.Bound)) }
+
+// sayBudgetOf says it where nobody has asked for a turn: user is whose it is where it is a person's.
+func sayBudgetOf(b sessions.Budget, user string) string {
+	if b.Bound == sessions.BoundPerson {
+		return budgetFor(b, "<@"+user+">")
+	}
+	return sayBudget(b)
+}
+
+func budgetFor(b sessions.Budget, whom string) string {
+	return fmt.Sprintf("%s of %s spent for %s this month", dollars(b.SpentUSD), dollars(b.USD), whom)
 }
 
 // sayBudgets stands above the budgets that turns are charged to.
@@ -846,6 +856,19 @@ func sayMayNotAllow(of sessions.Bound) string {
 // sayAllowedFor tells who raised the budget of somebody else that these can go on.
 func sayAllowedFor(user string, usd int) string {
 	return fmt.Sprintf("Done: <@%s> has $%d more this month, and can press Retry.", user, usd)
+}
+
+// sayAllowedMore tells a thread who raised a budget: user is whose it is where it is a person's.
+func sayAllowedMore(by, user string, of sessions.Bound, usd int) string {
+	if of == sessions.BoundPerson {
+		return fmt.Sprintf("<@%s> allowed $%d more for <@%s> this month.", by, usd, user)
+	}
+	return fmt.Sprintf("<@%s> allowed $%d more for %s this month.", by, usd, whoseBudget(of))
+}
+
+// sayAllowedAlready tells who would raise a budget again by the same button.
+func sayAllowedAlready(usd int) string {
+	return fmt.Sprintf("$%d more were allowed here already. When those are used up as well, the next answer has this button again.", usd)
 }
 
 // sayRaised tells who raised a budget that what it stopped was asked for again already.
@@ -884,6 +907,15 @@ func sayDenied(denied []runner.Denied) string {
 		parts = append(parts, fmt.Sprintf("and %d more", more))
 	}
 	return "The settings of this channel did not allow Claude: " + strings.Join(parts, ", ") + ". An admin of the channel can allow more."
+}
+
+// sayUnreached names hosts that were asked for and may not be reached.
+func sayUnreached(hosts []string) string {
+	var parts []string
+	for _, h := range hosts {
+		parts = append(parts, "`"+escape(strings.ReplaceAll(h, "`", "'"))+"`")
+	}
+	return "Not reached, since the settings of this channel do not name them: " + strings.Join(parts, ", ") + ". An admin of the channel can allow more."
 }
 
 // goOn is what Claude is told when somebody presses Continue.

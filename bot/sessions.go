@@ -38,8 +38,8 @@ type Sessions interface {
 	Costs(ctx context.Context, team, month string, now time.Time) ([]sessions.Cost, error)
 	// Budgets are those of this month that a person's turns in a thread are charged to, the widest first.
 	Budgets(ctx context.Context, thread sessions.Thread, user string) ([]sessions.Budget, error)
-	// AllowMore raises one of them, in USD, once for each mark; by is the Slack user who allows it, user whose turns it is for where it is a person's.
-	AllowMore(ctx context.Context, mark string, thread sessions.Thread, bound sessions.Bound, user, by string, usd float64) error
+	// AllowMore raises one of them, in USD, once for each mark; false: that was done before. by is the Slack user who allows it, user whose turns it is for where it is a person's.
+	AllowMore(ctx context.Context, mark string, thread sessions.Thread, bound sessions.Bound, user, by string, usd float64) (bool, error)
 	// Mute has replies of a thread without a mention left alone, or taken again: those that are said after at, a ts.
 	Mute(ctx context.Context, thread sessions.Thread, muted bool, at string) error
 	// Muted reports whether a thread was muted at a ts; "": whether it is now.

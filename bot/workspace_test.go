@@ -463,11 +463,17 @@ func (f *fakeSessions) Budgets(ctx context.Context, _ sessions.Thread, _ string)
 	return slices.Clone(f.budgets), f.reach(ctx)
 }
 
-func (f *fakeSessions) AllowMore(ctx context.Context, mark string, _ sessions.Thread, bound sessions.Bound, user, by string, usd float64) error {
+func (f *fakeSessions) AllowMore(ctx context.Context, mark string, _ sessions.Thread, bound sessions.Bound, user, by string, usd float64) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.reach(ctx); err != nil {
+		return false, err
+	}
+	if slices.ContainsFunc(f.raised, func(had string) bool { return strings.HasPrefix(had, mark+" ") }) {
+		return false, nil
+	}
 	f.raised = append(f.raised, fmt.Sprint(mark, " ", bound, " ", user, " ", by, " ", usd))
-	return f.reach(ctx)
+	return true, nil
 }
 
 func (f *fakeSessions) Noted(ctx context.Context, key string) (bool, error) {

@@ -107,7 +107,7 @@ func TestEnclosure(t *testing.T) {
 				t.Errorf("%s = %d %q, want it refused", ask, code, body)
 			}
 		}
-		if got := denied(); !slices.Equal(got, []string{host, host}) {
+		if got := denied(); !slices.Equal(got, []string{host}) || !slices.Equal(e.asked(), got) {
 			t.Errorf("refused: %q", got)
 		}
 	})
@@ -196,6 +196,12 @@ func TestHosts(t *testing.T) {
 	}
 	if out, got := look("free-again"); out.Failure != FailNone || !strings.Contains(got, "reached") {
 		t.Errorf("without hosts again: %+v %q", out, got)
+	}
+	near := m.turn("hello")
+	near.Settings.Hosts, near.Repos = []string{NoHosts}, []Repo{{URL: "http://127.0.0.1:8700/acme/api"}}
+	m.begin(near, Secrets{})
+	if out, _ := m.end(near); out.Failure != FailSettings || !strings.Contains(out.Error, "this machine's own loopback") {
+		t.Errorf("with a repository on the loopback: %+v", out)
 	}
 	bad := m.turn("hello")
 	bad.Settings.Hosts = []string{"https://pypi.org"}

@@ -96,7 +96,8 @@ type enclosure struct {
 	proxy   net.Listener      // guarded by mu; nil: it was not made yet
 	plain   http.Handler      // what is asked for by plain HTTP
 	allowed []reach           // guarded by mu; to the turn at work
-	denied  func(string)      // guarded by mu; told of a host that is not allowed
+	denied  func(string)      // guarded by mu; told of a host that is not allowed, once of each
+	refused []string          // guarded by mu; the hosts that it was told of
 	tunnels map[net.Conn]bool // guarded by mu; to what was reached by CONNECT
 }
 
@@ -109,7 +110,7 @@ func (e *enclosure) open(allowed []reach, denied func(host string)) error {
 			return err
 		}
 	}
-	e.allowed, e.denied = allowed, denied
+	e.allowed, e.denied, e.refused = allowed, denied, nil
 	for c := range e.tunnels { // of the turn before, which may have reached others
 		_ = c.Close()
 	}
@@ -169,12 +170,25 @@ func (e *enclosure) find(host, port string) (reach, bool) {
 	defer e.mu.Unlock()
 	i := slices.IndexFunc(e.allowed, func(p reach) bool { return p.has(host, port) && (!literal || p.inside) })
 	if i < 0 {
-		if e.denied != nil {
-			e.denied(host)
+		if len(e.refused) < maxRefused && !slices.Contains(e.refused, host) {
+			e.refused = append(e.refused, host)
+			if e.denied != nil {
+				e.denied(host)
+			}
 		}
 		return reach{}, false
 	}
 	return e.allowed[i], true
+}
+
+// maxRefused is how many hosts are told of that were asked for and are not allowed.
+const maxRefused = 10
+
+// asked are the hosts that were asked for since it was opened and are not allowed.
+func (e *enclosure) asked() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.refused)
 }
 
 // dialTime bounds how long the proxy tries to reach a host.
@@ -297,12 +311,11 @@ func (t *turn) enclose() error {
 	if repo := SSHBesideHosts(t.Repos); repo != "" {
 		return fmt.Errorf("%s is not reached by HTTPS: where hosts are named, all repositories have to be", repo)
 	}
-	told := map[string]bool{}
+	if repo := onLoopback(t.Repos); repo != "" {
+		return fmt.Errorf("%s is on this machine's own loopback, which nothing reaches where hosts are named: begin with repo:none, or have the repository elsewhere", repo)
+	}
 	err := t.cfg.enclosure.open(reaches(t.Settings.Hosts, t.Repos), func(host string) { // under e.mu
-		if len(told) < 10 && !told[host] {
-			told[host] = true
-			t.journal.add("", Event{Kind: KindNote, Text: clip(host, 253) + " is not among the hosts that this channel's settings name"})
-		}
+		t.journal.add("", Event{Kind: KindNote, Text: clip(host, 253) + " is not among the hosts that this channel's settings name"})
 	})
 	if err != nil {
 		return fmt.Errorf("this machine cannot hold Claude's user to the hosts that the channel's settings name: %w", err)
@@ -310,6 +323,20 @@ func (t *turn) enclose() error {
 	t.cfg.enclosed = true
 	t.cfg.warm.endFree(t.cfg)
 	return nil
+}
+
+// onLoopback is the first repository on the machine's own loopback, for which no program asks a proxy; "": none is.
+func onLoopback(repos []Repo) string {
+	for _, r := range repos {
+		u, err := url.Parse(r.URL)
+		if err != nil {
+			continue
+		}
+		if at, err := netip.ParseAddr(u.Hostname()); err == nil && at.IsLoopback() || u.Hostname() == "localhost" {
+			return r.URL
+		}
+	}
+	return ""
 }
 
 // SSHBesideHosts is the first repository that is reached by SSH or Git's own protocol, which no proxy holds to a host; "": none is.

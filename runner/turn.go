@@ -90,6 +90,11 @@ func (t *turn) run() record {
 	for i, b := range out.Branches {
 		out.Branches[i].Name, out.Branches[i].URL = hide.Replace(b.Name), hide.Replace(b.URL)
 	}
+	if t.cfg.enclosed {
+		for _, host := range t.cfg.enclosure.asked() {
+			out.Unreached = append(out.Unreached, hide.Replace(clip(host, 253)))
+		}
+	}
 	out.NewPull = hide.Replace(out.NewPull)
 	payload := hide.Replace(string(t.payload))
 	out.PayloadBytes = int64(len(payload))

@@ -386,6 +386,8 @@ type Outcome struct {
 	Tools []ToolUse `json:"tools,omitempty"`
 	// Denied are tools that Claude wanted to use and was not allowed, at most 20.
 	Denied []Denied `json:"denied,omitempty"`
+	// Unreached are hosts that were asked for and that the settings do not name, at most 10.
+	Unreached []string `json:"unreached,omitempty"`
 }
 
 // Usage is what Claude Code counted in a turn, over all models.

@@ -142,8 +142,9 @@ func (sv *Service) Budgets(ctx context.Context, t Thread, user string) ([]Budget
 	return sv.store.Spend(ctx, "", 0, sv.cfg.Budgets.in(s.Settings), payers(t, user), time.Now())
 }
 
-// AllowMore raises a budget of this month, once for each mark. by is who allows it, user whose turns it is for where it is a person's.
-func (sv *Service) AllowMore(ctx context.Context, mark string, t Thread, bound Bound, user, by string, usd float64) error {
+// AllowMore raises a budget of this month, once for each mark; false: that was done before. by is who allows it, user whose turns it is for where it is
+// a person's.
+func (sv *Service) AllowMore(ctx context.Context, mark string, t Thread, bound Bound, user, by string, usd float64) (bool, error) {
 	field := ""
 	for _, p := range payers(t, user) {
 		if p.bound == bound {
@@ -151,7 +152,7 @@ func (sv *Service) AllowMore(ctx context.Context, mark string, t Thread, bound B
 		}
 	}
 	if field == "" {
-		return fmt.Errorf("allow more: %q has no budget of its own", bound)
+		return false, fmt.Errorf("allow more: %q has no budget of its own", bound)
 	}
 	e := Entry{
 		ID: string(BudgetRaised) + ":" + mark, What: BudgetRaised, By: by, Team: t.Team, Channel: t.Channel, Thread: t.TS, Raised: &Raised{Bound: bound, USD: usd},
@@ -160,10 +161,11 @@ func (sv *Service) AllowMore(ctx context.Context, mark string, t Thread, bound B
 		e.Raised.Person = user
 	}
 	sums := map[string]map[string]float64{sv.store.spent(CostMonth(time.Now())): {field: usd}}
-	if _, err := sv.store.addUp(ctx, "more:"+mark, t, "", "", spentFor, sums, &e); err != nil {
-		return fmt.Errorf("allow more for %s: %w", field, err)
+	done, err := sv.store.addUp(ctx, "more:"+mark, t, "", "", spentFor, sums, &e)
+	if err != nil {
+		return false, fmt.Errorf("allow more for %s: %w", field, err)
 	}
-	return nil
+	return done > 0, nil
 }
 
 // spend adds up what the turn has cost by now, tries before this one included.

@@ -79,9 +79,9 @@ func TestBudgets(t *testing.T) {
 					t.Errorf("what another budget pays: %+v", out.Outcome)
 				}
 			}
-			for range 2 { // once for each press
-				if err := r.AllowMore(t.Context(), "press", thread(), c.bound, "U1", "UADMIN", 5); err != nil {
-					t.Fatal(err)
+			for _, first := range []bool{true, false} { // once for each press
+				if done, err := r.AllowMore(t.Context(), "press", thread(), c.bound, "U1", "UADMIN", 5); err != nil || done != first {
+					t.Fatalf("AllowMore = %t, %v, want %t", done, err, first)
 				}
 			}
 			left, err := r.Budgets(t.Context(), thread(), "U1")

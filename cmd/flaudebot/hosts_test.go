@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,6 +39,9 @@ func TestRealClaudeHosts(t *testing.T) {
 	r := askRunner[runner.ResultReply](m, "result", runner.ResultRequest{Turn: turn})
 	if r.Outcome.Failure != runner.FailNone || strings.Contains(r.Text, "got it") || !strings.Contains(r.Text, "evil.example: the settings of this channel do not name this host") {
 		t.Errorf("outcome = %+v %q, want nothing reached", r.Outcome, r.Text)
+	}
+	if !slices.Equal(r.Outcome.Unreached, []string{"evil.example"}) {
+		t.Errorf("the outcome names %q as not reached", r.Outcome.Unreached)
 	}
 	if strings.Count(notes, "evil.example is not among the hosts") != 1 {
 		t.Errorf("it is told %q, want the host that was asked for, once", notes)
