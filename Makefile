@@ -100,5 +100,7 @@ images: ## build and push the session image (needs docker and flyctl)
 
 ENV_FILE ?= $(wildcard flaudebot.env)
 
-deploy: build ## look whether the bot can work on Fly, deploy it, and see that it does (needs flyctl; see README)
+deploy: ## look whether the bot can work on Fly, deploy it, and see that it does (needs flyctl; see README)
+	@$(if $(ENV_FILE),:,echo "make deploy: there is no flaudebot.env here, and ENV_FILE=… names no other file: the settings are taken from the environment (bin/flaudebot setup writes a file)")
+	@$(MAKE) --no-print-directory build
 	@bin/flaudebot deploy $(if $(ENV_FILE),--env-file $(ENV_FILE))

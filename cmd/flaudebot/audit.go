@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"time"
 
 	"flaudebot/sessions"
@@ -14,7 +13,7 @@ import (
 // auditCommand prints who asked, and what ran, a line of JSON for each entry.
 func auditCommand(ctx context.Context, c cli) error {
 	var filter sessions.AuditFilter
-	flags := flag.NewFlagSet("audit", flag.ContinueOnError)
+	flags := c.settingsFlags("audit")
 	flags.Func("since", "leave out what is older: a `date` such as 2026-11-01, in UTC, or a time such as 2026-11-01T12:00:00Z", day(&filter.Since))
 	flags.Func("until", "leave out what is of that `date` or later", day(&filter.Until))
 	flags.StringVar(&filter.Channel, "channel", "", "of one channel: its `id`")

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"text/tabwriter"
 	"time"
@@ -14,9 +13,9 @@ import (
 // costsCommand prints what sessions have cost in a month.
 func costsCommand(ctx context.Context, c cli) error {
 	now := time.Now()
-	flags := flag.NewFlagSet("costs", flag.ContinueOnError)
+	flags := c.settingsFlags("costs")
 	month := flags.String("month", sessions.CostMonth(now), "which `month`, in UTC, such as 2026-11")
-	by := flags.String("by", string(sessions.CostBySession), "what they are added up by: session, channel or person")
+	by := flags.String("by", string(sessions.CostBySession), "what they are added up by: `session`, channel or person")
 	asJSON := flags.Bool("json", false, "print JSON: the month, the sums and the total")
 	if err := c.parseAll(flags, " besides its flags (costs --help)"); err != nil {
 		return err

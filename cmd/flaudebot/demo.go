@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -22,10 +21,10 @@ import (
 // demo is the bot in a local world with an embedded Redis: production code, by address only.
 func demo(ctx context.Context, c cli) error {
 	var f worldFlags
-	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
+	flags := c.settingsFlags("demo")
 	f.register(flags)
 	flags.StringVar(&f.redis, "redis", "", "`URL` of a Redis to use instead of the embedded one")
-	if err := c.parse(flags); err != nil {
+	if err := c.parseAll(flags, " besides its flags (demo --help)"); err != nil {
 		return err
 	}
 	log := slog.New(sessions.LogHandler(slog.NewTextHandler(c.stderr, nil)))

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -31,14 +30,14 @@ const (
 
 // deployCommand puts the bot on Fly, with flyctl: it looks for what would keep it from working first, and whether it works afterwards.
 func deployCommand(ctx context.Context, c cli) error {
-	flags := flag.NewFlagSet("deploy", flag.ContinueOnError)
+	flags := c.settingsFlags("deploy")
 	d := deployment{cli: c}
 	flags.StringVar(&d.config, "config", "deploy/fly.toml", "`file` that flyctl deploys by, with a Dockerfile beside it")
 	flags.DurationVar(&d.wait, "wait", 5*time.Minute, "how long the machines may take to pass their checks when all is deployed")
-	flags.StringVar(&d.file, "env-file", c.envFile, "`file` with the settings that the app's secrets are imported from")
 	if err := c.parseAll(flags, "\nUsage: flaudebot deploy "+deployArgs); err != nil {
 		return err
 	}
+	d.file = *c.envFile
 	r := report{out: c.stdout}
 	found, err := d.before(ctx)
 	if err != nil {
@@ -122,9 +121,6 @@ func installed(program string) bool {
 func (d *deployment) settings(ctx context.Context) ([]doctor.Finding, error) {
 	parts := []string{"fly"}
 	if d.file != "" {
-		if err := loadEnvFile(d.file); err != nil {
-			return nil, err
-		}
 		parts = []string{"slack", "redis", "fly", "claude"}
 	}
 	s, err := readSettings()
@@ -133,7 +129,11 @@ func (d *deployment) settings(ctx context.Context) ([]doctor.Finding, error) {
 	}
 	cfg, wrong := s.examine(parts...)
 	d.sessions, d.secrets = cfg.FlyApp, cfg.secretValues()
-	found := append(settingsFindings(wrong), unknownFindings(os.Environ(), "settings", "")...)
+	var found []doctor.Finding
+	if d.file == "" {
+		found = d.fileMissing("deploy", wrong)
+	}
+	found = slices.Concat(found, settingsFindings(wrong), unknownFindings(os.Environ(), "settings", ""))
 	if machines := cfg.patient(wrong).Fly; machines != nil {
 		machines.Regions = nil // where there is room just now is nothing that a deploy depends on
 		for _, f := range doctor.Examine(ctx, doctor.Config{Fly: machines}) {

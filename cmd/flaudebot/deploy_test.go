@@ -346,6 +346,13 @@ func TestDeploy(t *testing.T) {
 		if err != nil || !strings.Contains(string(out), "bin/flaudebot deploy --env-file flaudebot.env\n") || strings.Contains(string(out), "flyctl") {
 			t.Errorf("make deploy = %v:\n%s", err, out)
 		}
+		if strings.Contains(string(out), "there is no flaudebot.env here") {
+			t.Errorf("make deploy does not see the file:\n%s", out)
+		}
+		out, err = exec.CommandContext(t.Context(), "make", "-n", "--no-print-directory", "-C", "../..", "deploy", "ENV_FILE=").CombinedOutput()
+		if first, rest, _ := strings.Cut(string(out), "\n"); err != nil || !strings.Contains(first, "make deploy: there is no flaudebot.env here") || !strings.Contains(rest, "bin/flaudebot deploy") {
+			t.Errorf("make deploy without a file = %v:\n%s\nwant that first", err, out)
+		}
 	})
 }
 

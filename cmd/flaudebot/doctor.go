@@ -1,10 +1,8 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"net/url"
@@ -25,17 +23,11 @@ const doctorArgs = "[--live] [--json] [--env-file FILE]"
 
 // doctorCommand looks for what keeps the bot from working. It ends with 1 if there is a problem.
 func doctorCommand(ctx context.Context, c cli) error {
-	flags := flag.NewFlagSet("doctor", flag.ContinueOnError)
+	flags := c.settingsFlags("doctor")
 	live := flags.Bool("live", false, "run one turn on a machine of its own as well, which costs a few cents, and measure what it takes")
 	asJSON := flags.Bool("json", false, "print each finding as a line of JSON")
-	file := flags.String("env-file", "", "`file` with settings, NAME=value a line; what the environment sets stands")
 	if err := c.parseAll(flags, "\nUsage: flaudebot doctor "+doctorArgs); err != nil {
 		return err
-	}
-	if *file != "" {
-		if err := loadEnvFile(*file); err != nil {
-			return err
-		}
 	}
 	s, err := readSettings()
 	if err != nil {
@@ -44,7 +36,10 @@ func doctorCommand(ctx context.Context, c cli) error {
 	r := report{out: c.stdout, json: *asJSON}
 	cfg, wrong := s.examine("slack", "redis", "fly", "claude")
 	redis.SetLogger(redisLog{cfg.logger(c.stderr)})
-	found := slices.Concat(settingsFindings(wrong), unknownFindings(os.Environ(), "settings", ""), openFile(cmp.Or(*file, c.envFile)))
+	found := slices.Concat(settingsFindings(wrong), unknownFindings(os.Environ(), "settings", ""), openFile(*c.envFile))
+	if *c.envFile == "" {
+		r.tell(c.fileMissing("doctor", wrong))
+	}
 	r.tell(doctor.Redacted(found, cfg.secretValues()))
 	r.tell(doctor.Examine(ctx, cfg.patient(wrong)))
 	if *live && ctx.Err() == nil {
@@ -66,6 +61,17 @@ func (c cli) liveRun(ctx context.Context, cfg config, wrong map[string]badSettin
 		return doctor.Redacted([]doctor.Finding{{Level: doctor.Problem, About: "live", What: err.Error(), Fix: "correct the settings of Fly"}}, cfg.secretValues())
 	}
 	return doctor.Live(ctx, machines, cfg.secretValues())
+}
+
+// fileMissing is the finding of settings that are missing where no file of them was named; none if all are there.
+func (c cli) fileMissing(command string, wrong map[string]badSettings) []doctor.Finding {
+	for _, bad := range wrong {
+		if bad.missing() {
+			return []doctor.Finding{warning("settings", "settings are missing in the environment, and no file of them was named",
+				fmt.Sprintf("%s %s --env-file flaudebot.env, if they are there (%s setup writes it)", c.self, command, c.self))}
+		}
+	}
+	return nil
 }
 
 // openFile is the finding of a file of settings that others may read; none if it is not so, or there is none.

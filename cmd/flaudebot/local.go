@@ -75,10 +75,10 @@ func (f *worldFlags) check() error {
 // local runs the local world alone.
 func local(ctx context.Context, c cli) error {
 	var f worldFlags
-	flags := flag.NewFlagSet("local", flag.ContinueOnError)
+	flags := c.settingsFlags("local")
 	f.register(flags)
 	f.registerLimits(flags)
-	if err := c.parse(flags); err != nil {
+	if err := c.parseAll(flags, " besides its flags (local --help)"); err != nil {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(c.stderr, nil))

@@ -30,16 +30,29 @@ type command struct {
 	plain             bool // it has no flags, and so no help of its own
 }
 
+// usage is how it is called, and what it is for.
 func (c command) usage(w io.Writer) {
-	fmt.Fprintf(w, "Usage: flaudebot %s %s\n\n%s.\n", c.name, c.args, strings.ToUpper(c.about[:1])+c.about[1:])
+	fmt.Fprintf(w, "Usage: %s\n\n%s.\n", c.line(), strings.ToUpper(c.about[:1])+c.about[1:])
+}
+
+// line is how it is called.
+func (c command) line() string { return strings.TrimSpace("flaudebot " + c.name + " " + c.args) }
+
+// help is the usage, with what each flag does.
+func (c command) help(w io.Writer, flags *flag.FlagSet) {
+	c.usage(w)
+	var said strings.Builder
+	flags.SetOutput(&said)
+	flags.PrintDefaults()
+	fmt.Fprint(w, "\n"+strings.ReplaceAll("\n"+said.String(), "\n  -", "\n  --")[1:])
 }
 
 // cli is what a subcommand has of the outside.
 type cli struct {
 	self string   // as the program was called
 	args []string // after the subcommand's name
-	// envFile was named before them, and is in the environment; "": none.
-	envFile string
+	// envFile was named with --env-file, and is in the environment; "": none.
+	envFile *string
 	environ []string // the environment before that
 	stdin   io.Reader
 	stdout  io.Writer
@@ -58,17 +71,49 @@ var (
 	errHelp = errors.New("help")
 )
 
-// parse reads a subcommand's flags.
+// settingsFlags are the flags of a subcommand that needs settings: --env-file to begin with.
+func (c cli) settingsFlags(name string) *flag.FlagSet {
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	flags.StringVar(c.envFile, "env-file", *c.envFile, "`FILE` with settings, NAME=value a line; what the environment sets stands")
+	return flags
+}
+
+// parse reads a subcommand's flags, and the file of settings that they name. Help that was asked for goes to standard output.
 func (c cli) parse(flags *flag.FlagSet) error {
+	var sub command
+	for _, s := range commands() {
+		if s.name == flags.Name() {
+			sub = s
+		}
+	}
 	flags.SetOutput(c.stderr)
+	flags.Usage = func() {}
+	named := *c.envFile
 	err := flags.Parse(c.args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
+		sub.help(c.stdout, flags)
 		return errHelp
 	case err != nil:
+		fmt.Fprintf(c.stderr, "Usage: %s\nflaudebot %s --help says what each flag does\n", sub.line(), sub.name)
 		return errUsage
+	case *c.envFile != named:
+		return loadEnvFile(*c.envFile)
 	}
 	return nil
+}
+
+// parseWords reads the flags of a subcommand that has words besides, wherever among them the flags stand.
+func (c cli) parseWords(flags *flag.FlagSet) (words []string, err error) {
+	for {
+		if err := c.parse(flags); err != nil {
+			return nil, err
+		}
+		if flags.NArg() == 0 {
+			return words, nil
+		}
+		words, c.args = append(words, flags.Arg(0)), flags.Args()[1:]
+	}
 }
 
 // parseAll reads the flags of a subcommand that takes nothing besides them. more is what is said behind the refusal of anything else.
@@ -85,12 +130,12 @@ func (c cli) parseAll(flags *flag.FlagSet, more string) error {
 
 func commands() []command {
 	return []command{
-		{"serve", "", "run the bot (--help lists every setting)", serve, false},
+		{"serve", serveArgs, "run the bot (--help lists every setting)", serve, false},
 		{"demo", "[--data DIR] [--agent scripted|cli|auto] [--redis URL]", "run the bot in a local world, with a page to talk to it", demo, false},
 		{"local", "[--data DIR] [--agent scripted|cli|auto]", "run the local world alone: Slack, Fly and the Messages API", local, false},
 		{"run", runArgs, "run a prompt, or several, each on a machine of its own, and print the answers", runOnce, false},
-		{"sessions", "list | end THREAD | reap [--dry-run]", "list the live sessions, end one, or account for what is on Fly", sessionsCommand, true},
-		{"costs", "[--month 2026-11] [--by session|channel|person] [--json]", "what sessions have cost in a month", costsCommand, false},
+		{"sessions", "list | end THREAD | reap [--dry-run]", "list the live sessions, end one, or account for what is on Fly", sessionsCommand, false},
+		{"costs", "[--month 2026-11] [--by session|channel|person] [--json]", "print what sessions have cost in a month", costsCommand, false},
 		{"setup", setupArgs, "ask for the settings that are missing, try them, and write them into a file", setupCommand, false},
 		{"doctor", doctorArgs, "look for what keeps the bot from working, and say what to do", doctorCommand, false},
 		{"deploy", deployArgs, "put the bot on Fly, when nothing keeps it from working there, and see that it works", deployCommand, false},
@@ -111,9 +156,12 @@ func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	context.AfterFunc(ctx, stop) // a second signal kills
 	envFile, args := takeEnvFile(argv[1:])
 	argv = append([]string{argv[0]}, args...)
-	if len(argv) < 2 || oneOf(argv[1], "help", "-h", "--help") {
+	switch {
+	case len(argv) < 2, oneOf(argv[1], "help", "-h", "--help"):
 		usage(stdout)
 		return 0
+	case oneOf(argv[1], "-v", "--version"):
+		argv[1] = "version"
 	}
 	for _, c := range commands() {
 		if c.name == argv[1] {
@@ -121,17 +169,18 @@ func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 				c.usage(stdout)
 				return 0
 			}
-			in := cli{self: argv[0], args: argv[2:], environ: os.Environ(), stdin: stdin, stdout: stdout, stderr: stderr}
-			if envFile == "" && c.name != "setup" { // which writes it
-				envFile, in.args = takeEnvFile(in.args)
-			}
-			if envFile != "" {
+			in := cli{self: argv[0], args: argv[2:], envFile: &envFile, environ: os.Environ(), stdin: stdin, stdout: stdout, stderr: stderr}
+			if envFile != "" && c.name != "setup" { // which writes it
 				if err := loadEnvFile(envFile); err != nil {
 					return exitOf(err, stderr)
 				}
 			}
-			in.envFile = envFile
-			return exitOf(c.run(ctx, in), stderr)
+			err := c.run(ctx, in)
+			code := exitOf(err, stderr)
+			if bad, ok := errors.AsType[badSettings](err); ok && bad.missing() && envFile == "" {
+				fmt.Fprintln(stderr, in.whereSettings(c.name))
+			}
+			return code
 		}
 	}
 	fmt.Fprintf(stderr, "flaudebot: unknown command %q\n\n", argv[1])
@@ -150,10 +199,19 @@ func exitOf(err error, stderr io.Writer) int {
 		return 2
 	}
 	fmt.Fprintf(stderr, "flaudebot: %s\n", err)
-	if bad := (badSettings)(nil); errors.As(err, &bad) {
+	if _, ok := errors.AsType[badSettings](err); ok {
 		return 2
 	}
 	return 1
+}
+
+// whereSettings says where settings that are missing may come from.
+func (c cli) whereSettings(command string) string {
+	rest := ""
+	if len(c.args) > 0 {
+		rest = " …"
+	}
+	return fmt.Sprintf("Settings come from the environment, or from a file: %s %s --env-file flaudebot.env%s (%s setup writes one)", c.self, command, rest, c.self)
 }
 
 func usage(w io.Writer) {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -34,13 +35,17 @@ type runFlags struct {
 // turn's exit code is the command's. Of several, which are asked for by --parallel or --file, each result is printed as it comes.
 func runOnce(ctx context.Context, c cli) error {
 	var f runFlags
-	flags := flag.NewFlagSet("run", flag.ContinueOnError)
+	flags := c.settingsFlags("run")
 	flags.StringVar(&f.repo, "repo", "", "repositories to clone instead of FLAUDEBOT_REPOS: `url[#branch][=dir],…`")
 	flags.IntVar(&f.parallel, "parallel", 0, "each argument is a prompt of its own, and so `many` run at once; 1 to 100")
 	flags.StringVar(&f.file, "file", "", "`name` of a file with a prompt a line, - for standard input; 4 at once unless --parallel says otherwise")
 	flags.BoolVar(&f.json, "json", false, "of several prompts, print each result as a line of JSON")
 	if err := c.parse(flags); err != nil {
 		return err
+	}
+	if late := lateFlag(flags); late != "" && !slices.Contains(c.args, "--") {
+		fmt.Fprintf(c.stderr, "flaudebot run: %s stands behind a prompt: flags come first\nUsage: flaudebot run %s\n", late, runArgs)
+		return errUsage
 	}
 	prompts, err := f.prompts(flags.Args(), c.stdin)
 	if err != nil {
@@ -95,6 +100,17 @@ func runOnce(ctx context.Context, c cli) error {
 		return exitCode(res.ExitCode)
 	}
 	return nil
+}
+
+// lateFlag is a flag of ours among the prompts, which would be taken for one; "": there is none.
+func lateFlag(flags *flag.FlagSet) string {
+	for _, arg := range flags.Args() {
+		name, _, _ := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
+		if strings.HasPrefix(arg, "--") && flags.Lookup(name) != nil {
+			return "--" + name
+		}
+	}
+	return ""
 }
 
 // openRecord opens what puts runs on record; nil: there is no Redis to keep it.

@@ -19,15 +19,18 @@ import (
 	"flaudebot/sessions"
 )
 
+// serveArgs are the usage of serve.
+const serveArgs = "[--env-file FILE]"
+
 // serve is the bot.
 func serve(ctx context.Context, c cli) error {
-	if len(c.args) > 0 {
-		if !oneOf(c.args[0], "--help", "-h") {
-			fmt.Fprintf(c.stderr, "flaudebot serve takes no arguments: its settings come from the environment (serve --help)\n")
-			return errUsage
-		}
-		fmt.Fprint(c.stdout, "flaudebot serve runs the bot. Its settings come from the environment:\n\n")
+	err := c.parseAll(c.settingsFlags("serve"), ": its settings come from the environment, or from a file (serve --help)")
+	if errors.Is(err, errHelp) {
+		fmt.Fprint(c.stdout, "\nSettings, with their defaults:\n\n")
 		return printSettings(c.stdout)
+	}
+	if err != nil {
+		return err
 	}
 	cfg, err := loadConfig("slack", "redis", "fly", "claude")
 	if err != nil {

@@ -14,35 +14,40 @@ import (
 
 // sessionsCommand lists or ends sessions from the command line, or accounts for what is on Fly.
 func sessionsCommand(ctx context.Context, c cli) error {
-	word := strings.Join(c.args, " ")
-	end := len(c.args) == 2 && c.args[0] == "end"
-	if !end && !oneOf(word, "list", "reap", "reap --dry-run") {
+	flags := c.settingsFlags("sessions")
+	dry := flags.Bool("dry-run", false, "with reap: print what would be done, and do nothing")
+	words, err := c.parseWords(flags)
+	if err != nil {
+		return err
+	}
+	end := len(words) == 2 && words[0] == "end"
+	if !end && !oneOf(strings.Join(words, " "), "list", "reap") || *dry && words[0] != "reap" {
 		fmt.Fprint(c.stderr, "Usage: flaudebot sessions list\n       flaudebot sessions end THREAD   (as list prints it)\n"+
 			"       flaudebot sessions reap [--dry-run]   (prints what is on Fly; removes what was left behind, stops what runs for nobody)\n")
 		return errUsage
 	}
 	parts := []string{"redis"}
-	if c.args[0] == "reap" {
+	if words[0] == "reap" {
 		parts = append(parts, "fly")
 	}
 	cfg, err := loadConfig(parts...)
 	if err != nil {
 		return err
 	}
-	service, leave, err := openSessions(ctx, c, cfg, c.args[0] == "reap")
+	service, leave, err := openSessions(ctx, c, cfg, words[0] == "reap")
 	if err != nil {
 		return err
 	}
 	defer leave()
-	switch c.args[0] {
+	switch words[0] {
 	case "list":
 		return listSessions(ctx, c, service)
 	case "reap":
-		return reapSessions(ctx, c, service, time.Now(), len(c.args) > 1)
+		return reapSessions(ctx, c, service, time.Now(), *dry)
 	}
-	thread, ok := sessions.ParseThread(c.args[1])
+	thread, ok := sessions.ParseThread(words[1])
 	if !ok {
-		return fmt.Errorf("%q is no thread: want TEAM:CHANNEL:TS, as `flaudebot sessions list` prints it", c.args[1])
+		return fmt.Errorf("%q is no thread: want TEAM:CHANNEL:TS, as `flaudebot sessions list` prints it", words[1])
 	}
 	ending, err := service.End(ctx, thread, sessions.Operator, "")
 	if err != nil {

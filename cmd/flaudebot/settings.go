@@ -178,6 +178,13 @@ func (b badSettings) Error() string {
 	return "settings that need your attention:\n  " + strings.Join(b, "\n  ")
 }
 
+// missing reports whether one is that a setting is missing.
+func (b badSettings) missing() bool {
+	return slices.ContainsFunc(b, func(text string) bool {
+		return strings.Contains(text, " is not set: ") || strings.HasPrefix(text, "neither ")
+	})
+}
+
 // check validates all settings that parts need and reports all mistakes at once, secrets by name only.
 func (s settings) check(parts ...string) (config, error) {
 	c, wrong := s.examine(parts...)
@@ -277,7 +284,7 @@ func (v *validator) fly(c *config) {
 
 func (v *validator) claude(c *config) {
 	if c.ClaudeOAuthToken == "" && c.AnthropicAPIKey == "" {
-		v.add("set CLAUDE_CODE_OAUTH_TOKEN (from `claude setup-token`) or ANTHROPIC_API_KEY")
+		v.add("neither CLAUDE_CODE_OAUTH_TOKEN nor ANTHROPIC_API_KEY is set: `claude setup-token` makes the one, of a subscription, and https://console.anthropic.com → API Keys the other")
 	}
 	if c.ClaudeOAuthToken != "" && c.AnthropicAPIKey != "" {
 		v.add("CLAUDE_CODE_OAUTH_TOKEN and ANTHROPIC_API_KEY are both set: leave one out, so that it is clear who pays")

@@ -112,7 +112,7 @@ func TestSettings(t *testing.T) {
 		{"a user's name instead of an id", func(s *settings) { s.AllowedUsers = "ada" }, "FLAUDEBOT_ALLOWED_USERS: ada is no Slack id"},
 		{"two Claude credentials", func(s *settings) { s.ClaudeOAuthToken = "oauth-secret" }, "leave one out"},
 		{"words instead of a key for secrets", func(s *settings) { s.SecretsKey = "correct-horse" }, "FLAUDEBOT_SECRETS_KEY: key 1: want 32 random bytes in base64"},
-		{"no Claude credential", func(s *settings) { s.AnthropicAPIKey = "" }, "set CLAUDE_CODE_OAUTH_TOKEN"},
+		{"no Claude credential", func(s *settings) { s.AnthropicAPIKey = "" }, "neither CLAUDE_CODE_OAUTH_TOKEN nor ANTHROPIC_API_KEY is set: `claude setup-token` makes the one"},
 		{"a token inside of a repository's address", func(s *settings) { s.Repos = "https://u:secret@github.com/a/b" }, "set GITHUB_USERNAME and GITHUB_TOKEN"},
 		{"a token as the user of a repository's address", func(s *settings) { s.Repos = "https://secret@github.com/a/b" }, "set GITHUB_USERNAME and GITHUB_TOKEN"},
 		{"a repository outside of the workspace", func(s *settings) { s.Repos = "https://github.com/a/b=../x" }, "a plain name below the workspace"},
