@@ -26,7 +26,7 @@ func underClaim(t *testing.T, do func(ctx context.Context, lose func())) {
 	redisServer := miniredis.RunT(t)
 	rdb := redis.NewClient(&redis.Options{Addr: redisServer.Addr(), MaxRetries: -1})
 	t.Cleanup(func() { _ = rdb.Close() })
-	q, err := queue.New(rdb, queue.Config{Prefix: "owners:", Lease: 500 * time.Millisecond, Grace: time.Millisecond})
+	q, err := queue.New(rdb, queue.Config{Prefix: "owners:", Lease: 3 * time.Second, Grace: time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
