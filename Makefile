@@ -16,6 +16,7 @@ demo: build ## run the bot in a local world, with a page to talk to it
 	@bin/flaudebot demo
 
 build: ## build bin/flaudebot
+	@echo "building bin/flaudebot (the first time the modules are fetched, and it takes about a minute)"
 	@mkdir -p bin
 	@CGO_ENABLED=0 $(GO) build -o bin/flaudebot ./cmd/flaudebot
 

@@ -124,7 +124,8 @@ func (w *world) start(ctx context.Context, env []string, args ...string) (string
 				for lines.Scan() { // so that it is never held up
 				}
 			}()
-			return strings.TrimSpace(rest), nil
+			address, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
+			return address, nil
 		}
 	}
 	return "", fmt.Errorf("flaudebot %s ended before it was ready", args[0])

@@ -24,7 +24,12 @@ func demo(ctx context.Context, c cli) error {
 	flags := c.settingsFlags("demo")
 	f.register(flags)
 	flags.StringVar(&f.redis, "redis", "", "`URL` of a Redis to use instead of the embedded one")
-	if err := c.parseAll(flags, " besides its flags (demo --help)"); err != nil {
+	err := c.parseAll(flags, " besides its flags (demo --help)")
+	if errors.Is(err, errHelp) {
+		fmt.Fprint(c.stdout, "\nThe bot's settings hold here as well, but for addresses, tokens and the app (serve --help lists them):\n\n"+
+			"  FLAUDEBOT_BUDGET_PER_TURN=0.01 flaudebot demo --redis redis://127.0.0.1:6379\n")
+	}
+	if err != nil {
 		return err
 	}
 	log := slog.New(sessions.LogHandler(slog.NewTextHandler(c.stderr, nil)))
@@ -49,7 +54,7 @@ func demo(ctx context.Context, c cli) error {
 	g.Go(func() error { return w.serve(worldCtx) })
 	g.Go(func() error {
 		defer endWorld()
-		return serveWith(gctx, cfg, log, func() { fmt.Fprintf(c.stdout, "ready http://%s\n", w.slackAddr()) })
+		return serveWith(gctx, cfg, log, func() { fmt.Fprintf(c.stdout, "ready http://%s (Ctrl-C ends it)\n", w.slackAddr()) })
 	})
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
@@ -118,5 +123,7 @@ func (w *world) settings(redisURL string) (config, error) {
 	if w.flags.agent != "auto" {
 		s.AnthropicBaseURL, s.AnthropicAPIKey, s.ClaudeOAuthToken = "http://"+w.claudeAddr(), "sk-ant-local", ""
 	}
-	return s.check("slack", "redis", "fly", "claude")
+	cfg, err := s.check("slack", "redis", "fly", "claude")
+	cfg.embedded = w.flags.redis == ""
+	return cfg, err
 }

@@ -216,7 +216,7 @@ func TestReadme(t *testing.T) {
 			}
 		}
 	}
-	for _, m := range regexp.MustCompile("`(?:[A-Z_]+=[a-z-]+ )?make ([a-z]+)`|(?m)^make ([a-z]+)$").FindAllStringSubmatch(string(page), -1) {
+	for _, m := range regexp.MustCompile("`(?:[A-Z_]+=[a-z0-9.-]+ )?make ([a-z]+)`|(?m)^make ([a-z]+)$").FindAllStringSubmatch(string(page), -1) {
 		n++
 		if target := m[1] + m[2]; !strings.Contains(string(makefile), "\n"+target+":") {
 			t.Errorf("there is no make %s", target)

@@ -89,7 +89,7 @@ func local(ctx context.Context, c cli) error {
 	defer w.close()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return w.serve(ctx) })
-	fmt.Fprintf(c.stdout, "ready http://%s\n", w.slackAddr())
+	fmt.Fprintf(c.stdout, "ready http://%s (Ctrl-C ends it)\n", w.slackAddr())
 	return g.Wait()
 }
 

@@ -25,6 +25,7 @@ func TestCommandLine(t *testing.T) {
 		{"serve --help", 0, "--env-file FILE", ""},
 		{"demo --help", 0, "Usage: flaudebot demo", ""},
 		{"demo --help", 0, "--redis URL", ""},
+		{"demo --help", 0, "FLAUDEBOT_BUDGET_PER_TURN=0.01 flaudebot demo", ""},
 		{"demo --nonsense", 2, "", "not defined: -nonsense\nUsage: flaudebot demo "},
 		{"demo now", 2, "", "flaudebot demo takes no arguments besides its flags"},
 		{"demo --agent gpt", 1, "", "--agent gpt: want scripted, cli or auto"},

@@ -230,10 +230,14 @@ func openQueue(ctx context.Context, cfg config, rdb *redisClients, log *slog.Log
 	if err != nil {
 		return nil, err
 	}
+	level := slog.LevelWarn
+	if cfg.embedded { // it has no settings to tell of, and what it keeps is known
+		level = slog.LevelDebug
+	}
 	err = waitForRedis(ctx, cfg, log, func(ctx context.Context) error {
 		warnings, err := q.Check(ctx)
 		for _, w := range warnings {
-			log.WarnContext(ctx, "Redis settings", "warning", w)
+			log.Log(ctx, level, "Redis settings", "warning", w)
 		}
 		return err
 	})

@@ -103,6 +103,7 @@ type config struct {
 	settings
 
 	redis           redisConfig
+	embedded        bool     // Redis is the demo's own
 	regions         []string // in order of preference
 	guest           sessions.Guest
 	volumeGB        int

@@ -42,6 +42,7 @@ type proc struct {
 	cmd   *exec.Cmd
 	ready chan string // gets what it prints after ready
 	url   string      // the same, once it was awaited
+	said  string      // all that stands behind ready on that line
 	done  chan struct{}
 
 	mu  sync.Mutex
@@ -98,7 +99,9 @@ func launch(t *testing.T, env []string, args ...string) *proc {
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
 			if rest, ok := strings.CutPrefix(lines.Text(), "ready"); ok {
-				p.ready <- strings.TrimSpace(rest)
+				p.said = strings.TrimSpace(rest)
+				address, _, _ := strings.Cut(p.said, " ")
+				p.ready <- address
 			}
 		}
 		_ = p.cmd.Wait()
