@@ -189,7 +189,7 @@ func claudeInputs() []input {
 		},
 		{
 			field: sessions.FieldHosts, kind: asArea, label: "Hosts that may be reached",
-			hint: "One a line: pypi.org, *.npmjs.org for all below it, or none. Claude itself and the repositories' hosts always are. Empty: all.",
+			hint: "One a line: pypi.org and files.pythonhosted.org for pip, *.npmjs.org for all below it, or none. Claude itself and the repositories' hosts always are. Empty: all.",
 			get:  func(s sessions.Settings) []string { return one(strings.Join(s.Hosts, "\n")) },
 			set: func(s *sessions.Settings, v []string) error {
 				s.Hosts = linesOf(joined(v))

@@ -77,7 +77,7 @@ type settings struct {
 
 	Isolate string `envconfig:"FLAUDEBOT_ISOLATE" default:"true" desc:"whether sessions are kept from reaching each other by a network policy of Fly, which the bot makes for their app: true or false"`
 
-	Hosts string `envconfig:"FLAUDEBOT_HOSTS" desc:"hosts that commands in sessions may reach where a channel names none itself: pypi.org,*.npmjs.org; none; empty: all of the Internet"`
+	Hosts string `envconfig:"FLAUDEBOT_HOSTS" desc:"hosts that commands in sessions may reach where a channel names none itself, as pypi.org,files.pythonhosted.org,*.npmjs.org for pip and npm; none; empty: all of the Internet"`
 
 	ClaudeOAuthToken string `envconfig:"CLAUDE_CODE_OAUTH_TOKEN" secret:"yes" desc:"Claude credential of a subscription (claude setup-token); this or ANTHROPIC_API_KEY"`
 	AnthropicAPIKey  string `envconfig:"ANTHROPIC_API_KEY" secret:"yes" desc:"Claude credential of the API; this or CLAUDE_CODE_OAUTH_TOKEN"`

@@ -153,6 +153,18 @@ func TestSettings(t *testing.T) {
 			}
 		}
 	})
+	t.Run("the example of hosts is one that pip can work with", func(t *testing.T) {
+		t.Parallel()
+		f, _ := reflect.TypeFor[settings]().FieldByName("Hosts")
+		_, example, _ := strings.Cut(f.Tag.Get("desc"), ", as ")
+		example, _, _ = strings.Cut(example, " ")
+		s := goodSettings()
+		s.Hosts = example
+		c, err := s.check(allParts()...)
+		if err != nil || !slices.Contains(c.hosts, "pypi.org") || !slices.Contains(c.hosts, "files.pythonhosted.org") {
+			t.Errorf("%q are the hosts %v, %v", example, c.hosts, err)
+		}
+	})
 	t.Run("help lists every setting", func(t *testing.T) {
 		t.Parallel()
 		var out bytes.Buffer
