@@ -92,8 +92,8 @@ release: ## build an archive for each platform and their checksums into dist/, o
 	@cd $(DIST) && sha256sum flaudebot_*.tar.gz > SHA256SUMS
 
 images: ## build and push the session image (needs docker and flyctl)
-	@command -v docker >/dev/null || { echo "make images needs docker"; exit 1; }
-	@command -v flyctl >/dev/null || { echo "make images needs flyctl, for its registry"; exit 1; }
+	@command -v docker >/dev/null || { echo "make images needs docker: see https://docs.docker.com/get-started/get-docker/"; exit 1; }
+	@command -v flyctl >/dev/null || { echo "make images needs flyctl, for Fly's registry: see https://fly.io/docs/flyctl/install/"; exit 1; }
 	@test -n "$(FLAUDEBOT_FLY_APP)" || { echo "set FLAUDEBOT_FLY_APP to the Fly app of the session machines"; exit 1; }
 	flyctl auth docker
 	docker build --platform linux/amd64 -f deploy/session.Dockerfile -t $(IMAGE) .

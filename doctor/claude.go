@@ -17,7 +17,7 @@ type Claude struct {
 }
 
 const (
-	newKey   = "make a key at https://console.anthropic.com → API Keys and put it into ANTHROPIC_API_KEY"
+	newKey   = "make a key at https://console.anthropic.com → API Keys and put it into ANTHROPIC_API_KEY, or a token of a subscription with `claude setup-token` and put that into CLAUDE_CODE_OAUTH_TOKEN instead"
 	newOAuth = "make a new token with `claude setup-token` and put it into CLAUDE_CODE_OAUTH_TOKEN"
 )
 

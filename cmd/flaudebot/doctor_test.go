@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -145,6 +146,8 @@ func TestDoctor(t *testing.T) {
 		"Redis's certificate is unknown": {[]string{"REDIS_URL=rediss://127.0.0.1:" + tlsPort}, "redis", "shows a certificate that is not trusted", "set FLAUDEBOT_REDIS_CA to the file of the CA"},
 		"both credentials of Claude":     {[]string{"CLAUDE_CODE_OAUTH_TOKEN=" + token}, "settings", "are both set", "leave one out"},
 		"Fly's token is refused":         {[]string{"FLY_API_TOKEN=" + token}, "fly", "Fly refuses FLY_API_TOKEN", "fly tokens create org"},
+		"Claude's key is refused":        {[]string{"ANTHROPIC_API_KEY=sk-ant-" + token}, "claude", "Claude's API refuses ANTHROPIC_API_KEY", "with `claude setup-token`"},
+		"there is no credential":         {[]string{"ANTHROPIC_API_KEY="}, "settings", "neither CLAUDE_CODE_OAUTH_TOKEN nor ANTHROPIC_API_KEY is set", "`claude setup-token` makes the one"},
 		"a region is none":               {[]string{"FLAUDEBOT_REGIONS=iad,qqq"}, "fly", "qqq", "choose among"},
 		"a token with a space in it":     {[]string{"GITHUB_TOKEN=" + token + " "}, "settings", "GITHUB_TOKEN is not as it must be", "copy it again"},
 		"Claude's address is no address": {[]string{"ANTHROPIC_BASE_URL=api"}, "settings", "ANTHROPIC_BASE_URL=api", "want an address such as https://host"},
@@ -185,6 +188,40 @@ func TestManifestLink(t *testing.T) {
 	}
 	if got, want := u.Query().Get("manifest_yaml"), printed(); got != want {
 		t.Errorf("the link holds %q, want %q", got, want)
+	}
+}
+
+// TestMakeImages: who lacks what the image is made with is told where it is to be had.
+func TestMakeImages(t *testing.T) {
+	t.Parallel()
+	program, err := exec.LookPath("make")
+	if err != nil {
+		t.Skip("left out: make is not installed")
+	}
+	bin := t.TempDir()
+	images := func() string {
+		cmd := exec.CommandContext(t.Context(), program, "--no-print-directory", "-C", "../..", "images", "FLAUDEBOT_FLY_APP=")
+		cmd.Env = []string{"PATH=" + bin}
+		out, err := cmd.CombinedOutput()
+		if err == nil {
+			t.Errorf("it went on:\n%s", out)
+		}
+		return string(out)
+	}
+	for _, step := range []struct{ want, then string }{
+		{"make images needs docker: see https://docs.docker.com/", "docker"},
+		{"make images needs flyctl, for Fly's registry: see https://fly.io/docs/flyctl/install/", "flyctl"},
+		{"set FLAUDEBOT_FLY_APP to the Fly app of the session machines", ""},
+	} {
+		if out := images(); !strings.Contains(out, step.want) {
+			t.Errorf("printed\n%swant %q", out, step.want)
+		}
+		if step.then == "" {
+			return
+		}
+		if err := os.WriteFile(filepath.Join(bin, step.then), []byte("#!/bin/false\n"), 0o700); err != nil { //nolint:gosec // to be found
+			t.Fatal(err)
+		}
 	}
 }
 
