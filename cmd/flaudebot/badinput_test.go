@@ -22,37 +22,15 @@ type badInput struct {
 	code  string
 }
 
+// TestBadInput: whatever is said, the person reads what became of it, and the thread goes on.
 func TestBadInput(t *testing.T) {
 	t.Parallel()
-	w := splitWorld(t)
-	w.env = append(w.env, "FLAUDEBOT_PATIENCE=2s")
-	start(t, w.env, "serve")
-	general := w.channel("general")
-	for _, c := range []badInput{
+	w, general := badWorld(t)
+	w.goWrong(t, general, []badInput{
 		{"a prompt that begins with a dash", "-h", nil, "I am a script, not Claude.", "0"},
 		{"a prompt that begins with a slash", "/clear", nil, "I am a script, not Claude.", "0"},
 		{"40,000 characters of four bytes", strings.Repeat("🦀", 39900) + "\n\nremember the number 5", nil, "I will remember the number 5.", "0"},
-		{"an answer of 1 MB on one line", "big 1000000", nil, "The whole answer is in the file answer-1.md.", "0"},
-		{"output that is no UTF-8", "garble", nil, "The command ended with exit code 0.", "0"},
-		{"Claude Code is killed", "crash", nil, "Claude Code was killed in mid-turn. The conversation stays: press Retry, or reply to go on.", "137"},
-		{"the machine is killed", "take 40 seconds", killMachine(false), "The machine ended in mid-turn. Files and conversation stay. It may have done part of the work: look before you press Retry.", "137"},
-		{"the machine runs out of memory", "take 40 seconds", killMachine(true), "The machine ran out of memory. Files and conversation stay. Run this again on a larger machine with the button, or ask for a smaller step.", "137"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			root := w.say(member, general, "", mention+c.say)
-			if c.while != nil {
-				w.until("the command runs", func() bool {
-					return strings.Contains(toJSON(t, w.thread(general, root)), "sleep 40")
-				})
-				c.while(w, general, root)
-			}
-			text, code := w.answer(general, root, root)
-			if code != c.code || !strings.Contains(text, c.want) {
-				t.Errorf("answer = %.500q (exit %s), want %q (exit %s)", text, code, c.want, c.code)
-			}
-			w.goesOn(t, general, root, "")
-		})
-	}
+	})
 	t.Run("an empty mention is told what to do", func(t *testing.T) {
 		root := w.say(member, general, "", mention)
 		w.until("a sentence", func() bool {
@@ -77,6 +55,40 @@ func TestBadInput(t *testing.T) {
 			t.Errorf("answer = %.500q (exit %s), want %s", text, code, want)
 		}
 		w.goesOn(t, general, root, "")
+	})
+	t.Run("an attachment over the limit is refused by name, and the prompt runs", func(t *testing.T) {
+		root := w.attach(t, general, "film.mp4", make([]byte, 5<<20+1), mention+"say: seen")
+		if text, code := w.answer(general, root, root); code != "0" || !strings.Contains(text, "seen") {
+			t.Errorf("answer = %.500q (exit %s), want the prompt answered", text, code)
+		}
+		w.until("a private sentence", func() bool {
+			seen := w.local(member, "seen", map[string]any{"channel": general, "thread_ts": root})
+			return strings.Contains(toJSON(t, seen["ephemeral"]), "I can take attachments up to 5120 KB that are kept at Slack, so these stay behind: film.mp4.")
+		})
+		w.goesOn(t, general, root, "")
+	})
+	t.Run("guests and strangers are told so once, privately", func(t *testing.T) {
+		for _, who := range []string{guest, stranger} {
+			ts := w.say(who, general, "", mention+"say: hello")
+			w.until("a private sentence", func() bool {
+				seen := w.local(who, "seen", map[string]any{"channel": general})
+				return strings.Contains(toJSON(t, seen["ephemeral"]), "I may only work for full members of this workspace")
+			})
+			w.say(who, general, "", mention+"say: hello again")
+			if n := len(w.thread(general, ts)); n != 0 {
+				t.Errorf("the bot said %d things in the thread of %s, want none", n, who)
+			}
+		}
+	})
+}
+
+// TestBadAnswers: whatever Claude says, it stands in the thread, and the thread goes on.
+func TestBadAnswers(t *testing.T) {
+	t.Parallel()
+	w, general := badWorld(t)
+	w.goWrong(t, general, []badInput{
+		{"an answer of 1 MB on one line", "big 1000000", nil, "The whole answer is in the file answer-1.md.", "0"},
+		{"output that is no UTF-8", "garble", nil, "The command ended with exit code 0.", "0"},
 	})
 	t.Run("an answer whose blocks Slack refuses comes as plain text, and as a file where it refuses that too", func(t *testing.T) {
 		wit := newWitness(t)
@@ -108,16 +120,16 @@ func TestBadInput(t *testing.T) {
 		}
 		w.goesOn(t, general, root, "")
 	})
-	t.Run("an attachment over the limit is refused by name, and the prompt runs", func(t *testing.T) {
-		root := w.attach(t, general, "film.mp4", make([]byte, 5<<20+1), mention+"say: seen")
-		if text, code := w.answer(general, root, root); code != "0" || !strings.Contains(text, "seen") {
-			t.Errorf("answer = %.500q (exit %s), want the prompt answered", text, code)
-		}
-		w.until("a private sentence", func() bool {
-			seen := w.local(member, "seen", map[string]any{"channel": general, "thread_ts": root})
-			return strings.Contains(toJSON(t, seen["ephemeral"]), "I can take attachments up to 5120 KB that are kept at Slack, so these stay behind: film.mp4.")
-		})
-		w.goesOn(t, general, root, "")
+}
+
+// TestTurnDies: whatever ends a turn, the person reads what it was, and the thread goes on.
+func TestTurnDies(t *testing.T) {
+	t.Parallel()
+	w, general := badWorld(t)
+	w.goWrong(t, general, []badInput{
+		{"Claude Code is killed", "crash", nil, "Claude Code was killed in mid-turn. The conversation stays: press Retry, or reply to go on.", "137"},
+		{"the machine is killed", "take 40 seconds", killMachine(false), "The machine ended in mid-turn. Files and conversation stay. It may have done part of the work: look before you press Retry.", "137"},
+		{"the machine runs out of memory", "take 40 seconds", killMachine(true), "The machine ran out of memory. Files and conversation stay. Run this again on a larger machine with the button, or ask for a smaller step.", "137"},
 	})
 	t.Run("Fly has no room", func(t *testing.T) {
 		w.flyFault(t, `{"method":"machine.create","status":422}`)
@@ -129,19 +141,36 @@ func TestBadInput(t *testing.T) {
 		w.flyFault(t, `{}`)
 		w.goesOn(t, general, root, "")
 	})
-	t.Run("guests and strangers are told so once, privately", func(t *testing.T) {
-		for _, who := range []string{guest, stranger} {
-			ts := w.say(who, general, "", mention+"say: hello")
-			w.until("a private sentence", func() bool {
-				seen := w.local(who, "seen", map[string]any{"channel": general})
-				return strings.Contains(toJSON(t, seen["ephemeral"]), "I may only work for full members of this workspace")
-			})
-			w.say(who, general, "", mention+"say: hello again")
-			if n := len(w.thread(general, ts)); n != 0 {
-				t.Errorf("the bot said %d things in the thread of %s, want none", n, who)
+}
+
+// badWorld is a world in which a turn fails soon where Fly does.
+func badWorld(t *testing.T) (w *split, general string) {
+	t.Helper()
+	w = splitWorld(t)
+	w.env = append(w.env, "FLAUDEBOT_PATIENCE=2s")
+	start(t, w.env, "serve")
+	return w, w.channel("general")
+}
+
+// goWrong has each of them go wrong in a thread of its own.
+func (w *split) goWrong(t *testing.T, general string, all []badInput) {
+	t.Helper()
+	for _, c := range all {
+		t.Run(c.name, func(t *testing.T) {
+			root := w.say(member, general, "", mention+c.say)
+			if c.while != nil {
+				w.until("the command runs", func() bool {
+					return strings.Contains(toJSON(t, w.thread(general, root)), "sleep 40")
+				})
+				c.while(w, general, root)
 			}
-		}
-	})
+			text, code := w.answer(general, root, root)
+			if code != c.code || !strings.Contains(text, c.want) {
+				t.Errorf("answer = %.500q (exit %s), want %q (exit %s)", text, code, c.want, c.code)
+			}
+			w.goesOn(t, general, root, "")
+		})
+	}
 }
 
 // goesOn proves that the thread is not bricked: the next reply is answered.
