@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -133,8 +134,10 @@ func Examine(ctx context.Context, c Config) []Finding {
 	}
 	wg.Wait()
 	var out []Finding
-	for _, f := range found {
-		out = append(out, f...)
+	for _, f := range slices.Concat(found...) {
+		if !slices.Contains(out, f) { // as of a service that did not answer two questions
+			out = append(out, f)
+		}
 	}
 	return Redacted(append(out, e.clocks.findings()...), c.Secrets)
 }

@@ -269,6 +269,9 @@ func (v *validator) fly(c *config) {
 	case !flyName(c.FlyApp):
 		v.add("FLAUDEBOT_FLY_APP=%s: want lower-case letters, digits and dashes, a letter first, at most 62", c.FlyApp)
 	}
+	if strings.Trim(c.FlyOrg, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || strings.HasPrefix(c.FlyOrg, "-") {
+		v.add("FLAUDEBOT_FLY_ORG=%s: want the organization's slug, of lower-case letters, digits and dashes, as `fly orgs list` shows it", c.FlyOrg)
+	}
 	c.regions = v.regions("FLAUDEBOT_REGIONS", c.Regions)
 	if c.Image == "" {
 		c.Image = "registry.fly.io/" + c.FlyApp + ":session"
@@ -365,7 +368,12 @@ func (v *validator) token(name, value, prefix, where string) {
 	switch {
 	case value == "":
 		v.add("%s is not set: %s", name, where)
-	case !strings.HasPrefix(value, prefix):
+	case strings.HasPrefix(value, prefix):
+	case strings.HasPrefix(value, "xapp-"):
+		v.add("%s holds the app-level token, which is for SLACK_APP_TOKEN: want the bot token, which begins with %s (%s)", name, prefix, where)
+	case strings.HasPrefix(value, "xoxb-"):
+		v.add("%s holds the bot token, which is for SLACK_BOT_TOKEN: want the app-level token, which begins with %s (%s)", name, prefix, where)
+	default:
 		v.add("%s: want a token that begins with %s (%s)", name, prefix, where)
 	}
 }

@@ -83,13 +83,16 @@ func TestSettings(t *testing.T) {
 		want   string
 	}{
 		{"no app token", func(s *settings) { s.SlackAppToken = "" }, "SLACK_APP_TOKEN is not set"},
-		{"tokens swapped", func(s *settings) { s.SlackAppToken = "xoxb-secret" }, "SLACK_APP_TOKEN: want a token that begins with xapp-"},
+		{"tokens swapped", func(s *settings) { s.SlackAppToken = "xoxb-secret" }, "SLACK_APP_TOKEN holds the bot token, which is for SLACK_BOT_TOKEN: want the app-level token, which begins with xapp- (Slack app → Basic Information"},
+		{"the app-level token for the bot's", func(s *settings) { s.SlackBotToken = "xapp-secret" }, "SLACK_BOT_TOKEN holds the app-level token, which is for SLACK_APP_TOKEN: want the bot token, which begins with xoxb- (Slack app → OAuth"},
+		{"a person's token for the app's", func(s *settings) { s.SlackAppToken = "xoxp-secret" }, "SLACK_APP_TOKEN: want a token that begins with xapp-"},
 		{"a token with a line break", func(s *settings) { s.SlackBotToken = "xoxb-sec\nret" }, "SLACK_BOT_TOKEN: holds a space or a line break"},
 		{"an API address without its slash", func(s *settings) { s.SlackAPIURL = "https://slack.com/api" }, "must end in /"},
 		{"no Redis", func(s *settings) { s.RedisURL = "" }, "REDIS_URL is not set"},
 		{"a Redis address that is none", func(s *settings) { s.RedisURL = "localhost:hunter2" }, "REDIS_URL: want redis://"},
 		{"no Fly token", func(s *settings) { s.FlyToken = "" }, "FLY_API_TOKEN is not set"},
 		{"an app name with capitals", func(s *settings) { s.FlyApp = "Acme" }, "FLAUDEBOT_FLY_APP=Acme: want lower-case"},
+		{"an organization by its name", func(s *settings) { s.FlyOrg = "Acme Inc." }, "FLAUDEBOT_FLY_ORG=Acme Inc.: want the organization's slug"},
 		{"a base address with the version", func(s *settings) { s.FlyBaseURL = "https://api.machines.dev/v1" }, "leave /v1 out"},
 		{"an address for a host", func(s *settings) { s.Hosts = "pypi.org,10.0.0.1" }, `FLAUDEBOT_HOSTS: "10.0.0.1" is no host`},
 		{"isolation that may be", func(s *settings) { s.Isolate = "maybe" }, "FLAUDEBOT_ISOLATE=maybe: want true or false"},

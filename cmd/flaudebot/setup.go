@@ -36,7 +36,7 @@ func setupCommand(ctx context.Context, c cli) error {
 	if err != nil {
 		return err
 	}
-	u := setup{cli: c, ask: newAsker(c.stdin, c.stdout), name: *name, file: file, added: &envFile{}}
+	u := setup{cli: c, ask: newAsker(c.stdin, c.stdout), name: *name, file: file}
 	if err := u.learn(); err != nil {
 		return err
 	}
@@ -44,24 +44,18 @@ func setupCommand(ctx context.Context, c cli) error {
 	for _, f := range unknownFindings(os.Environ(), "settings", "") {
 		fmt.Fprintln(u.stdout, f)
 	}
-	for _, q := range u.questions() {
-		if err := u.put(ctx, q); err != nil {
-			return err
-		}
-	}
-	return u.finish(ctx)
+	return u.run(ctx)
 }
 
-// setup is what is known so far, and what is to be written.
+// setup is what is known so far.
 type setup struct {
 	cli
 
 	ask   *asker
-	name  string // of the file
-	file  *envFile
+	name  string   // of the file
+	file  *envFile // as it was found
 	known config   // from the environment, the file and the answers
-	added *envFile // what the file is to get
-	asked bool     // at least once
+	wrote bool     // something, to the file
 	apart []string // settings that the environment sets, and the file does not
 }
 
@@ -151,17 +145,64 @@ func (u *setup) nearest(ctx context.Context) string {
 	return "iad"
 }
 
-// put asks a question, unless it is answered, until the answer is good, or wanted all the same.
-func (u *setup) put(ctx context.Context, q question) error {
-	for _, name := range q.names {
-		if _, set := os.LookupEnv(name); set && (u.known.get(name) != "" || q.optional) || u.file.declined(name) {
-			return nil
+// run asks for what is missing, and writes each answer as it comes.
+func (u *setup) run(ctx context.Context) error {
+	missing := slices.DeleteFunc(u.questions(), u.answered)
+	_, hasKey := os.LookupEnv("FLAUDEBOT_SECRETS_KEY")
+	if len(missing) == 0 && hasKey {
+		fmt.Fprintf(u.stdout, "nothing is missing in %s\n", u.name)
+		return u.next()
+	}
+	if len(missing) > 0 {
+		fmt.Fprintf(u.stdout, "flaudebot asks for what is missing in %s (%s), tries each answer, and writes it there at once.\n"+
+			"Ctrl-C ends it, and the next time it asks for the rest.\n", u.name, count(len(missing), "question"))
+	}
+	if err := u.leave(ctx); err != nil {
+		return err
+	}
+	for _, q := range missing {
+		if err := u.put(ctx, q); err != nil {
+			return err
 		}
 	}
-	if !u.asked {
-		u.asked = true
-		fmt.Fprintf(u.stdout, "flaudebot asks for what is missing in %s, and tries each answer. Ctrl-C ends it, and nothing is written then.\n", u.name)
+	if !hasKey {
+		key := make([]byte, 32)
+		_, _ = rand.Read(key) // never fails
+		if err := u.write(func(f *envFile) { f.add("FLAUDEBOT_SECRETS_KEY", base64.StdEncoding.EncodeToString(key)) }); err != nil {
+			return err
+		}
+		fmt.Fprintf(u.stdout, "\nFLAUDEBOT_SECRETS_KEY is made: with it the secrets are sealed that admins set for a channel. Keep a copy of the file.\n")
 	}
+	fmt.Fprintf(u.stdout, "\n%s is written, for your eyes alone (mode 0600)\n", u.name)
+	return u.next()
+}
+
+// leave asks whether a file that exists may be changed.
+func (u *setup) leave(ctx context.Context) error {
+	if _, err := os.Stat(u.name); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	answer, err := u.ask.line(ctx, fmt.Sprintf("\n%s exists. Add what is missing to it, and leave the rest as it is? [y/N] > ", u.name), false)
+	if err != nil {
+		return u.ended(ctx, "leave to write", err)
+	}
+	if !oneOf(strings.ToLower(strings.TrimSpace(answer)), "y", "yes") {
+		fmt.Fprintln(u.stderr, "nothing was written")
+		return exitCode(1)
+	}
+	return nil
+}
+
+// answered reports whether one of a question's settings is there, or is to stay away.
+func (u *setup) answered(q question) bool {
+	return slices.ContainsFunc(q.names, func(name string) bool {
+		_, set := os.LookupEnv(name)
+		return set && (u.known.get(name) != "" || q.optional) || u.file.declined(name)
+	})
+}
+
+// put asks a question until the answer is good, or wanted all the same.
+func (u *setup) put(ctx context.Context, q question) error {
 	fmt.Fprintf(u.stdout, "\n%s: %s\n%s\n", strings.Join(q.names, " or "), q.what, q.how)
 	offer, prompt := "", "> "
 	switch {
@@ -175,21 +216,22 @@ func (u *setup) put(ctx context.Context, q question) error {
 	for {
 		answer, err := u.ask.line(ctx, prompt, u.secret(q.names[0]))
 		if err != nil {
-			return u.ended(ctx, q, err)
+			return u.ended(ctx, strings.Join(q.names, " or "), err)
 		}
 		answer = strings.TrimSpace(answer)
 		switch {
 		case answer == "" && kept != "":
-			u.keep(q, kept)
-			return nil
+			return u.keep(q, kept)
 		case answer == "" && offer != "":
 			answer = offer
 		case answer == "" && q.optional:
-			for _, name := range q.names {
-				u.added.decline(name)
-			}
-			return nil
+			return u.write(func(f *envFile) {
+				for _, name := range q.names {
+					f.decline(name)
+				}
+			})
 		case answer == "":
+			fmt.Fprintln(u.stdout, "an answer is needed here (Ctrl-C ends it)")
 			continue
 		}
 		found := u.try(ctx, q, answer)
@@ -197,26 +239,36 @@ func (u *setup) put(ctx context.Context, q question) error {
 			fmt.Fprintln(u.stdout, f)
 		}
 		if !doctor.Bad(found) {
-			u.keep(q, answer)
-			return nil
+			return u.keep(q, answer)
 		}
-		kept, prompt = answer, "another answer, or Enter to use it all the same > "
-		if slices.ContainsFunc(found, func(f doctor.Finding) bool { return f.About == "settings" }) { // the bot would not start with it
-			kept, offer, prompt = "", "", "another answer > "
+		notStart := slices.ContainsFunc(found, func(f doctor.Finding) bool { return f.About == "settings" }) // the bot would not, with it
+		switch kept = ""; {
+		case !notStart:
+			kept, prompt = answer, "another answer, or Enter to use it all the same > "
+		case offer != "":
+			prompt = "another answer, or Enter for " + offer + " > "
+		case q.optional:
+			prompt = "another answer, or Enter for none > "
+		default:
+			prompt = "another answer > "
 		}
 	}
 }
 
 // ended is why there is no further answer.
-func (u *setup) ended(ctx context.Context, q question, err error) error {
+func (u *setup) ended(ctx context.Context, what string, err error) error {
+	left := "nothing was written"
+	if u.wrote {
+		left = fmt.Sprintf("what was answered is in %s, and %s setup --env-file %s asks for the rest", u.name, u.self, u.name)
+	}
 	if ctx.Err() != nil {
-		fmt.Fprintln(u.stderr, "\nnothing was written")
+		fmt.Fprintln(u.stderr, "\n"+left)
 		return exitCode(130)
 	}
 	if errors.Is(err, io.EOF) {
 		err = errors.New("the answers came to their end")
 	}
-	return fmt.Errorf("ask for %s: %w; nothing was written", strings.Join(q.names, " or "), err)
+	return fmt.Errorf("ask for %s: %w; %s", what, err, left)
 }
 
 // setting is which of the question's settings an answer is for.
@@ -227,10 +279,28 @@ func (q question) setting(answer string) string {
 	return q.names[len(q.names)-1]
 }
 
-func (u *setup) keep(q question, answer string) {
+// keep writes an answer down.
+func (u *setup) keep(q question, answer string) error {
 	name := q.setting(answer)
 	u.known.settings = u.known.with(name, answer)
-	u.added.add(name, answer)
+	return u.write(func(f *envFile) { f.add(name, answer) })
+}
+
+// write changes the file as it is now: somebody may have changed it since it was read.
+func (u *setup) write(change func(*envFile)) error {
+	now, err := readEnvFile(u.name, true)
+	if err != nil {
+		return err
+	}
+	if len(now.lines) == 0 {
+		now.lines = []string{"# Settings of flaudebot, NAME=value a line: flaudebot serve --help lists them all."}
+	}
+	change(now)
+	if err := now.write(u.name); err != nil {
+		return err
+	}
+	u.wrote = true
+	return nil
 }
 
 // try is what doctor has to say about an answer.
@@ -269,45 +339,6 @@ func (u *setup) try(ctx context.Context, q question, answer string) []doctor.Fin
 func aboutSetting(text, name string) bool {
 	rest, ok := strings.CutPrefix(text, name)
 	return ok && rest != "" && strings.ContainsRune("=: ", rune(rest[0]))
-}
-
-// finish writes what was answered, and says what is next.
-func (u *setup) finish(ctx context.Context) error {
-	if _, set := os.LookupEnv("FLAUDEBOT_SECRETS_KEY"); !set {
-		key := make([]byte, 32)
-		_, _ = rand.Read(key) // never fails
-		u.added.add("FLAUDEBOT_SECRETS_KEY", base64.StdEncoding.EncodeToString(key))
-		fmt.Fprintf(u.stdout, "\nFLAUDEBOT_SECRETS_KEY is made: with it the secrets are sealed that admins set for a channel. Keep a copy of the file.\n")
-	}
-	if len(u.added.lines) == 0 {
-		fmt.Fprintf(u.stdout, "nothing is missing in %s\n", u.name)
-		return u.next()
-	}
-	_, err := os.Stat(u.name)
-	isNew := errors.Is(err, fs.ErrNotExist)
-	if !isNew {
-		answer, err := u.ask.line(ctx, fmt.Sprintf("\n%s exists. Add %s to it, and leave the rest as it is? [y/N] > ", u.name, count(len(u.added.lines), "line")), false)
-		if err != nil {
-			return u.ended(ctx, question{names: []string{"leave to write"}}, err)
-		}
-		if !oneOf(strings.ToLower(strings.TrimSpace(answer)), "y", "yes") {
-			fmt.Fprintln(u.stderr, "nothing was written")
-			return exitCode(1)
-		}
-	}
-	now, err := readEnvFile(u.name, true) // somebody may have changed it meanwhile
-	if err != nil {
-		return err
-	}
-	if isNew && len(now.lines) == 0 {
-		now.lines = []string{"# Settings of flaudebot, NAME=value a line: flaudebot serve --help lists them all."}
-	}
-	now.lines = append(now.lines, u.added.lines...)
-	if err := now.write(u.name); err != nil {
-		return err
-	}
-	fmt.Fprintf(u.stdout, "\n%s is written, for your eyes alone (mode 0600)\n", u.name)
-	return u.next()
 }
 
 // next says what is to be done next.

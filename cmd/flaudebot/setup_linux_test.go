@@ -2,12 +2,15 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"unsafe"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // terminal opens a pseudo-terminal: what a person types and sees, and what the program has.
@@ -31,12 +34,14 @@ func terminal(t *testing.T) (person, program *os.File) {
 	return person, program
 }
 
-// TestSetupOnATerminal: what is secret is not shown as it is typed, and what is not is.
+// TestSetupOnATerminal: what is secret is not shown as it is typed, and what is not is; Ctrl-C ends it, and what was answered is written.
 func TestSetupOnATerminal(t *testing.T) {
 	t.Parallel()
 	person, program := terminal(t)
-	cmd := self(t.Context(), []string{"SLACK_API_URL=http://127.0.0.1:1/", "SLACK_APP_TOKEN=xapp-x"}, "setup", "--env-file", filepath.Join(t.TempDir(), "settings"))
+	file := filepath.Join(t.TempDir(), "settings")
+	cmd := self(t.Context(), []string{"SLACK_API_URL=http://127.0.0.1:1/", "SLACK_APP_TOKEN=xapp-x", "FLY_FLAPS_BASE_URL=http://127.0.0.1:1"}, "setup", "--env-file", file)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true} // so that Ctrl-C is for it
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +49,7 @@ func TestSetupOnATerminal(t *testing.T) {
 	_ = program.Close() // when the program ends, so does what it says
 	var seen strings.Builder
 	seen.WriteString(awaitPrompt(t, person))
-	for _, typed := range []string{"xoxb-unseen\n", "\n", "redis://127.0.0.1:1\n", "\n", "fly-unseen\n"} {
+	for _, typed := range []string{"xoxb-unseen\n", "\n", "redis://127.0.0.1:1\n", "\n", "fly-unseen\n", "\n"} {
 		if _, err := person.WriteString(typed); err != nil {
 			t.Fatal(err)
 		}
@@ -55,5 +60,20 @@ func TestSetupOnATerminal(t *testing.T) {
 	}
 	if !strings.Contains(seen.String(), "another answer, or Enter to use it all the same") {
 		t.Errorf("it was not tried:\n%s", seen.String())
+	}
+	if _, err := person.WriteString("fly\x03"); err != nil { // in the midst of the organization's name
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	said, _ := io.ReadAll(person) // ends with an error, since nobody is there
+	if code := cmd.ProcessState.ExitCode(); code != 130 || !strings.Contains(string(said), "what was answered is in "+file) {
+		t.Errorf("exit %d, said %q", code, said)
+	}
+	f, err := readEnvFile(file, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]string{"SLACK_BOT_TOKEN": "xoxb-unseen", "REDIS_URL": "redis://127.0.0.1:1", "FLY_API_TOKEN": "fly-unseen"}, f.values()); diff != "" {
+		t.Errorf("the file (-want +got):\n%s", diff)
 	}
 }

@@ -37,8 +37,8 @@ func TestSetup(t *testing.T) {
 	good := []string{"xoxb-local", "xapp-local", w.redis, "fly-local-org", "acme", "setup-app", "", "sk-ant-local", "", ""}
 	t.Run("each answer is tried as it comes, and a wrong one asked for again", func(t *testing.T) {
 		answers := slices.Concat(
-			[]string{"xapp-local", "xoxb-gone"}, good[:2], // of the wrong kind, and refused
-			[]string{"redis://127.0.0.1:1"}, good[2:3], []string{"gone"}, good[3:6], []string{"fra,here", "fra"}, []string{"sk-ant-gone"}, good[7:],
+			[]string{"xapp-local", "", "xoxb-gone"}, good[:2], // of the wrong kind, none, and refused
+			[]string{"redis://127.0.0.1:1"}, good[2:3], []string{"gone"}, good[3:4], []string{"Acme Inc."}, good[4:6], []string{"fra,here", "fra"}, []string{"sk-ant-gone"}, good[7:],
 		)
 		printed, code := ask(t, file, nil, answers...)
 		if code != 0 {
@@ -46,9 +46,11 @@ func TestSetup(t *testing.T) {
 		}
 		rest := printed
 		for _, want := range []string{
-			"https://api.slack.com/apps?new_app=1&manifest_yaml=", "SLACK_BOT_TOKEN is not as it must be. Fix: want a token that begins with xoxb-",
+			"asks for what is missing in " + file + " (10 questions), tries each answer, and writes it there at once", "https://api.slack.com/apps?new_app=1&manifest_yaml=",
+			"SLACK_BOT_TOKEN holds the app-level token, which is for SLACK_APP_TOKEN. Fix: want the bot token, which begins with xoxb-", "an answer is needed here (Ctrl-C ends it)\nanother answer > ",
 			"Slack refuses SLACK_BOT_TOKEN: invalid_auth", "ok       slack     SLACK_BOT_TOKEN is of @flaudebot", "SLACK_APP_TOKEN opens sockets",
 			"[redis://127.0.0.1:6379/0] > ", "Redis at 127.0.0.1:1 does not answer", "the user of Redis has the rights", "Fly refuses FLY_API_TOKEN", "Fly knows the token",
+			"FLAUDEBOT_FLY_ORG=Acme Inc.. Fix: want the organization's slug", "another answer, or Enter for personal > ",
 			"the app setup-app does not exist yet: the bot makes it, in the organization acme", "[fra] > ", `"here" is no Fly region`, "Fly has room for a machine",
 			"refuses ANTHROPIC_API_KEY", "Claude's API takes ANTHROPIC_API_KEY", "FLAUDEBOT_SECRETS_KEY is made", " is written, for your eyes alone",
 			"fly apps create setup-app --org acme --network setup-app", "FLAUDEBOT_FLY_APP=setup-app make images", " doctor --live --env-file " + file, " serve --env-file " + file,
@@ -102,13 +104,13 @@ func TestSetup(t *testing.T) {
 			t.Fatal(err)
 		}
 		missing := good[1:]
-		if printed, code := ask(t, file, nil, append(slices.Clone(missing), "n")...); code != 1 || !strings.Contains(printed, "exists. Add ") || !strings.Contains(printed, "nothing was written") {
-			t.Errorf("exit %d, printed\n%s", code, printed)
+		if printed, code := ask(t, file, nil, "n"); code != 1 || !strings.Contains(printed, "exists. Add what is missing to it") || !strings.Contains(printed, "nothing was written") || strings.Contains(printed, "\nSLACK_APP_TOKEN") {
+			t.Errorf("exit %d, printed\n%s\nwant to be asked before anything else", code, printed)
 		}
 		if now, _ := os.ReadFile(file); string(now) != before {
 			t.Fatalf("the file is now\n%s", now)
 		}
-		printed, code := ask(t, file, []string{"ANTHROPIC_API_KEY=sk-ant-local"}, append(slices.DeleteFunc(slices.Clone(missing), func(s string) bool { return s == "sk-ant-local" }), "y")...)
+		printed, code := ask(t, file, []string{"ANTHROPIC_API_KEY=sk-ant-local"}, append([]string{"y"}, slices.DeleteFunc(slices.Clone(missing), func(s string) bool { return s == "sk-ant-local" })...)...)
 		now, _ := os.ReadFile(file)
 		if code != 0 || !strings.HasPrefix(string(now), before) || strings.Contains(string(now), "ANTHROPIC_API_KEY") || !strings.Contains(string(now), "\nSLACK_APP_TOKEN=xapp-local\n") {
 			t.Errorf("exit %d, printed\n%s\nthe file is now\n%s", code, printed, now)
@@ -128,27 +130,67 @@ func TestSetup(t *testing.T) {
 			t.Errorf("exit %d, printed\n%s", code, printed)
 		}
 	})
-	t.Run("when the answers end early nothing is written", func(t *testing.T) {
+	t.Run("when the answers end early each is written, and the next time the rest is asked for", func(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "settings")
-		printed, code := ask(t, file, nil, "xoxb-local")
-		if _, err := os.Stat(file); code != 1 || err == nil || !strings.Contains(printed, "ask for SLACK_APP_TOKEN: the answers came to their end; nothing was written") {
+		printed, code := ask(t, file, nil)
+		if _, err := os.Stat(file); code != 1 || err == nil || !strings.Contains(printed, "ask for SLACK_BOT_TOKEN: the answers came to their end; nothing was written") {
 			t.Errorf("exit %d, %v, printed\n%s", code, err, printed)
 		}
+		for n, rest := 0, good; len(rest) > 0; n += 3 {
+			now := rest[:min(3, len(rest))]
+			answers := now
+			if rest = rest[len(now):]; n > 0 {
+				answers = append([]string{"y"}, now...)
+			}
+			printed, code := ask(t, file, nil, answers...)
+			if len(rest) == 0 {
+				if code != 0 || !strings.Contains(printed, " is written, for your eyes alone") {
+					t.Errorf("exit %d, printed\n%s", code, printed)
+				}
+				break
+			}
+			if code != 1 || !strings.Contains(printed, "the answers came to their end; what was answered is in "+file+", and ") || !strings.Contains(printed, " setup --env-file "+file+" asks for the rest") {
+				t.Errorf("exit %d, printed\n%s", code, printed)
+			}
+			if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+				t.Errorf("mode %v, %v; want 0600", info, err)
+			}
+		}
+		got := read(t, file)
+		for name, want := range map[string]string{"SLACK_BOT_TOKEN": "xoxb-local", "REDIS_URL": w.redis, "FLAUDEBOT_FLY_APP": "setup-app", "ANTHROPIC_API_KEY": "sk-ant-local"} {
+			if got[name] != want {
+				t.Errorf("%s = %q, want %q", name, got[name], want)
+			}
+		}
+		if text, _ := os.ReadFile(file); strings.Count(string(text), "\n# FLAUDEBOT_REPOS=\n") != 1 || strings.Count(string(text), "# Settings of flaudebot") != 1 || got["FLAUDEBOT_SECRETS_KEY"] == "" {
+			t.Errorf("the file is\n%s", text)
+		}
 	})
-	t.Run("Ctrl-C ends it, and nothing is written", func(t *testing.T) {
+	t.Run("what one service says to two tokens is printed once", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "settings")
+		printed, _ := ask(t, file, []string{"SLACK_API_URL=http://127.0.0.1:1/", "SLACK_BOT_TOKEN=xoxb-local"}, "xapp-local")
+		if n := strings.Count(printed, "Slack at 127.0.0.1:1 does not answer"); n != 1 {
+			t.Errorf("it is printed %d times:\n%s", n, printed)
+		}
+	})
+	t.Run("Ctrl-C ends it, and what was answered is written", func(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "settings")
 		cmd := self(t.Context(), where, "setup", "--env-file", file)
-		in, _ := cmd.StdinPipe() // nobody answers
+		in, _ := cmd.StdinPipe()
 		defer func() { _ = in.Close() }()
+		var said strings.Builder
+		cmd.Stderr = &said
 		out, _ := cmd.StdoutPipe()
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
 		awaitPrompt(t, out)
+		_, _ = io.WriteString(in, "xoxb-local\n")
+		awaitPrompt(t, out)
 		_ = cmd.Process.Signal(syscall.SIGINT)
 		_ = cmd.Wait()
-		if _, err := os.Stat(file); cmd.ProcessState.ExitCode() != 130 || err == nil {
-			t.Errorf("exit %d, %v; want 130 and no file", cmd.ProcessState.ExitCode(), err)
+		if got := read(t, file); cmd.ProcessState.ExitCode() != 130 || len(got) != 1 || got["SLACK_BOT_TOKEN"] != "xoxb-local" || !strings.Contains(said.String(), "what was answered is in "+file) {
+			t.Errorf("exit %d, %v, said %s; want 130 and the answer", cmd.ProcessState.ExitCode(), got, said.String())
 		}
 	})
 }
