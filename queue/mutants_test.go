@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -47,7 +49,7 @@ var harmless = map[string]string{
 // mutantEnv tells a child which mutant to try, as the number of it.
 const mutantEnv = "FLAUDEBOT_TEST_MUTANT"
 
-// TestMutants lets the tests find mutants: a sample, all of them with FLAUDEBOT_TEST_MUTANTS=all (`make mutants`), or those whose name
+// TestMutants lets the tests find mutants: a sample, another one when the scripts change, all of them with FLAUDEBOT_TEST_MUTANTS=all (`make mutants`), or those whose name
 // holds what it says. Each is tried in a process of its own, since one may never end.
 func TestMutants(t *testing.T) {
 	t.Parallel()
@@ -68,7 +70,11 @@ func TestMutants(t *testing.T) {
 // chooseMutants returns the numbers of those to try.
 func chooseMutants(t *testing.T, all []mutant) []int {
 	t.Helper()
-	seed := uint64(time.Now().UnixNano()) //nolint:gosec // any number
+	scripts := fnv.New64a()
+	for _, m := range all {
+		_, _ = io.WriteString(scripts, m.text)
+	}
+	seed := scripts.Sum64()
 	if s, err := strconv.ParseUint(os.Getenv("FLAUDEBOT_TEST_MUTANTS_SEED"), 10, 64); err == nil {
 		seed = s
 	}

@@ -471,6 +471,25 @@ func TestHandOn(t *testing.T) {
 				}
 			})
 		}
+		t.Run("because its group has none", func(t *testing.T) {
+			t.Parallel()
+			q := s.queue(t, queue.Config{Prefix: "group:", Owner: "r"})
+			begin := func(key, user, group string) []*queue.Claim {
+				t.Helper()
+				if _, err := q.Enqueue(t.Context(), queue.Job{Key: key, ID: key, User: user, Group: group, Order: key}, queue.Enqueue{}); err != nil {
+					t.Fatal(err)
+				}
+				return step(t, q, "r", 15000, 4, 0, 1, 1)
+			}
+			a := begin("a", "u1", "g1") // runs
+			begin("b", "u1", "g2")      // parked for the user
+			begin("c", "u1", "g3")      // so is this
+			begin("d", "u2", "g2")      // runs: now its group has no slot for b
+			step(t, q, "r", 15000, 4, 0, 1, 1, "a", "a", a[0].Fence)
+			if st, err := q.Inspect(t.Context(), "c"); err != nil || st.Place != "lease" {
+				t.Errorf("c is in %q, %v; want it claimed: its user has a slot, and b does not take it", st.Place, err)
+			}
+		})
 		t.Run("because its job yields to somebody else's", func(t *testing.T) {
 			t.Parallel()
 			q := s.queue(t, queue.Config{Prefix: "yields:", Owner: "r"})
