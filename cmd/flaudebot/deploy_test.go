@@ -215,7 +215,7 @@ func TestDeploy(t *testing.T) {
 	}{
 		"the app lacks a setting of the file": {[]answerEdit{{"settings", "# ours", "FLAUDEBOT_MODEL=opus"}}, "settings sets what acme-bot does not have: FLAUDEBOT_MODEL. Fix: fly secrets import --stage -a acme-bot < settings"},
 		"a secret counts more than fly.toml":  {[]answerEdit{{"secrets", "[", `[{"name": "FLAUDEBOT_HTTP"},`}}, "FLAUDEBOT_HTTP is a secret of acme-bot as well, which counts more than what " + toml + " sets. Fix: fly secrets unset --stage -a acme-bot FLAUDEBOT_HTTP"},
-		"fly.toml sets what is no setting":    {[]answerEdit{{"config", `{"FLAUDEBOT_HTTP"`, `{"FLAUDEBOT_LOG_LEVLE": "warn", "FLAUDEBOT_HTTP"`}}, "FLAUDEBOT_LOG_LEVLE below [env] in " + toml + " is no setting, and does nothing. Fix: call it FLAUDEBOT_LOG_LEVEL, if that is meant"},
+		"fly.toml sets what is no setting":    {[]answerEdit{{"config", `{"FLAUDEBOT_HTTP"`, `{"FLAUDEBOT_LOG_LEVELS": "warn", "FLAUDEBOT_HTTP"`}}, "FLAUDEBOT_LOG_LEVELS below [env] in " + toml + " is no setting, and does nothing. Fix: call it FLAUDEBOT_LOG_LEVEL, if that is meant"},
 		"a secret is no setting":              {[]answerEdit{{"secrets", "[", `[{"name": "FLAUDEBOT_BUDGETS"},`}}, "FLAUDEBOT_BUDGETS among the secrets of acme-bot is no setting, and does nothing. Fix: call it FLAUDEBOT_BUDGET, if that is meant"},
 		"an import would cut a value short":   {[]answerEdit{{"settings", "# ours", "FLAUDEBOT_REPOS=https://github.com/acme/site#main"}}, "cuts FLAUDEBOT_REPOS short. Fix: fly secrets set --stage -a acme-bot 'FLAUDEBOT_REPOS=…'"},
 	} {
