@@ -58,7 +58,7 @@ func allSet() sessions.Settings {
 		Model:        "claude-opus-4-8", Fallback: "sonnet,haiku", Effort: "high",
 		AllowedTools: []string{"Edit", "Bash(git log *)"}, PermissionMode: runner.ModePlan, Hosts: []string{"pypi.org", "*.npmjs.org"}, Trust: true, MCP: `{"mcpServers": {"docs": {"command": "docs"}}}`,
 		Guest: sessions.Guest{CPUKind: "shared", CPUs: 3, MemoryMB: 1536}, Region: "fra", VolumeGB: 20,
-		TTL: new(36 * time.Hour), Linger: new(time.Duration(0)), Timeout: new(90 * time.Minute),
+		TTL: new(36 * time.Hour), Linger: new(time.Duration(0)), Timeout: new(90 * time.Minute), BudgetUSD: new(250.0),
 		MentionOnly: true, Users: []string{"U0MEMBER", "S0TEAM", "S0GONE"}, Admins: []string{"U0MEMBER"},
 		Overrides: []sessions.Override{sessions.OverrideModel, sessions.OverrideVolume},
 		Version:   3, ChangedBy: "U0ADMIN", ChangedAt: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC),
