@@ -34,7 +34,7 @@ func allowButton(t sessions.Turn, o sessions.Outcome) slack.BlockElement {
 	if o.CostUSD > 0 {
 		how = "continue"
 	}
-	return button(actionAllow, sayAllow(allowedUSD), strings.Join([]string{string(t.ID), string(o.Budget.Bound), t.User, how}, " "), "")
+	return button(actionAllow, sayAllow(), strings.Join([]string{string(t.ID), string(o.Budget.Bound), t.User, how}, " "), "")
 }
 
 // allowanceOf reads what [allowButton] has written. Not ok: nobody has written that.
@@ -84,16 +84,16 @@ func (b *Bot) pressAllow(ctx context.Context, p interactionPayload, thread sessi
 		b.log.WarnContext(ctx, "budget not raised", "bound", a.bound, "err", err)
 		return plainly(sayTrouble)
 	}
-	raised := sayAllowedAlready(allowedUSD)
+	raised := sayAllowedAlready()
 	if first {
-		raised = sayRaised(allowedUSD)
+		raised = sayRaised()
 		b.aside(ctx, func(ctx context.Context) {
-			b.say(ctx, thread, turn, sayAllowedMore(p.User.ID, a.user, a.bound, allowedUSD))
+			b.say(ctx, thread, turn, sayAllowedMore(p.User.ID, a.user, a.bound))
 		})
 	}
 	if a.bound == sessions.BoundPerson && a.user != p.User.ID { // what runs is charged to whoever asks for it
 		if first {
-			raised = sayAllowedFor(a.user, allowedUSD)
+			raised = sayAllowedFor(a.user)
 		}
 		return plainly(raised)
 	}

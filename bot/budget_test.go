@@ -25,7 +25,7 @@ func TestPressAllow(t *testing.T) {
 		"a channel's, by an admin":                         {sessions.BoundChannel, 1, admin, "", "-continue-"},
 		"a channel's, where nothing was run":               {sessions.BoundChannel, 0, admin, "", "-retry-"},
 		"that of all, by an admin":                         {sessions.BoundAll, 1, admin, "", "-continue-"},
-		"a person's, by an admin":                          {sessions.BoundPerson, 1, admin, sayAllowedFor("U0MEMBER", 5), ""},
+		"a person's, by an admin":                          {sessions.BoundPerson, 1, admin, sayAllowedFor("U0MEMBER"), ""},
 		"a thread's, by whom the channel's settings name":  {sessions.BoundThread, 1, guest, "", "-continue-"},
 		"that of all, by whom the channel's settings name": {sessions.BoundAll, 1, guest, sayMayNotAllow(sessions.BoundAll), ""},
 		"a person's, by whom the channel's settings name":  {sessions.BoundPerson, 1, guest, sayMayNotAllow(sessions.BoundPerson), ""},
@@ -71,7 +71,7 @@ func TestPressAllow(t *testing.T) {
 				if allowed := strings.HasPrefix(c.told, "Done"); len(raised) > 0 != allowed {
 					t.Errorf("raised: %q", raised)
 				} else if allowed {
-					w.until("the thread is told", func() bool { return has(w.thread(general, root), sayAllowedMore("U0ADMIN", "U0MEMBER", c.bound, 5)) })
+					w.until("the thread is told", func() bool { return has(w.thread(general, root), sayAllowedMore("U0ADMIN", "U0MEMBER", c.bound)) })
 				}
 				return
 			}
@@ -84,9 +84,9 @@ func TestPressAllow(t *testing.T) {
 				t.Errorf("raised: %q, $%g more", raised, more.MoreUSD)
 			} else {
 				by := map[string]string{admin: "U0ADMIN", guest: channelAdmin}[c.token]
-				w.until("the thread is told", func() bool { return has(w.thread(general, root), sayAllowedMore(by, "U0MEMBER", c.bound, 5)) })
+				w.until("the thread is told", func() bool { return has(w.thread(general, root), sayAllowedMore(by, "U0MEMBER", c.bound)) })
 				w.local(admin, "click", map[string]any{"channel": general, "ts": answer, "action_id": actionAllow})
-				w.until("who presses once more is told", func() bool { return has(w.whispered(admin, general, root), sayAllowedAlready(5)) })
+				w.until("who presses once more is told", func() bool { return has(w.whispered(admin, general, root), sayAllowedAlready()) })
 				look()
 				if n := strings.Count(fmt.Sprint(w.thread(general, root)), "allowed $5 more"); len(raised) != 1 || n != 1 {
 					t.Errorf("after another press: raised %q, told %d times", raised, n)

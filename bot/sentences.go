@@ -843,7 +843,7 @@ func budgetFor(b sessions.Budget, whom string) string {
 const sayBudgets = "*Budgets*"
 
 // sayAllow is on the button that raises a budget.
-func sayAllow(usd int) string { return fmt.Sprintf("Allow $%d more", usd) }
+func sayAllow() string { return fmt.Sprintf("Allow $%d more", allowedUSD) }
 
 // sayMayNotAllow tells who may raise a budget.
 func sayMayNotAllow(of sessions.Bound) string {
@@ -854,26 +854,27 @@ func sayMayNotAllow(of sessions.Bound) string {
 }
 
 // sayAllowedFor tells who raised the budget of somebody else that these can go on.
-func sayAllowedFor(user string, usd int) string {
-	return fmt.Sprintf("Done: <@%s> has $%d more this month, and can press Retry.", user, usd)
+func sayAllowedFor(user string) string {
+	return fmt.Sprintf("Done: <@%s> has $%d more this month, and can press Retry.", user, allowedUSD)
 }
 
 // sayAllowedMore tells a thread who raised a budget: user is whose it is where it is a person's.
-func sayAllowedMore(by, user string, of sessions.Bound, usd int) string {
+func sayAllowedMore(by, user string, of sessions.Bound) string {
+	whose := whoseBudget(of)
 	if of == sessions.BoundPerson {
-		return fmt.Sprintf("<@%s> allowed $%d more for <@%s> this month.", by, usd, user)
+		whose = "<@" + user + ">"
 	}
-	return fmt.Sprintf("<@%s> allowed $%d more for %s this month.", by, usd, whoseBudget(of))
+	return fmt.Sprintf("<@%s> allowed $%d more for %s this month.", by, allowedUSD, whose)
 }
 
 // sayAllowedAlready tells who would raise a budget again by the same button.
-func sayAllowedAlready(usd int) string {
-	return fmt.Sprintf("$%d more were allowed here already. When those are used up as well, the next answer has this button again.", usd)
+func sayAllowedAlready() string {
+	return fmt.Sprintf("$%d more were allowed here already. When those are used up as well, the next answer has this button again.", allowedUSD)
 }
 
 // sayRaised tells who raised a budget that what it stopped was asked for again already.
-func sayRaised(usd int) string {
-	return fmt.Sprintf("Done: there are $%d more this month. Press Retry below the last answer, or reply to go on.", usd)
+func sayRaised() string {
+	return fmt.Sprintf("Done: there are $%d more this month. Press Retry below the last answer, or reply to go on.", allowedUSD)
 }
 
 // sayRunLarger is on the button that runs a turn again on what it had too little of. The session keeps that.
