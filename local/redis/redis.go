@@ -77,12 +77,13 @@ func (s *Server) keep(ctx context.Context) {
 
 // entry is one key with its value, in the form that its type asks for.
 type entry struct {
-	Type  string            `json:"type"`
-	TTLMS int64             `json:"ttl_ms,omitempty"` // 0: none
-	Str   string            `json:"str,omitempty"`
-	List  []string          `json:"list,omitempty"` // also a set's members
-	Hash  map[string]string `json:"hash,omitempty"`
-	ZSet  []redis.Z         `json:"zset,omitempty"`
+	Type   string            `json:"type"`
+	TTLMS  int64             `json:"ttl_ms,omitempty"` // 0: none
+	Str    string            `json:"str,omitempty"`
+	List   []string          `json:"list,omitempty"` // also a set's members
+	Hash   map[string]string `json:"hash,omitempty"`
+	ZSet   []redis.Z         `json:"zset,omitempty"`
+	Stream []redis.XMessage  `json:"stream,omitempty"` // without its consumer groups
 }
 
 // dump writes every key to the file. A blocked client does not see it.
@@ -132,6 +133,11 @@ func read(ctx context.Context, rdb *redis.Client, key string) (entry, error) {
 		e.Hash, err = rdb.HGetAll(ctx, key).Result()
 	case "zset":
 		e.ZSet, err = rdb.ZRangeWithScores(ctx, key, 0, -1).Result()
+	case "stream":
+		e.Stream, err = rdb.XRange(ctx, key, "-", "+").Result()
+	case "none": // it expired in between
+	default:
+		err = fmt.Errorf("a %s cannot be kept", e.Type)
 	}
 	if errors.Is(err, redis.Nil) { // it expired in between
 		return entry{}, nil
@@ -174,6 +180,10 @@ func write(ctx context.Context, rdb *redis.Client, key string, e entry) error {
 		err = rdb.HSet(ctx, key, e.Hash).Err()
 	case "zset":
 		err = rdb.ZAdd(ctx, key, e.ZSet...).Err()
+	case "stream":
+		for _, m := range e.Stream {
+			err = errors.Join(err, rdb.XAdd(ctx, &redis.XAddArgs{Stream: key, ID: m.ID, Values: m.Values}).Err())
+		}
 	}
 	if err == nil && e.TTLMS > 0 {
 		err = rdb.PExpire(ctx, key, time.Duration(e.TTLMS)*time.Millisecond).Err()

@@ -23,6 +23,9 @@ func TestServer(t *testing.T) {
 		rdb.HSet(ctx, "h", "k", "v")
 		rdb.ZAdd(ctx, "z", goredis.Z{Score: 1795475384892, Member: "m"})
 		rdb.SAdd(ctx, "set", "x")
+		for _, id := range []string{"5-1", "7-0"} {
+			rdb.XAdd(ctx, &goredis.XAddArgs{Stream: "stream", ID: id, Values: []string{"at", id}})
+		}
 		if err := first.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -45,6 +48,9 @@ func TestServer(t *testing.T) {
 		}
 		if got := rdb.SIsMember(ctx, "set", "x").Val(); !got {
 			t.Error("SISMEMBER set x = false, want true")
+		}
+		if got := rdb.XRange(ctx, "stream", "-", "+").Val(); len(got) != 2 || got[0].ID != "5-1" || got[1].Values["at"] != "7-0" {
+			t.Errorf("XRANGE stream = %v, want both entries", got)
 		}
 	})
 	t.Run("keeps nothing without a file", func(t *testing.T) {
