@@ -130,3 +130,27 @@ func TestWhoMay(t *testing.T) {
 		})
 	}
 }
+
+// TestWhoHasLeft: whoever Slack says was deactivated may nothing any more, also an admin whom the channel's settings name.
+func TestWhoHasLeft(t *testing.T) {
+	t.Parallel()
+	w := newWorkspace(t, nil)
+	s := sessions.Settings{Users: []string{"U0ADMIN"}, Admins: []string{"U0ADMIN"}}
+	if rights, why := w.bot.people.mayConfigure(t.Context(), "U0ADMIN", s); rights != mayName || why != nil {
+		t.Fatalf("before: %v, %v", rights, why)
+	}
+	w.bot.people.users = nil // what is known of somebody is believed for five minutes
+	w.fault(map[string]any{"method": "users.info", "nth": 1, "body": `{"ok":true,"user":{"id":"U0ADMIN","team_id":"` + team + `","deleted":true,"is_admin":true,"is_owner":true}}`})
+	if why := w.bot.people.mayTalk(t.Context(), "U0ADMIN", general, s); why == nil || why.sentence != sayNotYou {
+		t.Errorf("they may use it: %+v", why)
+	}
+	if rights, _ := w.bot.people.mayConfigure(t.Context(), "U0ADMIN", s); rights != noRights {
+		t.Errorf("they may configure it: %v", rights)
+	}
+	if why := w.bot.people.mayAllow(t.Context(), "U0ADMIN", general, sessions.BoundTurn); why == nil {
+		t.Error("they may allow more than a budget")
+	}
+	if why := w.bot.people.mayEnd(t.Context(), "U0ADMIN", sessions.Session{Owner: "U0MEMBER"}); why == nil {
+		t.Error("they may end what is others'")
+	}
+}
