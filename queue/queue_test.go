@@ -426,6 +426,17 @@ func alternate(got, want []string) bool {
 	return true
 }
 
+// beginner puts a job of a user and group under a key, and has the replica r claim what it may: one of each user, and one of each group.
+func beginner(t *testing.T, q *queue.Queue) func(key, user, group string) []*queue.Claim {
+	return func(key, user, group string) []*queue.Claim {
+		t.Helper()
+		if _, err := q.Enqueue(t.Context(), queue.Job{Key: key, ID: key, User: user, Group: group, Order: key}, queue.Enqueue{}); err != nil {
+			t.Fatal(err)
+		}
+		return step(t, q, "r", 15000, 4, 0, 1, 1)
+	}
+}
+
 // TestHandOn: a key that was given a free slot, and does not use it, hands it on.
 func TestHandOn(t *testing.T) {
 	t.Parallel()
@@ -451,13 +462,7 @@ func TestHandOn(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				q := s.queue(t, queue.Config{Prefix: name + ":", Owner: "r"})
-				begin := func(key, user, group string) []*queue.Claim {
-					t.Helper()
-					if _, err := q.Enqueue(t.Context(), queue.Job{Key: key, ID: key, User: user, Group: group, Order: key}, queue.Enqueue{}); err != nil {
-						t.Fatal(err)
-					}
-					return step(t, q, "r", 15000, 4, 0, 1, 1)
-				}
+				begin := beginner(t, q)
 				a := begin("a", "u2", "g1") // runs
 				begin("b", "u1", "g1")      // parked for the group
 				begin("c", "u3", "g1")      // so is this
@@ -474,13 +479,7 @@ func TestHandOn(t *testing.T) {
 		t.Run("because its group has none", func(t *testing.T) {
 			t.Parallel()
 			q := s.queue(t, queue.Config{Prefix: "group:", Owner: "r"})
-			begin := func(key, user, group string) []*queue.Claim {
-				t.Helper()
-				if _, err := q.Enqueue(t.Context(), queue.Job{Key: key, ID: key, User: user, Group: group, Order: key}, queue.Enqueue{}); err != nil {
-					t.Fatal(err)
-				}
-				return step(t, q, "r", 15000, 4, 0, 1, 1)
-			}
+			begin := beginner(t, q)
 			a := begin("a", "u1", "g1") // runs
 			begin("b", "u1", "g2")      // parked for the user
 			begin("c", "u1", "g3")      // so is this
