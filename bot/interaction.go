@@ -221,8 +221,8 @@ func (b *Bot) pressRetry(ctx context.Context, p interactionPayload, thread sessi
 	if message, _, again := strings.Cut(ts, "-continue-"); again {
 		return b.pressContinue(ctx, p, thread, turnID(thread.Team, thread.Channel, message), more)
 	}
-	if _, _, chosen := strings.Cut(ts, repoMark); chosen { // the session has the repository by now
-		return b.pressContinue(ctx, p, thread, turn, more)
+	if strings.Contains(ts, repoMark) {
+		return b.retryRepo(ctx, p, thread, turn, ts, more)
 	}
 	if strings.HasPrefix(ts, "cmd") {
 		return plainly(sayRetryGone)

@@ -33,16 +33,11 @@ func (b *Bot) offerRepos(ctx context.Context, t sessions.Turn) {
 	if err != nil || s.Repos != nil {
 		return
 	}
-	place := t.Thread.Channel
-	if strings.HasPrefix(place, "D") {
-		place = t.User
-	}
-	used, err := b.sessions.UsedRepos(ctx, b.team, place)
+	used, err := b.usedRepos(ctx, t.Thread, t.User)
 	if err != nil {
 		b.log.WarnContext(ctx, "no repositories offered", "turn", t.ID, "err", err)
 		return
 	}
-	used = slices.DeleteFunc(used, func(r runner.Repo) bool { return !b.mayName(r.URL) || len([]rune(sessions.RepoText(r))) > maxOption })
 	if len(used) == 0 && len(b.cfg.NamedRepos) == 0 {
 		return
 	}
@@ -58,6 +53,16 @@ func (b *Bot) offerRepos(ctx context.Context, t sessions.Turn) {
 		return
 	}
 	b.whisperIn(ctx, t.Thread.Channel, t.Thread.TS, t.User, repoOffer(t.Thread, used[:min(len(used), maxOffered)]))
+}
+
+// usedRepos are the repositories that were used in a thread's channel before, in a direct message by the person, of those that may be chosen.
+func (b *Bot) usedRepos(ctx context.Context, thread sessions.Thread, user string) ([]runner.Repo, error) {
+	place := thread.Channel
+	if strings.HasPrefix(place, "D") {
+		place = user
+	}
+	used, err := b.sessions.UsedRepos(ctx, b.team, place)
+	return slices.DeleteFunc(used, func(r runner.Repo) bool { return !b.mayName(r.URL) || len([]rune(sessions.RepoText(r))) > maxOption }), err
 }
 
 // repoOffer has somebody choose a repository.
@@ -93,8 +98,33 @@ func (b *Bot) pressRepo(ctx context.Context, p interactionPayload) answer {
 	if !hasSession(st) {
 		return plainly(sayNoSession)
 	}
-	return b.acceptPressed(ctx, sessions.Turn{
-		ID: turnID(thread.Team, thread.Channel, thread.TS+repoMark+digest([]string{sessions.RepoText(repos[0])})), Kind: sessions.KindTurn, Thread: thread,
-		User: p.User.ID, TS: thread.TS, Text: inRepo(repos[0]), Adds: repos, At: time.Now().UTC(),
-	}, sayGoingOnIn(repos[0]))
+	return b.acceptPressed(ctx, goOnIn(p, thread, repos[0], thread.TS+repoMark+repoDigest(repos[0])), sayGoingOnIn(repos[0]))
+}
+
+// repoDigest is the repository in the name of the turn that goes on in it.
+func repoDigest(r runner.Repo) string { return digest([]string{sessions.RepoText(r)}) }
+
+// goOnIn is the turn, of that name, with which a session goes on in a repository.
+func goOnIn(p interactionPayload, thread sessions.Thread, r runner.Repo, name string) sessions.Turn {
+	return sessions.Turn{
+		ID: turnID(thread.Team, thread.Channel, name), Kind: sessions.KindTurn, Thread: thread,
+		User: p.User.ID, TS: thread.TS, Text: inRepo(r), Adds: []runner.Repo{r}, At: time.Now().UTC(),
+	}
+}
+
+// retryRepo has Claude go on once more in the repository that was chosen in a turn of that name: it may be that it could not be cloned. Where nobody
+// knows any more which one it was, Claude goes on with what the session has.
+func (b *Bot) retryRepo(ctx context.Context, p interactionPayload, thread sessions.Thread, turn sessions.TurnID, name string, more besides) answer {
+	_, chosen, _ := strings.Cut(name, repoMark)
+	used, err := b.usedRepos(ctx, thread, p.User.ID)
+	if err != nil {
+		return plainly(sayTrouble)
+	}
+	i := slices.IndexFunc(used, func(r runner.Repo) bool { return repoDigest(r) == chosen })
+	if i < 0 {
+		return b.pressContinue(ctx, p, thread, turn, more)
+	}
+	t := goOnIn(p, thread, used[i], name+"-retry-"+p.Container.MessageTS)
+	t.Larger, t.MoreUSD = more.larger, more.usd
+	return b.acceptPressed(ctx, t, sayAgain)
 }

@@ -59,6 +59,41 @@ func TestRepoOffer(t *testing.T) {
 			}
 		})
 	})
+	t.Run("which is tried again, where it could not be cloned", func(t *testing.T) {
+		t.Parallel()
+		w := world(t)
+		root := w.say(member, general, "", mention+"what is this about?")
+		var ts string
+		w.until("the offer", func() bool { ts, _ = offer(w, member, general, root); return ts != "" })
+		s := session(root)
+		w.sessions.set(func(f *fakeSessions) { f.status.Session = &s })
+		w.local(member, "click", map[string]any{"channel": general, "ts": ts, "action_id": actionRepo, "value": "https://github.com/acme/lib"})
+		last := func() (t sessions.Turn) {
+			w.sessions.set(func(f *fakeSessions) { t = f.accepted[len(f.accepted)-1] })
+			return t
+		}
+		w.until("its turn", func() bool { return len(last().Adds) == 1 })
+		failed := last()
+		out := outcome("")
+		out.Failure, out.ExitCode = runner.FailClone, 1
+		for range 2 { // and so when it fails once more
+			if err := w.bot.Finish(t.Context(), s, failed, "", out, false); err != nil {
+				t.Fatal(err)
+			}
+			var answer string
+			w.until("a button", func() bool {
+				answer = w.find(root, string(failed.ID))
+				return answer != ""
+			})
+			w.local(member, "click", map[string]any{"channel": general, "ts": answer, "action_id": "retry"})
+			w.until("another try", func() bool { return last().ID != failed.ID })
+			again := last()
+			if diff := cmp.Diff(failed.Adds, again.Adds); diff != "" || again.Text != failed.Text || again.User != "U0MEMBER" {
+				t.Fatalf("it is %+v, want it to go on in the repository: %s", again, diff)
+			}
+			failed = again
+		}
+	})
 	t.Run("in a direct message those of the person", func(t *testing.T) {
 		t.Parallel()
 		w := world(t)
