@@ -5,16 +5,15 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
-
 	"flaudebot/sessions"
 )
 
-// livePrompt is short to answer, and says whether it was.
-const livePrompt = "say: flaudebot is well"
+// LivePrompt is short to answer, and says whether it was.
+const LivePrompt = "say: flaudebot is well"
 
-// Live runs one turn on a machine of its own, measures what a session would take on the way, and destroys the machine, also when ctx ends.
-func Live(ctx context.Context, m *sessions.Machines, secrets []string) []Finding {
+// Live runs one turn, whose prompt is [LivePrompt], on a machine of its own, measures what a session would take on the way, and destroys the machine,
+// also when ctx ends.
+func Live(ctx context.Context, m *sessions.Machines, r sessions.Run, secrets []string) []Finding {
 	var out []Finding
 	says := map[string]string{
 		sessions.TrialCreate: "a machine was made and its runner answered after %s",
@@ -23,13 +22,7 @@ func Live(ctx context.Context, m *sessions.Machines, secrets []string) []Finding
 		sessions.TrialWake:   "a stopped machine was awake after %s",
 		sessions.TrialTurn:   "Claude Code answered a turn in %s",
 	}
-	res, err := m.Trial(ctx, sessions.Run{
-		Turn:  sessions.TurnID("run:" + uuid.NewString()),
-		Fence: 1,
-		Prompt: func(context.Context, bool) (sessions.Prompt, error) {
-			return sessions.Prompt{Text: livePrompt}, nil
-		},
-	}, func(what string, took time.Duration) { out = append(out, ok(says[what], seconds(took))) })
+	res, err := m.Trial(ctx, r, func(what string, took time.Duration) { out = append(out, ok(says[what], seconds(took))) })
 	const fix = "mend what is said above, or see docs/operations.md"
 	switch {
 	case ctx.Err() != nil:

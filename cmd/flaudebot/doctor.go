@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -10,12 +11,14 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"flaudebot/deploy"
 	"flaudebot/doctor"
 	"flaudebot/fly"
+	"flaudebot/sessions"
 )
 
 // doctorArgs are the usage of doctor.
@@ -60,7 +63,30 @@ func (c cli) liveRun(ctx context.Context, cfg config, wrong map[string]badSettin
 	if err != nil {
 		return doctor.Redacted([]doctor.Finding{{Level: doctor.Problem, About: "live", What: err.Error(), Fix: "correct the settings of Fly"}}, cfg.secretValues())
 	}
-	return doctor.Live(ctx, machines, cfg.secretValues())
+	record, leave, err := c.liveRecord(ctx, cfg, wrong)
+	found := doctor.Live(ctx, machines, runOf(doctor.LivePrompt, record), cfg.secretValues())
+	if err != nil {
+		found = append(found, doctor.Redacted([]doctor.Finding{warning("live", "the live run is not on record: "+err.Error(), "see what is said of redis")}, cfg.secretValues())...)
+	}
+	leave()
+	return found
+}
+
+// recordTime bounds how long a live run waits for the Redis that would keep its record: what is wrong with that is said elsewhere.
+const recordTime = 10 * time.Second
+
+// liveRecord opens what puts the live run on record; nil, with the reason, if nothing can.
+func (c cli) liveRecord(ctx context.Context, cfg config, wrong map[string]badSettings) (record *sessions.Service, leave func(), err error) {
+	nothing := func() {}
+	if len(wrong["redis"]) > 0 {
+		return nil, nothing, errors.New("REDIS_URL is not as it must be")
+	}
+	ctx, cancel := context.WithTimeout(ctx, recordTime)
+	defer cancel()
+	if record, leave, err = openSessions(ctx, c, cfg, false); err != nil {
+		return nil, nothing, err
+	}
+	return record, leave, nil
 }
 
 // fileMissing is the finding of settings that are missing where no file of them was named; none if all are there.

@@ -78,6 +78,19 @@ func TestDoctor(t *testing.T) {
 			t.Errorf("exit %d", code)
 		}
 		nothingLeft(t)
+		record, err := self(t.Context(), env, "audit").Output()
+		if err != nil || strings.Count(string(record), `"what":"turn_asked"`) != 1 || strings.Count(string(record), `"by":"operator"`) != 2 || !strings.Contains(string(record), `"what":"turn_ended"`) {
+			t.Errorf("on record is %s, %v; want the turn", record, err)
+		}
+	})
+	t.Run("without Redis a live run says that it is not on record", func(t *testing.T) {
+		all, code := examined(t, slices.Concat(env, []string{"REDIS_URL="}), "--live")
+		if code != 1 || !slices.ContainsFunc(all, func(f doctor.Finding) bool {
+			return f.About == "live" && f.Level == doctor.Warning && strings.Contains(f.What, "not on record")
+		}) || !slices.ContainsFunc(all, func(f doctor.Finding) bool { return strings.Contains(f.What, "Claude Code answered a turn in ") }) {
+			t.Errorf("exit %d, found %v", code, all)
+		}
+		nothingLeft(t)
 	})
 	t.Run("a live run with a turn that fails says why, and leaves nothing", func(t *testing.T) {
 		all, code := examined(t, slices.Concat(env, []string{"ANTHROPIC_API_KEY=sk-ant-wrong"}), "--live")
