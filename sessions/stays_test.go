@@ -33,7 +33,9 @@ func TestWhatStays(t *testing.T) {
 	}
 	b.until("its end", func() bool { s := r.session(); return s != nil && s.Ended() })
 	b.idle(r)
-	b.until("nothing at work", func() bool { return len(b.mini.Keys()) > 0 && !slices.ContainsFunc(b.mini.Keys(), func(k string) bool { return strings.Contains(k, ":q:") }) })
+	b.until("nothing at work", func() bool {
+		return len(b.mini.Keys()) > 0 && !slices.ContainsFunc(b.mini.Keys(), func(k string) bool { return strings.Contains(k, ":q:") })
+	})
 	for _, said := range []string{"first-secret", "second-secret"} {
 		if strings.Contains(b.values(), said) {
 			t.Errorf("%s is in Redis still: %s", said, b.values())
