@@ -25,6 +25,9 @@ type manifest struct {
 		Desc string `yaml:"description"`
 	} `yaml:"display_information"`
 	Features struct {
+		Bot struct {
+			Name string `yaml:"display_name"`
+		} `yaml:"bot_user"`
 		Commands []struct {
 			Command string `yaml:"command"`
 			Escape  bool   `yaml:"should_escape"`
@@ -244,6 +247,16 @@ func TestManifest(t *testing.T) {
 		u, err := url.Parse(deploy.ManifestLink())
 		if err != nil || u.Query().Get("manifest_yaml") != string(deploy.Manifest()) || len(u.String()) > 8000 { // servers take no more as a rule
 			t.Errorf("the link of %d characters brings %q, %v", len(u.String()), u.Query(), err)
+		}
+	})
+	t.Run("people mention the bot by the name of its slash command, as the pages do", func(t *testing.T) {
+		t.Parallel()
+		name := m.Features.Bot.Name
+		if len(m.Features.Commands) != 1 || m.Features.Commands[0].Command != "/"+name {
+			t.Errorf("the bot is called %q, and its commands are %v", name, m.Features.Commands)
+		}
+		if readme := read(t, "../README.md"); !strings.Contains(readme, "`/invite @"+name+"`") || !strings.Contains(readme, "`@"+name+" stop`") {
+			t.Errorf("the README mentions the bot by another name than %q", name)
 		}
 	})
 	t.Run("clicks and events come over the socket", func(t *testing.T) {
