@@ -54,3 +54,49 @@ func TestAlerts(t *testing.T) {
 		}
 	}
 }
+
+// TestOutcomes: docs/operations.md has each outcome of a turn, and the alert leaves out those that it calls people's own doing.
+func TestOutcomes(t *testing.T) {
+	t.Parallel()
+	_, after, _ := strings.Cut(read(t, "../docs/operations.md"), "\n#### Outcomes\n")
+	section, _, _ := strings.Cut(after, "\n#### ")
+	var listed, theirs []string
+	for line := range strings.Lines(section) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), " | ")
+		if !strings.HasPrefix(line, "| `") || len(cells) != 3 {
+			continue
+		}
+		for _, m := range regexp.MustCompile("`([a-z]+)`").FindAllStringSubmatch(cells[0], -1) {
+			listed = append(listed, m[1])
+			switch strings.TrimSpace(cells[2]) {
+			case "people's", "nobody's", "the channel's admins":
+				theirs = append(theirs, m[1])
+			}
+		}
+	}
+	have := []string{"ok"}
+	constant := regexp.MustCompile(`(?m)^\tFail\w+ +Failure += "([a-z]+)"`)
+	for _, file := range []string{"../runner/wire.go", "../sessions/turn.go"} {
+		for _, m := range constant.FindAllStringSubmatch(read(t, file), -1) {
+			have = append(have, m[1])
+		}
+	}
+	slices.Sort(have)
+	slices.Sort(listed)
+	if !slices.Equal(listed, have) || len(have) < 30 {
+		t.Errorf("docs/operations.md lists %v, want %v", listed, have)
+	}
+	_, rule, _ := strings.Cut(read(t, "alerts.yaml"), "alert: FlaudebotTurnsFail")
+	rule, _, _ = strings.Cut(rule, "alert: ")
+	slices.Sort(theirs)
+	left := regexp.MustCompile(`outcome!~"([a-z|]+)"`).FindAllStringSubmatch(rule, -1)
+	if len(left) != 3 {
+		t.Fatalf("the alert leaves outcomes out %d times: %s", len(left), rule)
+	}
+	for _, m := range left {
+		got := strings.Split(strings.TrimPrefix(m[1], "ok|"), "|")
+		if slices.Sort(got); !slices.Equal(got, theirs) {
+			t.Errorf("the alert leaves out %v, want what is people's own doing: %v", got, theirs)
+		}
+	}
+}
