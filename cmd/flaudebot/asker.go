@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
@@ -26,16 +27,16 @@ func newAsker(in io.Reader, out io.Writer) *asker {
 
 // line asks for a line. When ctx ends it returns at once, with the terminal as it was; who reads goes on to wait, and ends with the program.
 func (a *asker) line(ctx context.Context, prompt string, secret bool) (string, error) {
-	hide := secret && a.terminal >= 0
-	restore := func() {}
-	if hide {
-		state, err := term.MakeRaw(a.terminal) // which shows nothing, also of what is typed before the reading begins
+	if ctx.Err() != nil {
+		return "", ctx.Err()
+	}
+	if secret && a.terminal >= 0 {
+		show, err := hide(a.terminal) // also what is typed before the reading begins
 		if err != nil {
 			return "", fmt.Errorf("ask the terminal: %w", err)
 		}
-		restore = func() { _ = term.Restore(a.terminal, state) }
+		defer show()
 	}
-	defer restore()
 	fmt.Fprint(a.out, prompt)
 	type read struct {
 		text string
@@ -43,11 +44,6 @@ func (a *asker) line(ctx context.Context, prompt string, secret bool) (string, e
 	}
 	got := make(chan read, 1)
 	go func() {
-		if hide {
-			text, err := term.ReadPassword(a.terminal)
-			got <- read{string(text), err}
-			return
-		}
 		text, err := readLine(a.in)
 		got <- read{text, err}
 	}()
@@ -55,12 +51,26 @@ func (a *asker) line(ctx context.Context, prompt string, secret bool) (string, e
 	case <-ctx.Done():
 		return "", ctx.Err()
 	case r := <-got:
-		restore()
 		if secret || a.terminal < 0 { // the end of the line was not shown
 			fmt.Fprintln(a.out)
 		}
 		return r.text, r.err
 	}
+}
+
+// hide has a terminal not show what is typed; all else stays, so that Ctrl-C is a signal. Whoever reads leaves the terminal alone, so that show
+// has the last word, however long a read may outlive the question.
+func hide(terminal int) (show func(), err error) {
+	before, err := unix.IoctlGetTermios(terminal, getTermios)
+	if err != nil {
+		return nil, err
+	}
+	hidden := *before
+	hidden.Lflag &^= unix.ECHO
+	if err := unix.IoctlSetTermios(terminal, setTermios, &hidden); err != nil {
+		return nil, err
+	}
+	return func() { _ = unix.IoctlSetTermios(terminal, setTermios, before) }, nil
 }
 
 // readLine reads no further than the end of the line: what follows may be typed unseen.

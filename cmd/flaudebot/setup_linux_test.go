@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -11,6 +12,7 @@ import (
 	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // terminal opens a pseudo-terminal: what a person types and sees, and what the program has.
@@ -39,13 +41,18 @@ func TestSetupOnATerminal(t *testing.T) {
 	t.Parallel()
 	person, program := terminal(t)
 	file := filepath.Join(t.TempDir(), "settings")
-	cmd := self(t.Context(), []string{"SLACK_API_URL=http://127.0.0.1:1/", "SLACK_APP_TOKEN=xapp-x", "FLY_FLAPS_BASE_URL=http://127.0.0.1:1"}, "setup", "--env-file", file)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true} // so that Ctrl-C is for it
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+	on := func(t *testing.T, terminal *os.File, file string) *exec.Cmd {
+		t.Helper()
+		cmd := self(t.Context(), []string{"SLACK_API_URL=http://127.0.0.1:1/", "SLACK_APP_TOKEN=xapp-x", "FLY_FLAPS_BASE_URL=http://127.0.0.1:1"}, "setup", "--env-file", file)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal, terminal, terminal
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true} // so that Ctrl-C is for it
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+		return cmd
 	}
-	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	cmd := on(t, program, file)
 	_ = program.Close() // when the program ends, so does what it says
 	var seen strings.Builder
 	seen.WriteString(awaitPrompt(t, person))
@@ -73,6 +80,35 @@ func TestSetupOnATerminal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	state := func(f *os.File) unix.Termios {
+		t.Helper()
+		s, err := unix.IoctlGetTermios(int(f.Fd()), getTermios) //nolint:gosec // a small number
+		if err != nil {
+			t.Fatal(err)
+		}
+		return *s
+	}
+	t.Run("Ctrl-C at a hidden question leaves the terminal as it was, also with Enter right behind", func(t *testing.T) {
+		for range 12 { // Enter has to come before the end of the program
+			person, program := terminal(t)
+			before := state(program)
+			cmd := on(t, program, filepath.Join(t.TempDir(), "settings"))
+			awaitPrompt(t, person)
+			if hidden := state(program); hidden.Lflag&unix.ECHO != 0 || hidden.Lflag&unix.ISIG == 0 {
+				t.Errorf("the terminal is %+v; want it to show nothing, and Ctrl-C to be a signal", hidden)
+			}
+			if _, err := person.WriteString("xoxb\x03\n"); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait()
+			if code := cmd.ProcessState.ExitCode(); code != 130 {
+				t.Errorf("exit %d, want 130", code)
+			}
+			if diff := cmp.Diff(before, state(program)); diff != "" {
+				t.Fatalf("the terminal is left otherwise (-before +after):\n%s", diff)
+			}
+		}
+	})
 	if diff := cmp.Diff(map[string]string{"SLACK_BOT_TOKEN": "xoxb-unseen", "REDIS_URL": "redis://127.0.0.1:1", "FLY_API_TOKEN": "fly-unseen"}, f.values()); diff != "" {
 		t.Errorf("the file (-want +got):\n%s", diff)
 	}
