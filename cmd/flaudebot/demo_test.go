@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,11 +21,15 @@ func TestDemo(t *testing.T) {
 	if text, code := w.answer(general, root, root); code != "130" || !strings.Contains(text, "a turn may cost $0.01") {
 		t.Errorf("answer = %q (exit %s), want the bot's settings to hold here as well", text, code)
 	}
+	w.until("its live message is settled", func() bool { // which comes after the answer
+		return !slices.ContainsFunc(w.thread(general, root), func(m message) bool { return m.Part == "live" && has(t, m.Raw, `"stop"`) })
+	})
+	logged := w.proc.logs() // what is under way when it ends may well be warned of
 	w.proc.end(syscall.SIGINT)
 	if code := w.proc.cmd.ProcessState.ExitCode(); code != 0 {
 		t.Errorf("Ctrl-C ended it with %d", code)
 	}
-	for line := range strings.Lines(w.proc.logs()) {
+	for line := range strings.Lines(logged) {
 		if strings.Contains(line, "level=WARN") || strings.Contains(line, "level=ERROR") {
 			t.Errorf("nothing is wrong, and the log says %s", line)
 		}
