@@ -13,7 +13,7 @@ import (
 // auditCommand prints who asked, and what ran, a line of JSON for each entry.
 func auditCommand(ctx context.Context, c cli) error {
 	var filter sessions.AuditFilter
-	flags := c.settingsFlags("audit")
+	flags := c.settingsFlags()
 	flags.Func("since", "leave out what is older: a `date` such as 2026-11-01, in UTC, or a time such as 2026-11-01T12:00:00Z", day(&filter.Since))
 	flags.Func("until", "leave out what is of that `date` or later", day(&filter.Until))
 	flags.StringVar(&filter.Channel, "channel", "", "of one channel: its `id`")
@@ -21,11 +21,7 @@ func auditCommand(ctx context.Context, c cli) error {
 	if err := c.parseAll(flags, " besides its flags (audit --help)"); err != nil {
 		return err
 	}
-	cfg, err := loadConfig("redis")
-	if err != nil {
-		return err
-	}
-	service, leave, err := openSessions(ctx, c, cfg, false)
+	service, leave, err := lookAtSessions(ctx, c, false)
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ import (
 // costsCommand prints what sessions have cost in a month.
 func costsCommand(ctx context.Context, c cli) error {
 	now := time.Now()
-	flags := c.settingsFlags("costs")
+	flags := c.settingsFlags()
 	month := flags.String("month", sessions.CostMonth(now), "which `month`, in UTC, such as 2026-11")
 	by := flags.String("by", string(sessions.CostBySession), "what they are added up by: `session`, channel or person")
 	asJSON := flags.Bool("json", false, "print JSON: the month, the sums and the total")
@@ -29,11 +29,7 @@ func costsCommand(ctx context.Context, c cli) error {
 		fmt.Fprintf(c.stderr, "flaudebot costs: --by %s: want session, channel or person\n", *by)
 		return errUsage
 	}
-	cfg, err := loadConfig("redis")
-	if err != nil {
-		return err
-	}
-	service, leave, err := openSessions(ctx, c, cfg, false)
+	service, leave, err := lookAtSessions(ctx, c, false)
 	if err != nil {
 		return err
 	}

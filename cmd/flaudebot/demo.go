@@ -21,7 +21,7 @@ import (
 // demo is the bot in a local world with an embedded Redis: production code, by address only.
 func demo(ctx context.Context, c cli) error {
 	var f worldFlags
-	flags := c.settingsFlags("demo")
+	flags := c.settingsFlags()
 	f.register(flags)
 	flags.StringVar(&f.redis, "redis", "", "`URL` of a Redis to use instead of the embedded one")
 	err := c.parseAll(flags, " besides its flags (demo --help)")

@@ -18,9 +18,6 @@ import (
 	"flaudebot/doctor"
 )
 
-// deployArgs are the usage of deploy.
-const deployArgs = "[--config deploy/fly.toml] [--wait 5m] [--env-file FILE]"
-
 const (
 	// botGroup is the process group of fly.toml that runs the bot.
 	botGroup = "bot"
@@ -30,14 +27,14 @@ const (
 
 // deployCommand puts the bot on Fly, with flyctl: it looks for what would keep it from working first, and whether it works afterwards.
 func deployCommand(ctx context.Context, c cli) error {
-	flags := c.settingsFlags("deploy")
+	flags := c.settingsFlags()
 	d := deployment{cli: c}
 	flags.StringVar(&d.config, "config", "deploy/fly.toml", "`file` that flyctl deploys by, with a Dockerfile beside it")
 	flags.DurationVar(&d.wait, "wait", 5*time.Minute, "how long the machines may take to pass their checks when all is deployed")
-	if err := c.parseAll(flags, "\nUsage: flaudebot deploy "+deployArgs); err != nil {
+	if err := c.parseAll(flags, "\nUsage: "+c.command.line()); err != nil {
 		return err
 	}
-	d.file = *c.envFile
+	d.file = string(*c.envFile)
 	r := report{out: c.stdout}
 	found, err := d.before(ctx)
 	if err != nil {
@@ -131,7 +128,7 @@ func (d *deployment) settings(ctx context.Context) ([]doctor.Finding, error) {
 	d.sessions, d.secrets = cfg.FlyApp, cfg.secretValues()
 	var found []doctor.Finding
 	if d.file == "" {
-		found = d.fileMissing("deploy", wrong)
+		found = d.fileMissing(wrong)
 	}
 	found = slices.Concat(found, settingsFindings(wrong), unknownFindings(os.Environ(), "settings", ""))
 	if machines := cfg.patient(wrong).Fly; machines != nil {

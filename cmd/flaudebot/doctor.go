@@ -21,15 +21,12 @@ import (
 	"flaudebot/sessions"
 )
 
-// doctorArgs are the usage of doctor.
-const doctorArgs = "[--live] [--json] [--env-file FILE]"
-
 // doctorCommand looks for what keeps the bot from working. It ends with 1 if there is a problem.
 func doctorCommand(ctx context.Context, c cli) error {
-	flags := c.settingsFlags("doctor")
+	flags := c.settingsFlags()
 	live := flags.Bool("live", false, "run one turn on a machine of its own as well, which costs a few cents, and measure what it takes")
 	asJSON := flags.Bool("json", false, "print each finding as a line of JSON")
-	if err := c.parseAll(flags, "\nUsage: flaudebot doctor "+doctorArgs); err != nil {
+	if err := c.parseAll(flags, "\nUsage: "+c.command.line()); err != nil {
 		return err
 	}
 	s, err := readSettings()
@@ -39,9 +36,9 @@ func doctorCommand(ctx context.Context, c cli) error {
 	r := report{out: c.stdout, json: *asJSON}
 	cfg, wrong := s.examine("slack", "redis", "fly", "claude")
 	redis.SetLogger(redisLog{cfg.logger(c.stderr)})
-	found := slices.Concat(settingsFindings(wrong), unknownFindings(os.Environ(), "settings", ""), openFile(*c.envFile))
+	found := slices.Concat(settingsFindings(wrong), unknownFindings(os.Environ(), "settings", ""), openFile(string(*c.envFile)))
 	if *c.envFile == "" {
-		r.tell(c.fileMissing("doctor", wrong))
+		r.tell(c.fileMissing(wrong))
 	}
 	r.tell(doctor.Redacted(found, cfg.secretValues()))
 	r.tell(doctor.Examine(ctx, cfg.patient(wrong)))
@@ -90,11 +87,11 @@ func (c cli) liveRecord(ctx context.Context, cfg config, wrong map[string]badSet
 }
 
 // fileMissing is the finding of settings that are missing where no file of them was named; none if all are there.
-func (c cli) fileMissing(command string, wrong map[string]badSettings) []doctor.Finding {
+func (c cli) fileMissing(wrong map[string]badSettings) []doctor.Finding {
 	for _, bad := range wrong {
 		if bad.missing() {
 			return []doctor.Finding{warning("settings", "settings are missing in the environment, and no file of them was named",
-				fmt.Sprintf("%s %s --env-file flaudebot.env, if they are there (%s setup writes it)", c.self, command, c.self))}
+				fmt.Sprintf("%s %s --env-file flaudebot.env, if they are there (%s setup writes it)", c.self, c.command.name, c.self))}
 		}
 	}
 	return nil
@@ -113,9 +110,9 @@ func openFile(name string) []doctor.Finding {
 func settingsFindings(wrong map[string]badSettings) []doctor.Finding {
 	var out []doctor.Finding
 	for _, part := range []string{"slack", "redis", "fly", "claude", "rest"} {
-		for _, text := range wrong[part] {
-			f := doctor.Finding{Level: doctor.Problem, About: "settings", What: text, Fix: "correct it and look again"}
-			if what, fix, ok := strings.Cut(text, ": "); ok {
+		for _, bad := range wrong[part] {
+			f := doctor.Finding{Level: doctor.Problem, About: "settings", What: bad.text, Fix: "correct it and look again"}
+			if what, fix, ok := strings.Cut(bad.text, ": "); ok {
 				f.What, f.Fix = what, fix
 			}
 			if settingName.MatchString(f.What) {

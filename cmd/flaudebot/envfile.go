@@ -30,7 +30,7 @@ func readEnvFile(name string, mayMiss bool) (*envFile, error) {
 		return nil, fmt.Errorf("read the settings: %w", err)
 	}
 	f := &envFile{}
-	var wrong badSettings
+	var v validator
 	for n, line := range strings.Split(strings.TrimRight(string(raw), "\n"), "\n") {
 		line = strings.TrimRight(line, "\r")
 		f.lines = append(f.lines, line)
@@ -38,13 +38,13 @@ func readEnvFile(name string, mayMiss bool) (*envFile, error) {
 		switch {
 		case strings.TrimSpace(line) == "" || strings.HasPrefix(line, "#"):
 		case !ok:
-			wrong = append(wrong, fmt.Sprintf("%s, line %d: want NAME=value, or a comment that begins with #", name, n+1))
-		case len(value) > 1 && strings.ContainsRune(`"'`, rune(value[0])) && value[0] == value[len(value)-1]:
-			wrong = append(wrong, fmt.Sprintf("%s, line %d: leave the quotes around the value of %s out: Docker takes them for a part of it", name, n+1, setting))
+			v.add("%s, line %d: want NAME=value, or a comment that begins with #", name, n+1)
+		case unquoted(value) != value:
+			v.add("%s, line %d: leave the quotes around the value of %s out: Docker takes them for a part of it", name, n+1, setting)
 		}
 	}
-	if wrong != nil {
-		return nil, wrong
+	if v.bad != nil {
+		return nil, v.bad
 	}
 	return f, nil
 }
@@ -53,6 +53,14 @@ func readEnvFile(name string, mayMiss bool) (*envFile, error) {
 func cutSetting(line string) (name, value string, ok bool) {
 	name, value, ok = strings.Cut(line, "=")
 	return name, value, ok && settingName.MatchString(name)
+}
+
+// unquoted is a value without quotes around it.
+func unquoted(value string) string {
+	if len(value) > 1 && strings.ContainsRune(`"'`, rune(value[0])) && value[0] == value[len(value)-1] {
+		return value[1 : len(value)-1]
+	}
+	return value
 }
 
 // values are what the file sets; of a name that stands there twice the last one counts, as with Docker.
@@ -69,8 +77,12 @@ func (f *envFile) values() map[string]string {
 // declined reports whether somebody has said that a setting is to stay away: its line is a comment.
 func (f *envFile) declined(name string) bool { return slices.Contains(f.lines, "# "+name+"=") }
 
-// add appends a setting.
-func (f *envFile) add(name, value string) { f.lines = append(f.lines, name+"="+value) }
+// add appends a setting, unless it is there: what is there may be in use already.
+func (f *envFile) add(name, value string) {
+	if f.values()[name] == "" {
+		f.lines = append(f.lines, name+"="+value)
+	}
+}
 
 // decline notes that a setting is to stay away.
 func (f *envFile) decline(name string) {
@@ -100,7 +112,7 @@ func (f *envFile) write(name string) error {
 	return nil
 }
 
-// load puts what a file sets into the environment. What the environment has set already stands.
+// loadEnvFile puts what a file sets into the environment. What the environment has set already stands.
 func loadEnvFile(name string) error {
 	f, err := readEnvFile(name, false)
 	if err != nil {
@@ -117,18 +129,36 @@ func loadEnvFile(name string) error {
 	return nil
 }
 
-// takeEnvFile takes --env-file and its value from the front of arguments; "": it is not there.
-func takeEnvFile(args []string) (name string, rest []string) {
-	if len(args) == 0 {
-		return "", args
+// envFileName is the file that --env-file names; "": none. Two of them would be a riddle, since the environment that the first has set stands.
+type envFileName string
+
+func (n *envFileName) String() string { return string(*n) }
+
+// Set makes a flag of it.
+func (n *envFileName) Set(name string) error {
+	switch {
+	case name == "":
+		return errors.New("want the name of a file")
+	case *n != "" && string(*n) != name:
+		return fmt.Errorf("%s is named already, and one file it is", *n)
 	}
-	for _, flag := range []string{"--env-file", "-env-file"} {
-		if value, ok := strings.CutPrefix(args[0], flag+"="); ok {
-			return value, args[1:]
+	*n = envFileName(name)
+	return nil
+}
+
+// take takes --env-file and its value from the front of arguments.
+func (n *envFileName) take(args []string) (rest []string, err error) {
+	for len(args) > 0 {
+		flag, value, ok := strings.Cut(args[0], "=")
+		if !oneOf(flag, "--env-file", "-env-file") {
+			break
 		}
-		if args[0] == flag && len(args) > 1 {
-			return args[1], args[2:]
+		if args = args[1:]; !ok && len(args) > 0 {
+			value, args = args[0], args[1:]
+		}
+		if err := n.Set(value); err != nil {
+			return nil, fmt.Errorf("%s: %w", flag, err)
 		}
 	}
-	return "", args
+	return args, nil
 }

@@ -75,7 +75,8 @@ func (f *worldFlags) check() error {
 // local runs the local world alone.
 func local(ctx context.Context, c cli) error {
 	var f worldFlags
-	flags := c.settingsFlags("local")
+	flags := c.flags()
+	flags.Var(c.envFile, "env-file", "`FILE` with settings, such as the bot's: FLAUDEBOT_REPOS alone counts here, whose folders on this machine sessions may clone")
 	f.register(flags)
 	f.registerLimits(flags)
 	if err := c.parseAll(flags, " besides its flags (local --help)"); err != nil {

@@ -49,10 +49,11 @@ func (c command) help(w io.Writer, flags *flag.FlagSet) {
 
 // cli is what a subcommand has of the outside.
 type cli struct {
-	self string   // as the program was called
-	args []string // after the subcommand's name
-	// envFile was named with --env-file, and is in the environment; "": none.
-	envFile *string
+	self    string   // as the program was called
+	command command  // that was asked for
+	args    []string // after its name
+	// envFile was named with --env-file, and is in the environment.
+	envFile *envFileName
 	environ []string // the environment before that
 	stdin   io.Reader
 	stdout  io.Writer
@@ -72,33 +73,38 @@ var (
 )
 
 // settingsFlags are the flags of a subcommand that needs settings: --env-file to begin with.
-func (c cli) settingsFlags(name string) *flag.FlagSet {
-	flags := flag.NewFlagSet(name, flag.ContinueOnError)
-	flags.StringVar(c.envFile, "env-file", *c.envFile, "`FILE` with settings, NAME=value a line; what the environment sets stands")
+func (c cli) settingsFlags() *flag.FlagSet {
+	flags := c.flags()
+	flags.Var(c.envFile, "env-file", "`FILE` with settings, NAME=value a line; what the environment sets stands")
 	return flags
+}
+
+// flags are those of a subcommand that needs no settings: none to begin with.
+func (c cli) flags() *flag.FlagSet { return flag.NewFlagSet(c.command.name, flag.ContinueOnError) }
+
+// loadEnvFile loads the file that was named, but for setup, which asks for what is not in it.
+func (c cli) loadEnvFile() error {
+	if *c.envFile == "" || c.command.name == "setup" {
+		return nil
+	}
+	return loadEnvFile(string(*c.envFile))
 }
 
 // parse reads a subcommand's flags, and the file of settings that they name. Help that was asked for goes to standard output.
 func (c cli) parse(flags *flag.FlagSet) error {
-	var sub command
-	for _, s := range commands() {
-		if s.name == flags.Name() {
-			sub = s
-		}
-	}
 	flags.SetOutput(c.stderr)
 	flags.Usage = func() {}
 	named := *c.envFile
 	err := flags.Parse(c.args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		sub.help(c.stdout, flags)
+		c.command.help(c.stdout, flags)
 		return errHelp
 	case err != nil:
-		fmt.Fprintf(c.stderr, "Usage: %s\nflaudebot %s --help says what each flag does\n", sub.line(), sub.name)
+		fmt.Fprintf(c.stderr, "Usage: %s\nflaudebot %s --help says what each flag does\n", c.command.line(), c.command.name)
 		return errUsage
 	case *c.envFile != named:
-		return loadEnvFile(*c.envFile)
+		return c.loadEnvFile()
 	}
 	return nil
 }
@@ -122,7 +128,7 @@ func (c cli) parseAll(flags *flag.FlagSet, more string) error {
 		return err
 	}
 	if flags.NArg() > 0 {
-		fmt.Fprintf(c.stderr, "flaudebot %s takes no arguments%s\n", flags.Name(), more)
+		fmt.Fprintf(c.stderr, "flaudebot %s takes no arguments%s\n", c.command.name, more)
 		return errUsage
 	}
 	return nil
@@ -130,15 +136,15 @@ func (c cli) parseAll(flags *flag.FlagSet, more string) error {
 
 func commands() []command {
 	return []command{
-		{"serve", serveArgs, "run the bot (--help lists every setting)", serve, false},
+		{"serve", "[--env-file FILE]", "run the bot (--help lists every setting)", serve, false},
 		{"demo", "[--data DIR] [--agent scripted|cli|auto] [--redis URL]", "run the bot in a local world, with a page to talk to it", demo, false},
 		{"local", "[--data DIR] [--agent scripted|cli|auto]", "run the local world alone: Slack, Fly and the Messages API", local, false},
-		{"run", runArgs, "run a prompt, or several, each on a machine of its own, and print the answers", runOnce, false},
+		{"run", "[--parallel N] [--file NAME|-] [--json] [--repo url[#branch]] PROMPT…", "run a prompt, or several, each on a machine of its own, and print the answers", runOnce, false},
 		{"sessions", "list | end THREAD | reap [--dry-run]", "list the live sessions, end one, or account for what is on Fly", sessionsCommand, false},
 		{"costs", "[--month 2026-11] [--by session|channel|person] [--json]", "print what sessions have cost in a month", costsCommand, false},
-		{"setup", setupArgs, "ask for the settings that are missing, try them, and write them into a file", setupCommand, false},
-		{"doctor", doctorArgs, "look for what keeps the bot from working, and say what to do", doctorCommand, false},
-		{"deploy", deployArgs, "put the bot on Fly, when nothing keeps it from working there, and see that it works", deployCommand, false},
+		{"setup", "[--env-file FILE]", "ask for the settings that are missing, try them, and write them into a file", setupCommand, false},
+		{"doctor", "[--live] [--json] [--env-file FILE]", "look for what keeps the bot from working, and say what to do", doctorCommand, false},
+		{"deploy", "[--config deploy/fly.toml] [--wait 5m] [--env-file FILE]", "put the bot on Fly, when nothing keeps it from working there, and see that it works", deployCommand, false},
 		{"audit", "[--since DATE] [--until DATE] [--channel ID] [--person ID]", "print who asked, and what ran, as lines of JSON", auditCommand, false},
 		{"runner", "[VERB]", "process 1 of a session machine, and its verbs", runnerCommand, true},
 		{"manifest", "[--link]", "print the manifest of the Slack app, or the link that makes the app of it", manifest, false},
@@ -154,7 +160,12 @@ func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal kills
-	envFile, args := takeEnvFile(argv[1:])
+	var envFile envFileName
+	args, err := envFile.take(argv[1:])
+	if err != nil {
+		fmt.Fprintf(stderr, "flaudebot: %s\n", err)
+		return 2
+	}
 	argv = append([]string{argv[0]}, args...)
 	switch {
 	case len(argv) < 2, oneOf(argv[1], "help", "-h", "--help"):
@@ -169,23 +180,30 @@ func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 				c.usage(stdout)
 				return 0
 			}
-			in := cli{self: argv[0], args: argv[2:], envFile: &envFile, environ: os.Environ(), stdin: stdin, stdout: stdout, stderr: stderr}
-			if envFile != "" && c.name != "setup" { // which writes it
-				if err := loadEnvFile(envFile); err != nil {
-					return exitOf(err, stderr)
-				}
-			}
-			err := c.run(ctx, in)
-			code := exitOf(err, stderr)
-			if bad, ok := errors.AsType[badSettings](err); ok && bad.missing() && envFile == "" {
-				fmt.Fprintln(stderr, in.whereSettings(c.name))
-			}
-			return code
+			return cli{self: argv[0], command: c, args: argv[2:], envFile: &envFile, environ: os.Environ(), stdin: stdin, stdout: stdout, stderr: stderr}.run(ctx)
 		}
 	}
 	fmt.Fprintf(stderr, "flaudebot: unknown command %q\n\n", argv[1])
 	usage(stderr)
 	return 2
+}
+
+// run runs the command, and says what went wrong.
+func (c cli) run(ctx context.Context) int {
+	err := c.loadEnvFile()
+	if err == nil {
+		err = c.command.run(ctx, c)
+	}
+	code := exitOf(err, c.stderr)
+	if bad, ok := errors.AsType[badSettings](err); ok {
+		for _, u := range unknownSettings(os.Environ()) { // which may be the ones that are missing, mistyped
+			fmt.Fprintf(c.stderr, "%s is no setting, and does nothing: %s\n", u.name, u.fix())
+		}
+		if bad.missing() && *c.envFile == "" {
+			fmt.Fprintln(c.stderr, c.whereSettings())
+		}
+	}
+	return code
 }
 
 func exitOf(err error, stderr io.Writer) int {
@@ -206,12 +224,12 @@ func exitOf(err error, stderr io.Writer) int {
 }
 
 // whereSettings says where settings that are missing may come from.
-func (c cli) whereSettings(command string) string {
+func (c cli) whereSettings() string {
 	rest := ""
 	if len(c.args) > 0 {
 		rest = " …"
 	}
-	return fmt.Sprintf("Settings come from the environment, or from a file: %s %s --env-file flaudebot.env%s (%s setup writes one)", c.self, command, rest, c.self)
+	return fmt.Sprintf("Settings come from the environment, or from a file: %s %s --env-file flaudebot.env%s (%s setup writes one)", c.self, c.command.name, rest, c.self)
 }
 
 func usage(w io.Writer) {

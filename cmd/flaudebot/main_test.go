@@ -36,6 +36,13 @@ func TestCommandLine(t *testing.T) {
 		{"run", 2, "", "there is no prompt"},
 		{"run hello --env-file f", 2, "", "--env-file stands behind a prompt: flags come first"},
 		{"run hello --file=f", 2, "", "--file stands behind a prompt: flags come first"},
+		{"run explain the flag --json of jq", 2, "", "flags come first, or put -- before the prompt\nUsage: flaudebot run [--parallel N]"},
+		{"costs --env-file=", 2, "", "want the name of a file\nUsage: flaudebot costs"},
+		{"--env-file= costs", 2, "", "--env-file: want the name of a file"},
+		{"--env-file", 2, "", "--env-file: want the name of a file"},
+		{"costs --env-file 1 --env-file 2", 2, "", "1 is named already, and one file it is\nUsage: flaudebot costs"},
+		{"--env-file 1 --env-file=2 costs", 2, "", "--env-file: 1 is named already, and one file it is"},
+		{"local --help", 0, "FLAUDEBOT_REPOS alone counts here", ""},
 		{"sessions --help", 0, "Usage: flaudebot sessions list | end THREAD | reap [--dry-run]", ""},
 		{"sessions --help", 0, "--env-file FILE", ""},
 		{"sessions list --help", 0, "Usage: flaudebot sessions", ""},
@@ -110,11 +117,18 @@ func TestNoSettings(t *testing.T) {
 	t.Run("the file may be named anywhere among the words", func(t *testing.T) {
 		t.Parallel()
 		for _, args := range [][]string{
-			{"--env-file", file, "sessions", "list"}, {"sessions", "--env-file", file, "list"}, {"sessions", "list", "--env-file", file}, {"costs", "--month", "2026-11", "--env-file=" + file},
+			{"--env-file", file, "sessions", "list"}, {"--env-file=" + file, "sessions", "list", "--env-file", file}, {"sessions", "--env-file", file, "list"}, {"sessions", "list", "--env-file", file}, {"costs", "--month", "2026-11", "--env-file=" + file},
 		} {
 			if out, _ := self(t.Context(), nil, args...).CombinedOutput(); !strings.Contains(string(out), "REDIS_URL is not set") || strings.Contains(string(out), "flaudebot.env") {
 				t.Errorf("%v printed\n%s", args, out)
 			}
+		}
+	})
+	t.Run("a second file is refused", func(t *testing.T) {
+		t.Parallel()
+		cmd := self(t.Context(), nil, "--env-file", file, "costs", "--env-file", file+".old")
+		if out, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), file+" is named already") {
+			t.Errorf("exit %d, printed\n%s", cmd.ProcessState.ExitCode(), out)
 		}
 	})
 }

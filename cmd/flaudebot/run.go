@@ -18,9 +18,6 @@ import (
 	"flaudebot/sessions"
 )
 
-// runArgs are the usage of run.
-const runArgs = "[--parallel N] [--file NAME|-] [--json] [--repo url[#branch]] PROMPT…"
-
 // maxRuns bounds the machines of one command.
 const maxRuns = 100
 
@@ -35,7 +32,7 @@ type runFlags struct {
 // turn's exit code is the command's. Of several, which are asked for by --parallel or --file, each result is printed as it comes.
 func runOnce(ctx context.Context, c cli) error {
 	var f runFlags
-	flags := c.settingsFlags("run")
+	flags := c.settingsFlags()
 	flags.StringVar(&f.repo, "repo", "", "repositories to clone instead of FLAUDEBOT_REPOS: `url[#branch][=dir],…`")
 	flags.IntVar(&f.parallel, "parallel", 0, "each argument is a prompt of its own, and so `many` run at once; 1 to 100")
 	flags.StringVar(&f.file, "file", "", "`name` of a file with a prompt a line, - for standard input; 4 at once unless --parallel says otherwise")
@@ -44,7 +41,7 @@ func runOnce(ctx context.Context, c cli) error {
 		return err
 	}
 	if late := lateFlag(flags); late != "" && !slices.Contains(c.args, "--") {
-		fmt.Fprintf(c.stderr, "flaudebot run: %s stands behind a prompt: flags come first\nUsage: flaudebot run %s\n", late, runArgs)
+		fmt.Fprintf(c.stderr, "flaudebot run: %s stands behind a prompt: flags come first, or put -- before the prompt\nUsage: %s\n", late, c.command.line())
 		return errUsage
 	}
 	prompts, err := f.prompts(flags.Args(), c.stdin)
@@ -52,7 +49,7 @@ func runOnce(ctx context.Context, c cli) error {
 		return err
 	}
 	if len(prompts) == 0 {
-		fmt.Fprint(c.stderr, "flaudebot run: there is no prompt\nUsage: flaudebot run "+runArgs+"\n")
+		fmt.Fprintf(c.stderr, "flaudebot run: there is no prompt\nUsage: %s\n", c.command.line())
 		return errUsage
 	}
 	parts := []string{"fly", "claude"}

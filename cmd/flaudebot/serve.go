@@ -19,12 +19,9 @@ import (
 	"flaudebot/sessions"
 )
 
-// serveArgs are the usage of serve.
-const serveArgs = "[--env-file FILE]"
-
 // serve is the bot.
 func serve(ctx context.Context, c cli) error {
-	err := c.parseAll(c.settingsFlags("serve"), ": its settings come from the environment, or from a file (serve --help)")
+	err := c.parseAll(c.settingsFlags(), ": its settings come from the environment, or from a file (serve --help)")
 	if errors.Is(err, errHelp) {
 		fmt.Fprint(c.stdout, "\nSettings, with their defaults:\n\n")
 		return printSettings(c.stdout)

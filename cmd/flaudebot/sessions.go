@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -14,7 +15,7 @@ import (
 
 // sessionsCommand lists or ends sessions from the command line, or accounts for what is on Fly.
 func sessionsCommand(ctx context.Context, c cli) error {
-	flags := c.settingsFlags("sessions")
+	flags := c.settingsFlags()
 	dry := flags.Bool("dry-run", false, "with reap: print what would be done, and do nothing")
 	words, err := c.parseWords(flags)
 	if err != nil {
@@ -26,15 +27,7 @@ func sessionsCommand(ctx context.Context, c cli) error {
 			"       flaudebot sessions reap [--dry-run]   (prints what is on Fly; removes what was left behind, stops what runs for nobody)\n")
 		return errUsage
 	}
-	parts := []string{"redis"}
-	if words[0] == "reap" {
-		parts = append(parts, "fly")
-	}
-	cfg, err := loadConfig(parts...)
-	if err != nil {
-		return err
-	}
-	service, leave, err := openSessions(ctx, c, cfg, words[0] == "reap")
+	service, leave, err := lookAtSessions(ctx, c, words[0] == "reap")
 	if err != nil {
 		return err
 	}
@@ -55,6 +48,20 @@ func sessionsCommand(ctx context.Context, c cli) error {
 	}
 	_, err = fmt.Fprintf(c.stdout, "ending %s: the bot removes it as soon as its running turn has stopped\n", ending.Session.SessionID)
 	return err
+}
+
+// lookAtSessions opens the sessions as the environment says, and warns of what it may say by mistake: it may be in which Redis they are.
+func lookAtSessions(ctx context.Context, c cli, withFly bool) (service *sessions.Service, leave func(), err error) {
+	parts := []string{"redis"}
+	if withFly {
+		parts = append(parts, "fly")
+	}
+	cfg, err := loadConfig(parts...)
+	if err != nil {
+		return nil, nil, err
+	}
+	warnOfUnknown(os.Environ(), cfg.logger(c.stderr))
+	return openSessions(ctx, c, cfg, withFly)
 }
 
 // openSessions opens the sessions to look at them, with Fly if what is there counts.

@@ -172,18 +172,26 @@ func readSettings() (settings, error) {
 	return s, nil
 }
 
-// badSettings lists every mistake with what to do about it, a line each.
-type badSettings []string
+// badSetting is a mistake, with what to do about it behind the first colon.
+type badSetting struct {
+	text    string
+	missing bool // nothing is set where something has to be
+}
+
+// badSettings lists every mistake.
+type badSettings []badSetting
 
 func (b badSettings) Error() string {
-	return "settings that need your attention:\n  " + strings.Join(b, "\n  ")
+	text := "settings that need your attention:"
+	for _, bad := range b {
+		text += "\n  " + bad.text
+	}
+	return text
 }
 
 // missing reports whether one is that a setting is missing.
 func (b badSettings) missing() bool {
-	return slices.ContainsFunc(b, func(text string) bool {
-		return strings.Contains(text, " is not set: ") || strings.HasPrefix(text, "neither ")
-	})
+	return slices.ContainsFunc(b, func(bad badSetting) bool { return bad.missing })
 }
 
 // check validates all settings that parts need and reports all mistakes at once, secrets by name only.
@@ -225,7 +233,12 @@ func (s settings) examine(parts ...string) (config, map[string]badSettings) {
 type validator struct{ bad badSettings }
 
 func (v *validator) add(format string, args ...any) {
-	v.bad = append(v.bad, fmt.Sprintf(format, args...))
+	v.bad = append(v.bad, badSetting{text: fmt.Sprintf(format, args...)})
+}
+
+// missing adds that something is not set. fix says how to come by it.
+func (v *validator) missing(what, fix string) {
+	v.bad = append(v.bad, badSetting{text: what + ": " + fix, missing: true})
 }
 
 func (v *validator) slack(c *config) {
@@ -242,7 +255,7 @@ func (v *validator) slack(c *config) {
 
 func (v *validator) redis(c *config) {
 	if c.RedisURL == "" {
-		v.add("REDIS_URL is not set: give the address of a Redis 7, such as redis://localhost:6379/0")
+		v.missing("REDIS_URL is not set", "give the address of a Redis 7, such as redis://localhost:6379/0")
 		return
 	}
 	var err error
@@ -256,7 +269,7 @@ func (v *validator) redis(c *config) {
 
 func (v *validator) fly(c *config) {
 	if c.FlyToken == "" {
-		v.add("FLY_API_TOKEN is not set: `fly tokens create org` makes one that may create the app, `fly tokens create deploy -a APP` one for an app that exists")
+		v.missing("FLY_API_TOKEN is not set", "`fly tokens create org` makes one that may create the app, `fly tokens create deploy -a APP` one for an app that exists")
 	}
 	v.address("FLY_FLAPS_BASE_URL", c.FlyBaseURL)
 	v.address("FLY_API_BASE_URL", c.FlyLogsURL)
@@ -265,7 +278,7 @@ func (v *validator) fly(c *config) {
 	}
 	switch {
 	case c.FlyApp == "":
-		v.add("FLAUDEBOT_FLY_APP is not set: choose a name for the Fly app of the session machines")
+		v.missing("FLAUDEBOT_FLY_APP is not set", "choose a name for the Fly app of the session machines")
 	case !flyName(c.FlyApp):
 		v.add("FLAUDEBOT_FLY_APP=%s: want lower-case letters, digits and dashes, a letter first, at most 62", c.FlyApp)
 	}
@@ -288,7 +301,7 @@ func (v *validator) fly(c *config) {
 
 func (v *validator) claude(c *config) {
 	if c.ClaudeOAuthToken == "" && c.AnthropicAPIKey == "" {
-		v.add("neither CLAUDE_CODE_OAUTH_TOKEN nor ANTHROPIC_API_KEY is set: `claude setup-token` makes the one, of a subscription, and https://console.anthropic.com → API Keys the other")
+		v.missing("neither CLAUDE_CODE_OAUTH_TOKEN nor ANTHROPIC_API_KEY is set", "`claude setup-token` makes the one, of a subscription, and https://console.anthropic.com → API Keys the other")
 	}
 	if c.ClaudeOAuthToken != "" && c.AnthropicAPIKey != "" {
 		v.add("CLAUDE_CODE_OAUTH_TOKEN and ANTHROPIC_API_KEY are both set: leave one out, so that it is clear who pays")
@@ -367,7 +380,7 @@ func (v *validator) listen(name, value string) {
 func (v *validator) token(name, value, prefix, where string) {
 	switch {
 	case value == "":
-		v.add("%s is not set: %s", name, where)
+		v.missing(name+" is not set", where)
 	case strings.HasPrefix(value, prefix):
 	case strings.HasPrefix(value, "xapp-"):
 		v.add("%s holds the app-level token, which is for SLACK_APP_TOKEN: want the bot token, which begins with %s (%s)", name, prefix, where)
@@ -477,7 +490,7 @@ func (v *validator) regions(name, value string) []string {
 			out = append(out, item)
 		}
 	}
-	if len(out) == 0 && !slices.ContainsFunc(v.bad, func(s string) bool { return strings.HasPrefix(s, name) }) {
+	if len(out) == 0 && !slices.ContainsFunc(v.bad, func(bad badSetting) bool { return aboutSetting(bad.text, name) }) {
 		v.add("%s is empty: want Fly regions such as iad,ewr", name)
 	}
 	return out

@@ -1,11 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -22,21 +22,19 @@ import (
 	"flaudebot/fly"
 )
 
-// setupArgs are the usage of setup.
-const setupArgs = "[--env-file FILE]"
-
 // setupCommand asks for the settings that are missing, tries each answer as doctor does, and writes them into a file.
 func setupCommand(ctx context.Context, c cli) error {
-	flags := flag.NewFlagSet("setup", flag.ContinueOnError)
-	name := flags.String("env-file", "flaudebot.env", "`file` that settings are read from and written to, NAME=value a line")
-	if err := c.parseAll(flags, "\nUsage: flaudebot setup "+setupArgs); err != nil {
+	flags := c.flags()
+	flags.Var(c.envFile, "env-file", "`FILE` that settings are read from and written to, NAME=value a line (default flaudebot.env)")
+	if err := c.parseAll(flags, "\nUsage: "+c.command.line()); err != nil {
 		return err
 	}
-	file, err := readEnvFile(*name, true)
+	name := cmp.Or(string(*c.envFile), "flaudebot.env")
+	file, err := readEnvFile(name, true)
 	if err != nil {
 		return err
 	}
-	u := setup{cli: c, ask: newAsker(c.stdin, c.stdout), name: *name, file: file}
+	u := setup{cli: c, ask: newAsker(c.stdin, c.stdout), name: name, file: file}
 	if err := u.learn(); err != nil {
 		return err
 	}
@@ -168,10 +166,13 @@ func (u *setup) run(ctx context.Context) error {
 	if !hasKey {
 		key := make([]byte, 32)
 		_, _ = rand.Read(key) // never fails
-		if err := u.write(func(f *envFile) { f.add("FLAUDEBOT_SECRETS_KEY", base64.StdEncoding.EncodeToString(key)) }); err != nil {
+		added, err := u.add([]string{"FLAUDEBOT_SECRETS_KEY"}, "FLAUDEBOT_SECRETS_KEY", base64.StdEncoding.EncodeToString(key))
+		if err != nil {
 			return err
 		}
-		fmt.Fprintf(u.stdout, "\nFLAUDEBOT_SECRETS_KEY is made: with it the secrets are sealed that admins set for a channel. Keep a copy of the file.\n")
+		if added {
+			fmt.Fprintf(u.stdout, "\nFLAUDEBOT_SECRETS_KEY is made: with it the secrets are sealed that admins set for a channel. Keep a copy of the file.\n")
+		}
 	}
 	fmt.Fprintf(u.stdout, "\n%s is written, for your eyes alone (mode 0600)\n", u.name)
 	return u.next()
@@ -218,7 +219,7 @@ func (u *setup) put(ctx context.Context, q question) error {
 		if err != nil {
 			return u.ended(ctx, strings.Join(q.names, " or "), err)
 		}
-		answer = strings.TrimSpace(answer)
+		answer = bare(answer)
 		switch {
 		case answer == "" && kept != "":
 			return u.keep(q, kept)
@@ -235,6 +236,9 @@ func (u *setup) put(ctx context.Context, q question) error {
 			continue
 		}
 		found := u.try(ctx, q, answer)
+		if err := ctx.Err(); err != nil { // what was found may be no more than that
+			return u.ended(ctx, strings.Join(q.names, " or "), err)
+		}
 		for _, f := range found {
 			fmt.Fprintln(u.stdout, f)
 		}
@@ -252,6 +256,17 @@ func (u *setup) put(ctx context.Context, q question) error {
 		default:
 			prompt = "another answer > "
 		}
+	}
+}
+
+// bare is an answer without what was copied along with it: space, and the quotes that a shell has around a value.
+func bare(answer string) string {
+	for {
+		less := unquoted(strings.TrimSpace(answer))
+		if less == answer {
+			return answer
+		}
+		answer = less
 	}
 }
 
@@ -281,9 +296,29 @@ func (q question) setting(answer string) string {
 
 // keep writes an answer down.
 func (u *setup) keep(q question, answer string) error {
-	name := q.setting(answer)
-	u.known.settings = u.known.with(name, answer)
-	return u.write(func(f *envFile) { f.add(name, answer) })
+	_, err := u.add(q.names, q.setting(answer), answer)
+	return err
+}
+
+// add adds a setting to the file, unless somebody else has meanwhile, or another one that answers the same question: a second one would
+// be in the first one's place, and a second key open nothing that was sealed with the first.
+func (u *setup) add(names []string, name, value string) (added bool, err error) {
+	there := ""
+	err = u.write(func(f *envFile) {
+		now := f.values()
+		if i := slices.IndexFunc(names, func(n string) bool { return now[n] != "" }); i >= 0 {
+			there, name, value = names[i], names[i], now[names[i]]
+		}
+		f.add(name, value)
+	})
+	if err != nil {
+		return false, err
+	}
+	u.known.settings = u.known.with(name, value)
+	if there != "" {
+		fmt.Fprintf(u.stdout, "\n%s is in %s meanwhile, and stays as it is there\n", there, u.name)
+	}
+	return there == "", nil
 }
 
 // write changes the file as it is now: somebody may have changed it since it was read.
@@ -307,8 +342,8 @@ func (u *setup) write(change func(*envFile)) error {
 func (u *setup) try(ctx context.Context, q question, answer string) []doctor.Finding {
 	name := q.setting(answer)
 	cfg, wrong := u.known.with(name, answer).examine("slack", "redis", "fly", "claude")
-	for part, texts := range wrong {
-		wrong[part] = slices.DeleteFunc(texts, func(text string) bool { return !aboutSetting(text, name) })
+	for part, all := range wrong {
+		wrong[part] = slices.DeleteFunc(all, func(bad badSetting) bool { return !aboutSetting(bad.text, name) })
 	}
 	if found := settingsFindings(wrong); doctor.Bad(found) {
 		return doctor.Redacted(found, cfg.secretValues())

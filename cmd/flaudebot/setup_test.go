@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -173,18 +174,89 @@ func TestSetup(t *testing.T) {
 			t.Errorf("it is printed %d times:\n%s", n, printed)
 		}
 	})
-	t.Run("Ctrl-C ends it, and what was answered is written", func(t *testing.T) {
+	t.Run("the file may be named before the command", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "other.env")
+		cmd := self(t.Context(), where, "--env-file", file, "setup")
+		cmd.Dir = t.TempDir()
+		cmd.Stdin = strings.NewReader("xoxb-local\n")
+		out, _ := cmd.CombinedOutput()
+		if files, err := os.ReadDir(cmd.Dir); err != nil || len(files) > 0 {
+			t.Errorf("it wrote %v, %v", files, err)
+		}
+		if got := read(t, file); got["SLACK_BOT_TOKEN"] != "xoxb-local" {
+			t.Errorf("the file has %v; printed\n%s", got, out)
+		}
+	})
+	t.Run("quotes around an answer are left out, so that the file can be read", func(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "settings")
-		cmd := self(t.Context(), where, "setup", "--env-file", file)
-		in, _ := cmd.StdinPipe()
-		defer func() { _ = in.Close() }()
-		var said strings.Builder
-		cmd.Stderr = &said
-		out, _ := cmd.StdoutPipe()
+		answers := slices.Clone(good)
+		answers[0], answers[7], answers[8] = "'xoxb-local'", `"'sk-ant-local' "`, `""`
+		printed, code := ask(t, file, nil, answers...)
+		if got := read(t, file); code != 0 || got["SLACK_BOT_TOKEN"] != "xoxb-local" || got["ANTHROPIC_API_KEY"] != "sk-ant-local" || got["FLAUDEBOT_REPOS"] != "" {
+			t.Errorf("exit %d, %v, printed\n%s", code, got, printed)
+		}
+	})
+	// begin starts it, and returns as it asks its first question.
+	begin := func(t *testing.T, file string, env []string) (cmd *exec.Cmd, in io.Writer, out io.Reader, said *strings.Builder) {
+		t.Helper()
+		cmd, said = self(t.Context(), slices.Concat(where, env), "setup", "--env-file", file), &strings.Builder{}
+		stdin, _ := cmd.StdinPipe()
+		t.Cleanup(func() { _ = stdin.Close() })
+		cmd.Stderr = said
+		stdout, _ := cmd.StdoutPipe()
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		awaitPrompt(t, out)
+		awaitPrompt(t, stdout)
+		return cmd, stdin, stdout, said
+	}
+	t.Run("what somebody else has put into the file meanwhile stays, and is not added once more", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "settings")
+		cmd, in, out, said := begin(t, file, nil)
+		theirs := "SLACK_BOT_TOKEN=xoxb-local\nCLAUDE_CODE_OAUTH_TOKEN=sk-ant-oat-theirs\nFLAUDEBOT_SECRETS_KEY=" + strings.Repeat("QUFB", 10) + "QUE=\n"
+		if err := os.WriteFile(file, []byte(theirs), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(in, strings.Join(good, "\n")+"\n")
+		printed, _ := io.ReadAll(out)
+		_ = cmd.Wait()
+		now, _ := os.ReadFile(file)
+		if !strings.HasPrefix(string(now), theirs) || strings.Contains(string(now), "ANTHROPIC_API_KEY") || !strings.Contains(string(now), "\nFLAUDEBOT_FLY_APP=setup-app\n") {
+			t.Errorf("the file is now\n%s", now)
+		}
+		for _, name := range []string{"SLACK_BOT_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN", "FLAUDEBOT_SECRETS_KEY"} {
+			if strings.Count(string(now), name) != 1 || !strings.Contains(string(printed), name+" is in "+file+" meanwhile, and stays as it is there\n") {
+				t.Errorf("%s: the file is now\n%s\nprinted\n%s", name, now, printed)
+			}
+		}
+		if code := cmd.ProcessState.ExitCode(); code != 0 || strings.Contains(string(printed), "FLAUDEBOT_SECRETS_KEY is made") {
+			t.Errorf("exit %d, printed\n%s\n%s", code, printed, said)
+		}
+	})
+	t.Run("Ctrl-C while an answer is tried ends it, and says nothing of the answer", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "settings")
+		silent, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = silent.Close() }()
+		cmd, in, out, said := begin(t, file, []string{"SLACK_API_URL=http://" + silent.Addr().String() + "/"})
+		_, _ = io.WriteString(in, "xoxb-local\n")
+		tried, err := silent.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = tried.Close() }()
+		_ = cmd.Process.Signal(syscall.SIGINT)
+		printed, _ := io.ReadAll(out)
+		_ = cmd.Wait()
+		if code := cmd.ProcessState.ExitCode(); code != 130 || strings.TrimSpace(string(printed)) != "" || said.String() != "\nnothing was written\n" {
+			t.Errorf("exit %d, printed %q, said %q", code, printed, said)
+		}
+	})
+	t.Run("Ctrl-C ends it, and what was answered is written", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "settings")
+		cmd, in, out, said := begin(t, file, nil)
 		_, _ = io.WriteString(in, "xoxb-local\n")
 		awaitPrompt(t, out)
 		_ = cmd.Process.Signal(syscall.SIGINT)
@@ -238,6 +310,18 @@ func TestEnvFile(t *testing.T) {
 	}
 	if _, err := readEnvFile(filepath.Join(dir, "none"), false); err == nil {
 		t.Error("a file that does not exist is read")
+	}
+	// Written again it has the same lines, with line ends of Unix, none that is empty at its end, and for its owner's eyes alone.
+	if err := os.WriteFile(name, []byte("A=1\r\n\r\n# C\r\nB=2\n\n\n"), 0o640); err != nil { //nolint:gosec // too open, as it may be
+		t.Fatal(err)
+	}
+	again, err := readEnvFile(name, false)
+	if err == nil {
+		err = again.write(name)
+	}
+	text, _ := os.ReadFile(name)
+	if info, statErr := os.Stat(name); err != nil || statErr != nil || string(text) != "A=1\n\n# C\nB=2\n" || info.Mode().Perm() != 0o600 {
+		t.Errorf("it is %q with mode %v, %v, %v", text, info.Mode(), err, statErr)
 	}
 	// By a link to it the file is replaced, and not the link.
 	link := filepath.Join(dir, "link")

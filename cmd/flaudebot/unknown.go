@@ -15,6 +15,14 @@ type unknownSetting struct {
 	meant string // a setting; "": none is close
 }
 
+// fix is what to do about it.
+func (u unknownSetting) fix() string {
+	if u.meant != "" {
+		return "call it " + u.meant + ", if that is meant"
+	}
+	return "remove it, or see `flaudebot serve --help` for what there is"
+}
+
 // unknownSettings finds them among NAME=value lines, of which the values are left alone.
 //
 // Not meant are FLAUDEBOT_TEST_…, by which the Makefile and the tests tell each other what to do (no setting may be called so), and the two that
@@ -99,11 +107,7 @@ func warnOfUnknown(environ []string, log *slog.Logger) {
 func unknownFindings(environ []string, about, where string) []doctor.Finding {
 	var out []doctor.Finding
 	for _, u := range unknownSettings(environ) {
-		fix := "remove it, or see `flaudebot serve --help` for what there is"
-		if u.meant != "" {
-			fix = "call it " + u.meant + ", if that is meant"
-		}
-		out = append(out, warning(about, u.name+where+" is no setting, and does nothing", fix))
+		out = append(out, warning(about, u.name+where+" is no setting, and does nothing", u.fix()))
 	}
 	return out
 }

@@ -58,6 +58,19 @@ func TestUnknownSettings(t *testing.T) {
 			}
 		})
 	}
+	for _, c := range []struct{ name, meant, command string }{
+		{"FLAUDEBOT_FLY_AP", "FLAUDEBOT_FLY_APP", "serve"}, {"FLAUDEBOT_FLY_AP", "FLAUDEBOT_FLY_APP", "run hello"},
+		{"FLAUDEBOT_REDIS_URL", "REDIS_URL", "sessions list"}, {"FLAUDEBOT_REDIS_URL", "REDIS_URL", "costs"}, {"FLAUDEBOT_REDIS_URL", "REDIS_URL", "audit"},
+	} {
+		t.Run(c.command+" names it beside what is missing", func(t *testing.T) {
+			t.Parallel()
+			out, _ := self(t.Context(), []string{c.name + "=" + value}, strings.Fields(c.command)...).CombinedOutput()
+			want := c.name + " is no setting, and does nothing: call it " + c.meant + ", if that is meant\n"
+			if !strings.Contains(string(out), c.meant+" is not set") || strings.Count(string(out), want) != 1 || strings.Contains(string(out), value) {
+				t.Errorf("printed\n%swant\n%s", out, want)
+			}
+		})
+	}
 	logged := []string{
 		`level=WARN msg="this is no setting, and does nothing" setting=FLAUDEBOT_BUDGET_PER_CHANEL meant=FLAUDEBOT_BUDGET_PER_CHANNEL` + "\n",
 		`level=WARN msg="this is no setting, and does nothing" setting=FLAUDEBOT_COFFEE meant=""` + "\n",
@@ -71,6 +84,10 @@ func TestUnknownSettings(t *testing.T) {
 		"serve": {"serve", "--env-file", file},
 		"demo":  {"demo", "--env-file", file, "--slack", "127.0.0.1:0", "--fly", "127.0.0.1:0", "--claude", "127.0.0.1:0", "--git", "127.0.0.1:0"},
 		"run":   {"run", "--env-file", file, "hello"},
+
+		"sessions": {"sessions", "list", "--env-file", file},
+		"costs":    {"costs", "--env-file", file},
+		"audit":    {"audit", "--env-file", file},
 	} {
 		t.Run(name+" logs it", func(t *testing.T) {
 			t.Parallel()

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -59,7 +58,7 @@ func vcs(info *debug.BuildInfo, key string) string {
 
 // manifest prints the manifest from which Slack makes the app, or the link that has it do so.
 func manifest(_ context.Context, c cli) error {
-	flags := flag.NewFlagSet("manifest", flag.ContinueOnError)
+	flags := c.flags()
 	link := flags.Bool("link", false, "print a link to the page of Slack that makes the app")
 	if err := c.parse(flags); err != nil {
 		return err
