@@ -167,6 +167,43 @@ func eventScopes() map[string]map[string]string {
 	}
 }
 
+// TestScopesAreTold: docs/security.md says of each scope and event of the manifest what it is for, and of no other.
+func TestScopesAreTold(t *testing.T) {
+	t.Parallel()
+	var m manifest
+	if err := yaml.Unmarshal(deploy.Manifest(), &m); err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(read(t, "../docs/security.md"), "\n## What Slack gives it\n")
+	section, _, _ := strings.Cut(after, "\n## ")
+	scopes, events, both := strings.Cut(section, "\n| Event |")
+	if !both {
+		t.Fatal("docs/security.md has no tables of scopes and events")
+	}
+	for _, table := range []struct {
+		what, text string
+		want       []string
+	}{{"scopes", scopes, m.OAuth.Scopes.Bot}, {"events", events, m.Settings.Events.Bot}} {
+		var told []string
+		for line := range strings.Lines(table.text) {
+			first, purpose, _ := strings.Cut(strings.TrimPrefix(line, "| "), " | ")
+			if !strings.HasPrefix(line, "| `") {
+				continue
+			}
+			for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(first, -1) {
+				told = append(told, m[1])
+			}
+			if len(strings.Fields(purpose)) < 3 {
+				t.Errorf("what is it for? %s", line)
+			}
+		}
+		want := slices.Sorted(slices.Values(table.want))
+		if slices.Sort(told); !slices.Equal(told, want) {
+			t.Errorf("docs/security.md tells of the %s %v, want those of the manifest: %v", table.what, told, want)
+		}
+	}
+}
+
 func TestManifest(t *testing.T) {
 	t.Parallel()
 	var m manifest
