@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -58,25 +59,55 @@ func fuzzed(t *testing.T, name string) bool {
 	return false
 }
 
-// TestLinks: every page and picture that a page leads to is there.
+// TestLinks: every page, section and picture that a page leads to is there.
 func TestLinks(t *testing.T) {
 	t.Parallel()
 	pages, err := filepath.Glob("*.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	link := regexp.MustCompile(`\]\(([^)#:\s]+)(?:#[^)\s]*)?\)`)
-	for _, page := range append(pages, "../README.md") {
-		raw, err := os.ReadFile(page)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, m := range link.FindAllStringSubmatch(string(raw), -1) {
-			if _, err := os.Stat(filepath.Join(filepath.Dir(page), m[1])); err != nil {
+	link := regexp.MustCompile(`\]\(([^)#:\s]*)(?:#([^)\s]+))?\)`)
+	sections := 0
+	for _, page := range append(pages, "../README.md", "../CONTRIBUTING.md") {
+		for _, m := range link.FindAllStringSubmatch(text(t, page), -1) {
+			to := page
+			if m[1] != "" {
+				to = filepath.Join(filepath.Dir(page), m[1])
+			}
+			if _, err := os.Stat(to); err != nil {
 				t.Errorf("%s leads to %s: %v", page, m[1], err)
+				continue
+			}
+			if m[2] == "" {
+				continue
+			}
+			if sections++; !slices.Contains(anchors(text(t, to)), m[2]) {
+				t.Errorf("%s leads to #%s of %s, which has no such section", page, m[2], to)
 			}
 		}
 	}
+	if sections < 50 {
+		t.Errorf("%d links lead to a section: the pages are not read well", sections)
+	}
+}
+
+func text(t *testing.T, page string) string {
+	t.Helper()
+	raw, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
+// anchors are the names by which a page's sections are linked to.
+func anchors(page string) []string {
+	var out []string
+	odd := regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(page, -1) {
+		out = append(out, strings.ReplaceAll(odd.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-"))
+	}
+	return out
 }
 
 // TestThreatModel: each threat names the tests that show what holds it, or says that nothing does; and it says what does not hold.
