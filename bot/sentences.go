@@ -916,7 +916,7 @@ func sayUnreached(hosts []string) string {
 	for _, h := range hosts {
 		parts = append(parts, "`"+escape(strings.ReplaceAll(h, "`", "'"))+"`")
 	}
-	return "Not reached, since the settings of this channel do not name them: " + strings.Join(parts, ", ") + ". An admin of the channel can allow more."
+	return "Not reached, since the settings of this channel do not name them: " + strings.Join(parts, ", ") + ". An admin of the channel can allow more, by HTTP and HTTPS on their usual ports."
 }
 
 // goOn is what Claude is told when somebody presses Continue.

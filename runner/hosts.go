@@ -96,13 +96,19 @@ type enclosure struct {
 	proxy   net.Listener      // guarded by mu; nil: it was not made yet
 	plain   http.Handler      // what is asked for by plain HTTP
 	allowed []reach           // guarded by mu; to the turn at work
-	denied  func(string)      // guarded by mu; told of a host that is not allowed, once of each
-	refused []string          // guarded by mu; the hosts that it was told of
+	refuse  unreached         // guarded by mu
+	refused []string          // guarded by mu; the hosts that were told of
 	tunnels map[net.Conn]bool // guarded by mu; to what was reached by CONNECT
 }
 
-// open has a turn in it reach those places, and nothing else. denied is told of others that it asks for.
-func (e *enclosure) open(allowed []reach, denied func(host string)) error {
+// unreached is what becomes of hosts that are asked for and are not allowed.
+type unreached struct {
+	hide func(host string) string // takes secrets out
+	tell func(host string)        // once of each
+}
+
+// open has a turn in it reach those places, and nothing else.
+func (e *enclosure) open(allowed []reach, refuse unreached) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.proxy == nil {
@@ -110,7 +116,7 @@ func (e *enclosure) open(allowed []reach, denied func(host string)) error {
 			return err
 		}
 	}
-	e.allowed, e.denied, e.refused = allowed, denied, nil
+	e.allowed, e.refuse, e.refused = allowed, refuse, nil
 	for c := range e.tunnels { // of the turn before, which may have reached others
 		_ = c.Close()
 	}
@@ -163,28 +169,39 @@ func (e *enclosure) env() []string {
 
 // find returns the place that a host and port are allowed as.
 func (e *enclosure) find(host, port string) (reach, bool) {
-	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	asked := strings.TrimSuffix(host, ".")
+	host = strings.ToLower(asked)
 	_, err := netip.ParseAddr(host)
 	literal := err == nil // its zone may end like a name
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	i := slices.IndexFunc(e.allowed, func(p reach) bool { return p.has(host, port) && (!literal || p.inside) })
 	if i < 0 {
-		if len(e.refused) < maxRefused && !slices.Contains(e.refused, host) {
-			e.refused = append(e.refused, host)
-			if e.denied != nil {
-				e.denied(host)
-			}
+		if port != "80" && port != "443" {
+			asked = net.JoinHostPort(asked, port)
 		}
+		e.note(asked)
 		return reach{}, false
 	}
 	return e.allowed[i], true
 }
 
+// note tells of a host that is not allowed. e.mu must be held.
+func (e *enclosure) note(host string) {
+	if e.refuse.hide == nil { // nobody is to be told
+		return
+	}
+	host = e.refuse.hide(host)
+	if len(e.refused) < maxRefused && !slices.Contains(e.refused, host) {
+		e.refused = append(e.refused, host)
+		e.refuse.tell(host)
+	}
+}
+
 // maxRefused is how many hosts are told of that were asked for and are not allowed.
 const maxRefused = 10
 
-// asked are the hosts that were asked for since it was opened and are not allowed.
+// asked are the hosts that were asked for since it was opened and are not allowed, secrets taken out.
 func (e *enclosure) asked() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -314,8 +331,12 @@ func (t *turn) enclose() error {
 	if repo := onLoopback(t.Repos); repo != "" {
 		return fmt.Errorf("%s is on this machine's own loopback, which nothing reaches where hosts are named: begin with repo:none, or have the repository elsewhere", repo)
 	}
-	err := t.cfg.enclosure.open(reaches(t.Settings.Hosts, t.Repos), func(host string) { // under e.mu
-		t.journal.add("", Event{Kind: KindNote, Text: clip(host, 253) + " is not among the hosts that this channel's settings name"})
+	hide, lower := redactor(t.secrets), redactor(t.secrets.inLowerCase())
+	err := t.cfg.enclosure.open(reaches(t.Settings.Hosts, t.Repos), unreached{
+		hide: func(host string) string { return clip(lower.Replace(strings.ToLower(hide.Replace(host))), 253) },
+		tell: func(host string) { // under e.mu
+			t.journal.add("", Event{Kind: KindNote, Text: host + " is not among the hosts that this channel's settings name"})
+		},
 	})
 	if err != nil {
 		return fmt.Errorf("this machine cannot hold Claude's user to the hosts that the channel's settings name: %w", err)

@@ -45,6 +45,15 @@ func redactor(s Secrets) redaction {
 	return redaction{strings.NewReplacer(pairs...)}
 }
 
+// inLowerCase are the secrets as they are in names of hosts, which programs write in lower case.
+func (s Secrets) inLowerCase() Secrets {
+	low := Secrets{AnthropicAPIKey: strings.ToLower(s.AnthropicAPIKey), ClaudeOAuthToken: strings.ToLower(s.ClaudeOAuthToken), GitToken: strings.ToLower(s.GitToken), Env: map[string]string{}}
+	for name, value := range s.Env {
+		low.Env[name] = strings.ToLower(value)
+	}
+	return low
+}
+
 // values are all that must not be told. A secret of several lines is printed line by line, and one with spaces around it without them.
 func (s Secrets) values() []string {
 	out := []string{s.AnthropicAPIKey, s.ClaudeOAuthToken, s.GitToken}

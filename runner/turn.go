@@ -91,9 +91,7 @@ func (t *turn) run() record {
 		out.Branches[i].Name, out.Branches[i].URL = hide.Replace(b.Name), hide.Replace(b.URL)
 	}
 	if t.cfg.enclosed {
-		for _, host := range t.cfg.enclosure.asked() {
-			out.Unreached = append(out.Unreached, hide.Replace(clip(host, 253)))
-		}
+		out.Unreached = t.cfg.enclosure.asked()
 	}
 	out.NewPull = hide.Replace(out.NewPull)
 	payload := hide.Replace(string(t.payload))

@@ -386,7 +386,7 @@ type Outcome struct {
 	Tools []ToolUse `json:"tools,omitempty"`
 	// Denied are tools that Claude wanted to use and was not allowed, at most 20.
 	Denied []Denied `json:"denied,omitempty"`
-	// Unreached are hosts that were asked for and that the settings do not name, at most 10.
+	// Unreached are hosts that were asked for and that the settings do not name, at most 10; with a port where it is not that of HTTP or HTTPS.
 	Unreached []string `json:"unreached,omitempty"`
 }
 
