@@ -21,7 +21,7 @@ build: ## build bin/flaudebot
 	@CGO_ENABLED=0 $(GO) build -o bin/flaudebot ./cmd/flaudebot
 
 test: ## run all tests with the race detector, and say what was left out
-	@GORACE=atexit_sleep_ms=0 $(GO) run ./tools/testall -race -parallel 8 -timeout 25m ./... # else every process waits a second at its end; tests mostly wait, and more of them may than there are cores
+	@GORACE=atexit_sleep_ms=0 $(GO) run ./tools/testall -race -parallel 4 -timeout 25m ./... # else every process waits a second at its end; tests mostly wait, and more of them may than there are cores
 
 pictures: ## draw every state of every message, and what docs/using.md shows, into docs/pictures
 	FLAUDEBOT_TEST_PICTURES=$(CURDIR)/docs/pictures $(GO) test -count=1 -run '^TestPictures$$' ./bot

@@ -324,6 +324,9 @@ func (b *Bot) replyCounts(ctx context.Context, in *incoming) (bool, error) {
 		return false, b.tellOnce(ctx, *in, "run over:"+in.thread.Key()+":"+in.event.User, sayRunOver)
 	}
 	busy := st.Running != nil || len(st.Queued) > 0
+	if !ending(st) && saidBefore(st, in.event.TS) { // to people, or to a session that is over
+		return false, nil
+	}
 	if busy && !ending(st) {
 		return b.heeds(ctx, *in)
 	}
@@ -334,6 +337,28 @@ func (b *Bot) replyCounts(ctx context.Context, in *incoming) (bool, error) {
 		return false, b.tellOnce(ctx, *in, "ended:"+in.thread.Key()+":"+in.event.User, sayEnded)
 	}
 	return b.heeds(ctx, *in)
+}
+
+// saidBefore reports whether something was said, a ts, before the session was asked for that the thread has, or is about to have.
+func saidBefore(st sessions.Status, ts string) bool {
+	if isLive(st) {
+		return ts < st.Session.Since
+	}
+	first := ""
+	for _, t := range slices.Concat(st.Queued, running(st)) {
+		if t.Kind == sessions.KindTurn && (first == "" || t.TS < first) {
+			first = t.TS
+		}
+	}
+	return ts < first
+}
+
+// running is the turn that is at work, if one is.
+func running(st sessions.Status) []sessions.Turn {
+	if st.Running == nil {
+		return nil
+	}
+	return []sessions.Turn{*st.Running}
 }
 
 // heeds is listens, and notes of a reply that is left to people by the channel's settings that it stays so: it may be read again when they

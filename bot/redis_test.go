@@ -20,7 +20,7 @@ func TestTroubleIsSaid(t *testing.T) {
 // TestOfferedOnce: Redis is asked once to take a mention, of which Slack sends two events.
 func TestOfferedOnce(t *testing.T) {
 	t.Parallel()
-	w := newWorkspace(t, nil)
+	w := asleep(t, nil)
 	for i := range 5 {
 		ts := w.say(member, general, "", fmt.Sprintf("%snumber %d", mention, i))
 		w.until("a turn", func() bool { return w.sessions.turn(ts) != nil })

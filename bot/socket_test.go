@@ -142,9 +142,7 @@ func TestRefresh(t *testing.T) {
 	for _, n := range []int{1, 2} {
 		t.Run(fmt.Sprintf("of %d at once leaves no gap: commands and events go on", n), func(t *testing.T) {
 			t.Parallel()
-			scfg := impatient()
-			scfg.RefreshGrace = 300 * time.Millisecond
-			w := emptyWorkspace(t, scfg)
+			w := emptyWorkspace(t, slack.Config{AckTimeout: 20 * time.Second, RefreshGrace: 300 * time.Millisecond})
 			w.replica(func(cfg *Config) { cfg.Connections = n })
 			w.until("all sockets", func() bool { return w.connections() == n })
 			opens := func() int { list, _ := w.deliveries()["opens"].([]any); return len(list) }

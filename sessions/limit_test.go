@@ -41,7 +41,7 @@ func TestLimit(t *testing.T) {
 		b := newBot(t)
 		r := b.replica(nil).start()
 		b.answered(r, r.accept(turn("101", "zero", true)))
-		resets := b.limits(4 * time.Second)
+		resets := b.limits(15 * time.Second)
 		one := r.accept(turn("102", "limited one", false))
 		b.isHeld(one)
 		two := r.accept(turn("103", "two", false))

@@ -25,7 +25,7 @@ type badInput struct {
 // TestBadInput: whatever is said, the person reads what became of it, and the thread goes on.
 func TestBadInput(t *testing.T) {
 	t.Parallel()
-	w, general := badWorld(t)
+	w, general := servedWorld(t)
 	w.goWrong(t, general, []badInput{
 		{"a prompt that begins with a dash", "-h", nil, "I am a script, not Claude.", "0"},
 		{"a prompt that begins with a slash", "/clear", nil, "I am a script, not Claude.", "0"},
@@ -85,7 +85,7 @@ func TestBadInput(t *testing.T) {
 // TestBadAnswers: whatever Claude says, it stands in the thread, and the thread goes on.
 func TestBadAnswers(t *testing.T) {
 	t.Parallel()
-	w, general := badWorld(t)
+	w, general := servedWorld(t)
 	w.goWrong(t, general, []badInput{
 		{"an answer of 1 MB on one line", "big 1000000", nil, "The whole answer is in the file answer-1.md.", "0"},
 		{"output that is no UTF-8", "garble", nil, "The command ended with exit code 0.", "0"},
@@ -125,30 +125,33 @@ func TestBadAnswers(t *testing.T) {
 // TestTurnDies: whatever ends a turn, the person reads what it was, and the thread goes on.
 func TestTurnDies(t *testing.T) {
 	t.Parallel()
-	w, general := badWorld(t)
+	w, general := servedWorld(t)
 	w.goWrong(t, general, []badInput{
 		{"Claude Code is killed", "crash", nil, "Claude Code was killed in mid-turn. The conversation stays: press Retry, or reply to go on.", "137"},
 		{"the machine is killed", "take 40 seconds", killMachine(false), "The machine ended in mid-turn. Files and conversation stay. It may have done part of the work: look before you press Retry.", "137"},
 		{"the machine runs out of memory", "take 40 seconds", killMachine(true), "The machine ran out of memory. Files and conversation stay. Run this again on a larger machine with the button, or ask for a smaller step.", "137"},
 	})
-	t.Run("Fly has no room", func(t *testing.T) {
-		w.flyFault(t, `{"method":"machine.create","status":422}`)
-		root := w.say(member, general, "", mention+"say: hello")
-		text, code := w.answer(general, root, root)
-		if code != "1" || !strings.Contains(text, "Fly has no room for the machine just now. Press Retry in a few minutes.") {
-			t.Errorf("answer = %q (exit %s)", text, code)
-		}
-		w.flyFault(t, `{}`)
-		w.goesOn(t, general, root, "")
-	})
 }
 
-// badWorld is a world in which a turn fails soon where Fly does.
-func badWorld(t *testing.T) (w *split, general string) {
+// TestNoRoom: where Fly has no room, the person reads that, and the thread goes on when it has.
+func TestNoRoom(t *testing.T) {
+	t.Parallel()
+	w, general := servedWorld(t, "FLAUDEBOT_PATIENCE=2s")
+	w.flyFault(t, `{"method":"machine.create","status":422}`)
+	root := w.say(member, general, "", mention+"say: hello")
+	text, code := w.answer(general, root, root)
+	if code != "1" || !strings.Contains(text, "Fly has no room for the machine just now. Press Retry in a few minutes.") {
+		t.Errorf("answer = %q (exit %s)", text, code)
+	}
+	w.flyFault(t, `{}`)
+	w.goesOn(t, general, root, "")
+}
+
+// servedWorld is a world with a bot.
+func servedWorld(t *testing.T, env ...string) (w *split, general string) {
 	t.Helper()
 	w = splitWorld(t)
-	w.env = append(w.env, "FLAUDEBOT_PATIENCE=2s")
-	start(t, w.env, "serve")
+	start(t, append(w.env, env...), "serve")
 	return w, w.channel("general")
 }
 
