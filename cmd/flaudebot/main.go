@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"flaudebot/sessions"
 )
@@ -22,6 +23,10 @@ import (
 func main() {
 	os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr))
 }
+
+// signalGrace is for how long after the first signal further ones are ignored: timeout(1) sends two of them, and so do a terminal and a supervisor
+// together. A later one kills.
+const signalGrace = 3 * time.Second
 
 // command is one subcommand. It returns an [exitCode] to end with a code other than 1.
 type command struct {
@@ -159,7 +164,7 @@ func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal kills
+	context.AfterFunc(ctx, func() { time.AfterFunc(signalGrace, stop) }) // until then further signals are taken, and mean nothing
 	var envFile envFileName
 	args, err := envFile.take(argv[1:])
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -179,15 +180,16 @@ func (e lostAnswerError) Error() string { return e.what }
 
 // waitForRedis repeats do until Redis is well enough for it. An error is one that no waiting helps against.
 func waitForRedis(ctx context.Context, cfg config, log *slog.Logger, do func(context.Context) error) error {
-	said := ""
+	said, last := "", error(nil)
 	for {
 		err := do(ctx)
 		if err == nil {
 			return nil
 		}
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return givenUp(ctx, cfg, cmp.Or(last, err))
 		}
+		last = err
 		addr, t := cfg.redis.one.Addr, queue.TroubleOf(err)
 		if why := hopelessRedis(addr, err); why != nil {
 			return why
@@ -205,6 +207,21 @@ func waitForRedis(ctx context.Context, cfg config, log *slog.Logger, do func(con
 		case <-time.After(500 * time.Millisecond):
 		}
 	}
+}
+
+// redisPatience is how long a command waits for Redis that somebody waits for.
+const redisPatience = 15 * time.Second
+
+// givenUp is why Redis is waited for no longer, after it was ill with err.
+func givenUp(ctx context.Context, cfg config, err error) error {
+	addr, t := cfg.redis.one.Addr, queue.TroubleOf(err)
+	switch {
+	case !errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return ctx.Err()
+	case t.Code == "NETWORK":
+		return fmt.Errorf("Redis at %s does not answer: start it there, or correct host and port in REDIS_URL (rediss:// for TLS) (%w)", addr, err) //nolint:staticcheck // a name
+	}
+	return fmt.Errorf("Redis at %s: %s (%w)", addr, t.Means, err) //nolint:staticcheck // a name
 }
 
 // hopelessRedis returns the sentence for an error that somebody has to mend settings for; nil: it may pass.

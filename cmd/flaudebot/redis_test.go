@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
@@ -443,3 +444,49 @@ type redisReply string
 
 func (e redisReply) Error() string { return string(e) }
 func (redisReply) RedisError()     {}
+
+// TestRedisGivenUp: a command that somebody waits for gives up on a Redis that does not answer, and says what to do; whoever may wait does.
+func TestRedisGivenUp(t *testing.T) {
+	t.Parallel()
+	env := []string{
+		"REDIS_URL=redis://127.0.0.1:1", "FLY_API_TOKEN=x", "FLY_FLAPS_BASE_URL=http://127.0.0.1:1", "FLAUDEBOT_FLY_APP=test-app", "ANTHROPIC_API_KEY=sk-ant-x",
+	}
+	for _, args := range []string{"sessions list", "sessions end T:C:1.2", "sessions reap", "costs", "audit", "run say: hello"} {
+		t.Run(args, func(t *testing.T) {
+			t.Parallel()
+			cmd := self(t.Context(), env, strings.Fields(args)...)
+			out, _ := cmd.CombinedOutput()
+			const want = "flaudebot: Redis at 127.0.0.1:1 does not answer: start it there, or correct host and port in REDIS_URL"
+			if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(string(out), want) || strings.Contains(string(out), "deadline") {
+				t.Errorf("exit %d, printed\n%swant %q", code, out, want)
+			}
+		})
+	}
+	cfg, err := goodSettings().check("redis")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait := func(ctx context.Context, err error) error {
+		return waitForRedis(ctx, cfg, slog.New(slog.DiscardHandler), func(context.Context) error { return err })
+	}
+	t.Run("what Redis said last is what it says", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), redisPatience)
+			defer cancel()
+			if err := wait(ctx, redisReply("LOADING Redis is loading the dataset in memory")); err == nil || !strings.HasPrefix(err.Error(), "Redis at localhost:6379: Redis is reading its data after a restart") {
+				t.Errorf("it gives up with %v", err)
+			}
+		})
+	})
+	t.Run("without a limit it is waited for until somebody ends it", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(24*time.Hour, cancel)
+			if err := wait(ctx, errors.New("refused")); !errors.Is(err, context.Canceled) {
+				t.Errorf("it gives up with %v", err)
+			}
+		})
+	})
+}

@@ -3,13 +3,104 @@ package main
 import (
 	"encoding/json"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
+
+// atWork waits until so many machines of the world run.
+func (w *split) atWork(t *testing.T, n int) {
+	t.Helper()
+	w.in(t).until("machines at work", func() bool {
+		started := 0
+		for _, m := range flyList(t, "http://"+w.fly, "test-app", "machines") {
+			if m["state"] == "started" {
+				started++
+			}
+		}
+		return started == n
+	})
+}
+
+// makeApp makes the app of the session machines, so that there is something to list before a run has made it.
+func (w *split) makeApp(t *testing.T) {
+	t.Helper()
+	body := strings.NewReader(`{"app_name":"test-app","org_slug":"personal","network":"test-app"}`)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+w.fly+"/v1/apps", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer fly-local-test")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil || res.StatusCode != http.StatusCreated {
+		t.Fatalf("make the app: %v, %v", res, err)
+	}
+	_ = res.Body.Close()
+}
+
+// TestInterruptedRun: whoever interrupts a run leaves no machine behind, also where the signal comes twice.
+func TestInterruptedRun(t *testing.T) {
+	t.Parallel()
+	t.Run("two signals at once are one as timeout sends them", func(t *testing.T) {
+		t.Parallel()
+		w := splitWorld(t)
+		w.makeApp(t)
+		p := launch(t, w.env, "run", "take 300 seconds")
+		w.atWork(t, 1)
+		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM, syscall.SIGINT} {
+			_ = p.cmd.Process.Signal(sig)
+		}
+		p.end(syscall.SIGTERM)
+		if code := p.cmd.ProcessState.ExitCode(); code != 130 {
+			t.Errorf("exit %d, want 130", code)
+		}
+		if m := flyList(t, "http://"+w.fly, "test-app", "machines"); len(m) != 0 {
+			t.Errorf("%v is left", m)
+		}
+		if said := p.logs(); strings.Count(said, "flaudebot: ") != 1 || !strings.Contains(said, "flaudebot: interrupted: what runs is stopped and its machine destroyed") {
+			t.Errorf("it said\n%s\nwant that it is interrupted, and nothing more", said)
+		}
+	})
+	t.Run("before it has begun as well", func(t *testing.T) {
+		t.Parallel()
+		w := splitWorld(t)
+		p := launch(t, slices.Concat(w.env, []string{"REDIS_URL=redis://127.0.0.1:1"}), "run", "say: never")
+		w.in(t).until("it waits", func() bool { return strings.Contains(p.logs(), "waiting for Redis") })
+		p.end(syscall.SIGINT)
+		if code := p.cmd.ProcessState.ExitCode(); code != 130 || strings.Contains(p.logs(), "context canceled") {
+			t.Errorf("exit %d, want 130; it said\n%s", code, p.logs())
+		}
+	})
+	t.Run("a later one kills what does not come to its end", func(t *testing.T) {
+		t.Parallel()
+		w := splitWorld(t)
+		w.makeApp(t)
+		p := launch(t, w.env, "run", "take 300 seconds")
+		w.atWork(t, 1)
+		_ = w.proc.cmd.Process.Signal(syscall.SIGSTOP) // Fly says nothing any more
+		defer func() { _ = w.proc.cmd.Process.Signal(syscall.SIGCONT) }()
+		began := time.Now()
+		again := time.NewTicker(100 * time.Millisecond)
+		defer again.Stop()
+		for running := true; running; {
+			_ = p.cmd.Process.Signal(syscall.SIGINT)
+			select {
+			case <-p.done:
+				running = false
+			case <-again.C:
+			}
+		}
+		state, _ := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+		if took := time.Since(began); !state.Signaled() || took < signalGrace {
+			t.Errorf("it ended with %s after %s, want it killed, and not before %s", p.cmd.ProcessState, took, signalGrace)
+		}
+	})
+}
 
 // TestRunEach: several prompts at once from the command line, each on a machine that is gone in the end.
 func TestRunEach(t *testing.T) {
@@ -63,16 +154,7 @@ func TestRunEach(t *testing.T) {
 	})
 	t.Run("Ctrl-C ends them all, and destroys their machines", func(t *testing.T) {
 		p := launch(t, w.env, "run", "--parallel", "2", "take 300 seconds", "take 200 seconds", "say: never")
-		slack := newSlackWorld(t, w.proc)
-		slack.until("two machines at work", func() bool {
-			n := 0
-			for _, m := range flyList(t, "http://"+w.fly, "test-app", "machines") {
-				if m["state"] == "started" {
-					n++
-				}
-			}
-			return n == 2
-		})
+		w.atWork(t, 2)
 		p.end(syscall.SIGINT)
 		if code := p.cmd.ProcessState.ExitCode(); code != 130 {
 			t.Errorf("exit %d, want 130", code)

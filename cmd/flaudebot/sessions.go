@@ -64,9 +64,11 @@ func lookAtSessions(ctx context.Context, c cli, withFly bool) (service *sessions
 	return openSessions(ctx, c, cfg, withFly)
 }
 
-// openSessions opens the sessions to look at them, with Fly if what is there counts.
+// openSessions opens the sessions to look at them, with Fly if what is there counts. It gives up on a Redis that does not answer.
 func openSessions(ctx context.Context, c cli, cfg config, withFly bool) (service *sessions.Service, leave func(), err error) {
 	log := cfg.logger(c.stderr)
+	ctx, cancel := context.WithTimeout(ctx, redisPatience)
+	defer cancel()
 	rdb, err := openRedis(ctx, cfg, log)
 	if err != nil {
 		return nil, nil, err
