@@ -98,7 +98,7 @@ func commonInputs() []input {
 			hint: "One a line: owner/name or an address, with #branch behind it if you like. “none” for no repository. For sessions that begin from now on.",
 			get:  func(s sessions.Settings) []string { return one(reposText(s.Repos)) },
 			set: func(s *sessions.Settings, v []string) (err error) {
-				s.Repos, err = reposOf(joined(v))
+				s.Repos, err = sessions.ParseRepos(joined(v))
 				return err
 			},
 			usual: func(def sessions.Settings) string { return strings.ReplaceAll(reposText(def.Repos), "\n", ", ") },
@@ -422,7 +422,7 @@ func linesOf(text string) []string {
 	return out
 }
 
-// reposText writes repositories as reposOf reads them. "": those by default.
+// reposText writes repositories as [sessions.ParseRepos] reads them. "": those by default.
 func reposText(repos []runner.Repo) string {
 	if repos == nil {
 		return ""
@@ -432,35 +432,9 @@ func reposText(repos []runner.Repo) string {
 	}
 	var lines []string
 	for _, r := range repos {
-		text := sessions.RepoText(r)
-		if short, ok := strings.CutPrefix(text, githubURL); ok && ownerNameAndMore.MatchString(short) {
-			text = short
-		}
-		lines = append(lines, text)
+		lines = append(lines, sessions.ShortRepoText(r))
 	}
 	return strings.Join(lines, "\n")
-}
-
-// reposOf reads repositories, one a line.
-func reposOf(text string) ([]runner.Repo, error) {
-	lines := linesOf(strings.ReplaceAll(text, ",", "\n"))
-	if len(lines) == 0 {
-		return nil, nil
-	}
-	if len(lines) == 1 && strings.EqualFold(lines[0], "none") {
-		return []runner.Repo{}, nil
-	}
-	for i, line := range lines {
-		switch page := branchPage.FindStringSubmatch(line); {
-		case ownerNameAndMore.MatchString(line):
-			lines[i] = githubURL + line
-		case page != nil:
-			lines[i] = page[1] + "#" + page[2]
-		case !strings.Contains(line, ":"): // no address
-			return nil, fmt.Errorf("“%s” is no repository: want owner/name or an address", clip(line, 60))
-		}
-	}
-	return sessions.ParseRepos(strings.Join(lines, "\n"))
 }
 
 // envOf reads variables, NAME=value a line.

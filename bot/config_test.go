@@ -458,9 +458,9 @@ func TestConfigFields(t *testing.T) {
 		"": "", "none": "none", "acme/app": "acme/app", "acme/app#dev=code": "acme/app#dev=code", "https://github.com/acme/app/tree/dev/x": "acme/app#dev/x",
 		"https://github.com/acme/app.git": "acme/app.git", "git@git.example:x/y.git": "git@git.example:x/y.git", "a/b, c/d": "a/b\nc/d",
 	} {
-		repos, err := reposOf(text)
+		repos, err := sessions.ParseRepos(text)
 		if err != nil || reposText(repos) != want {
-			t.Errorf("reposOf(%q) = %q, %v, want %q", text, reposText(repos), err, want)
+			t.Errorf("ParseRepos(%q) = %q, %v, want %q", text, reposText(repos), err, want)
 		}
 	}
 }

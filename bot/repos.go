@@ -18,8 +18,6 @@ var named = regexp.MustCompile(`(?i)(^|\s+)(repo|branch):(<[^>]*>|\S+)`)
 
 var (
 	ownerAndName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+$`)
-	// ownerNameAndMore is that with a branch and a folder behind it.
-	ownerNameAndMore = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+(#[^=\s]*)?(=\S*)?$`)
 	// branchPage is the page of a branch at GitHub, GitLab and Gitea.
 	branchPage = regexp.MustCompile(`^(.+?)/(?:-/)?(?:tree|src/branch)/(.+)$`)
 )

@@ -149,6 +149,7 @@ func TestExamine(t *testing.T) {
 		{"the Git token is refused", func(p *patient) { p.Git.Token = "gone" }, doctor.Problem, "git", "refuses GITHUB_TOKEN", "make a new token and put it into GITHUB_TOKEN"},
 		{"there is no Git token, and the repository is private", func(p *patient) { p.Git.Token = "" }, doctor.Problem, "git", "is not there, or not for everybody", "set GITHUB_TOKEN to a token that may read it"},
 		{"the repository does not exist", func(p *patient) { p.Git.Repos = []runner.Repo{{URL: p.repo("acme/nothing")}} }, doctor.Problem, "git", "acme/nothing.git is not there, or GITHUB_TOKEN may not read it", "give GITHUB_TOKEN access to it (contents: read and write)"},
+		{"a repository is not read over HTTP", func(p *patient) { p.Git.Repos = []runner.Repo{{URL: "git@git.example:acme/site.git"}} }, doctor.Warning, "git", "git@git.example:acme/site.git is not read over HTTP, and was not tried", "flaudebot doctor --live"},
 		{"the Git token may only read", func(p *patient) { p.Git.Token = "forge-reads" }, doctor.Warning, "git", "can be read, and not pushed to", "contents: read and write"},
 		{"the Git token is refused, and there is no repository to try it on", func(p *patient) {
 			p.Git.Token, p.Git.Repos, p.Git.Forges = "gone", nil, []runner.Forge{{Host: p.host(), Kind: runner.ForgeGitLab}}

@@ -39,7 +39,7 @@ func (g *Git) look(ctx context.Context, e *examination) []Finding {
 
 func (g *Git) repo(ctx context.Context, e *examination, address string) Finding {
 	if !strings.HasPrefix(address, "https://") && !strings.HasPrefix(address, "http://") {
-		return ok("%s is not read over HTTP, and was not tried", address)
+		return warn("run `flaudebot doctor --live`, whose turn clones it", "%s is not read over HTTP, and was not tried", address)
 	}
 	status, err := g.ask(ctx, e, address, "git-upload-pack")
 	const fix = "give GITHUB_TOKEN access to it (contents: read and write), or correct the address in FLAUDEBOT_REPOS"

@@ -459,13 +459,38 @@ func CheckGuest(g Guest) error {
 	return nil
 }
 
-// ParseRepos reads repositories, url[#branch][=dir] each, separated by commas or line breaks.
+// githubURL is where "owner/name" is.
+const githubURL = "https://github.com/"
+
+var (
+	// ownerAndName is a repository at GitHub, with a branch and a folder behind it.
+	ownerAndName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+(#[^=\s]*)?(=\S*)?$`)
+	// branchPage is the page of a branch at GitHub, GitLab and Gitea.
+	branchPage = regexp.MustCompile(`^(https?://[^/]+/[^/]+/.+?)/(?:-/)?(?:tree|src/branch)/(.+)$`)
+	// repoAddress is what Git takes for an address of another machine, or of a folder.
+	repoAddress = regexp.MustCompile(`^(?i:https?|ssh|git|file)://.|^[A-Za-z0-9._-]+@[A-Za-z0-9._-]+:.|^/.`)
+)
+
+// ParseRepos reads repositories, separated by commas or line breaks: owner/name for one of GitHub's, the page of a branch, or an address, with
+// [#branch][=dir] behind it. "none" is an empty list, and nothing is nil.
 func ParseRepos(value string) ([]runner.Repo, error) {
+	if strings.EqualFold(strings.TrimSpace(value), "none") {
+		return []runner.Repo{}, nil
+	}
 	var out []runner.Repo
 	for item := range strings.FieldsFuncSeq(value, func(r rune) bool { return r == ',' || r == '\n' || r == '\r' }) {
 		item = strings.TrimSpace(item)
 		if item == "" {
 			continue
+		}
+		if page := branchPage.FindStringSubmatch(item); page != nil {
+			item = page[1] + "#" + page[2]
+		}
+		if ownerAndName.MatchString(item) {
+			item = githubURL + item
+		}
+		if !repoAddress.MatchString(item) {
+			return nil, noRepo(item)
 		}
 		var r runner.Repo
 		rest, dir, hasDir := cutLast(item, "=")
@@ -480,6 +505,24 @@ func ParseRepos(value string) ([]runner.Repo, error) {
 		out = append(out, r)
 	}
 	return out, runner.CheckRepos(out)
+}
+
+// noRepo says that something is no repository. What may hold a token is not repeated.
+func noRepo(item string) error {
+	what := "“" + item + "”"
+	if len(item) > 30 || strings.Contains(item, "@") {
+		what = "one of them"
+	}
+	return fmt.Errorf("%s is no repository: want owner/name for one at GitHub, or an address (https://…, ssh://…, git@host:…, a path that begins with /); or none alone", what)
+}
+
+// ShortRepoText writes what [ParseRepos] reads, as people do: owner/name for a repository at GitHub.
+func ShortRepoText(r runner.Repo) string {
+	text := RepoText(r)
+	if short, ok := strings.CutPrefix(text, githubURL); ok && ownerAndName.MatchString(short) {
+		return short
+	}
+	return text
 }
 
 // RepoText writes what [ParseRepos] reads.

@@ -129,7 +129,13 @@ func settingsFindings(wrong map[string]badSettings) []doctor.Finding {
 
 // patient is what there is to look at: all of it whose own settings make sense, whatever is wrong with others.
 func (c config) patient(wrong map[string]badSettings) doctor.Config {
-	out := doctor.Config{Secrets: c.secretValues(), Git: &doctor.Git{Username: c.GitUsername, Token: c.GitToken, Repos: c.repos, Forges: c.forges}}
+	out := doctor.Config{Secrets: c.secretValues()}
+	amiss := func(part, setting string) bool {
+		return slices.ContainsFunc(wrong[part], func(text string) bool { return aboutSetting(text, setting) })
+	}
+	if !amiss("fly", "FLAUDEBOT_REPOS") && !amiss("rest", "GITHUB_TOKEN") { // else there seem to be none
+		out.Git = &doctor.Git{Username: c.GitUsername, Token: c.GitToken, Repos: c.repos, Forges: c.forges}
+	}
 	if isAddress(c.SlackAPIURL) && strings.HasSuffix(c.SlackAPIURL, "/") {
 		s := &doctor.Slack{APIURL: c.SlackAPIURL, Scopes: deploy.BotScopes(), Users: c.allowedUsers, Channels: c.allowedChannels}
 		if strings.HasPrefix(c.SlackAppToken, "xapp-") {

@@ -2,7 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -10,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -157,6 +161,7 @@ func TestDoctor(t *testing.T) {
 		"Redis's password is wrong":      {[]string{"REDIS_URL=redis://x:" + token + "@" + strings.TrimPrefix(w.redis, "redis://")}, "redis", "refuses the user or password", "put the right user and password into REDIS_URL"},
 		"Redis is reached without TLS":   {[]string{"REDIS_URL=rediss://" + strings.TrimPrefix(w.redis, "redis://")}, "redis", "does not answer", "correct host and port in REDIS_URL (rediss:// for TLS)"},
 		"Redis's certificate is unknown": {[]string{"REDIS_URL=rediss://127.0.0.1:" + tlsPort}, "redis", "shows a certificate that is not trusted", "set FLAUDEBOT_REDIS_CA to the file of the CA"},
+		"a repository is a region":       {[]string{"FLAUDEBOT_REPOS=fra, iad"}, "settings", "FLAUDEBOT_REPOS is not as it must be", "“fra” is no repository: want owner/name"},
 		"both credentials of Claude":     {[]string{"CLAUDE_CODE_OAUTH_TOKEN=" + token}, "settings", "are both set", "leave one out"},
 		"Fly's token is refused":         {[]string{"FLY_API_TOKEN=" + token}, "fly", "Fly refuses FLY_API_TOKEN", "fly tokens create org"},
 		"Claude's key is refused":        {[]string{"ANTHROPIC_API_KEY=sk-ant-" + token}, "claude", "Claude's API refuses ANTHROPIC_API_KEY", "with `claude setup-token`"},
@@ -183,6 +188,47 @@ func TestDoctor(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestMisplacedTokens: a token in the setting of another service is told of, and sent to nobody.
+func TestMisplacedTokens(t *testing.T) {
+	t.Parallel()
+	const secret = "hunter2-and-more"
+	var asked atomic.Int64
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if all := fmt.Sprint(r.URL, r.Header); strings.Contains(all, secret) {
+			t.Errorf("it is sent: %s", all)
+		}
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	t.Cleanup(srv.Close)
+	env := []string{
+		"SLACK_API_URL=" + srv.URL + "/", "SLACK_APP_TOKEN=xapp-x", "SLACK_BOT_TOKEN=xoxb-x", "REDIS_URL=redis://127.0.0.1:1", "FLY_FLAPS_BASE_URL=" + srv.URL, "FLY_API_BASE_URL=" + srv.URL,
+		"FLY_API_TOKEN=fo1_x", "FLAUDEBOT_FLY_APP=test-app", "ANTHROPIC_BASE_URL=" + srv.URL, "ANTHROPIC_API_KEY=sk-ant-x", "FLAUDEBOT_REPOS=" + srv.URL + "/acme/site", "GITHUB_TOKEN=ghp_x",
+	}
+	for setting, token := range map[string]string{
+		"SLACK_APP_TOKEN": "sk-ant-api03-", "SLACK_BOT_TOKEN": "ghp_", "FLY_API_TOKEN": "xoxb-", "ANTHROPIC_API_KEY": "xapp-", "CLAUDE_CODE_OAUTH_TOKEN": "fm2_", "GITHUB_TOKEN": "FlyV1 fm2_",
+	} {
+		t.Run(setting, func(t *testing.T) {
+			t.Parallel()
+			env := slices.Concat(env, []string{setting + "=" + token + secret})
+			if setting == "CLAUDE_CODE_OAUTH_TOKEN" {
+				env = append(env, "ANTHROPIC_API_KEY=")
+			}
+			for _, command := range []string{"doctor", "serve"} {
+				out, err := self(t.Context(), env, command).CombinedOutput()
+				if err == nil || !strings.Contains(string(out), setting+" holds what is for ") || strings.Contains(string(out), secret) {
+					t.Errorf("%s = %v:\n%s", command, err, out)
+				}
+			}
+		})
+	}
+	t.Cleanup(func() {
+		if asked.Load() == 0 {
+			t.Error("nobody was asked about the rest")
+		}
+	})
 }
 
 // TestManifestLink: what Slack is sent is the manifest itself.

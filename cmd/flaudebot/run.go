@@ -33,7 +33,7 @@ type runFlags struct {
 func runOnce(ctx context.Context, c cli) error {
 	var f runFlags
 	flags := c.settingsFlags()
-	flags.StringVar(&f.repo, "repo", "", "repositories to clone instead of FLAUDEBOT_REPOS: `url[#branch][=dir],…`")
+	flags.StringVar(&f.repo, "repo", "", "`repositories` to clone instead of FLAUDEBOT_REPOS, in the same form, or none")
 	flags.IntVar(&f.parallel, "parallel", 0, "each argument is a prompt of its own, and so `many` run at once; 1 to 100")
 	flags.StringVar(&f.file, "file", "", "`name` of a file with a prompt a line, - for standard input; 4 at once unless --parallel says otherwise")
 	flags.BoolVar(&f.json, "json", false, "of several prompts, print each result as a line of JSON")
@@ -71,8 +71,15 @@ func runOnce(ctx context.Context, c cli) error {
 	if err != nil {
 		return err
 	}
+	silent := context.AfterFunc(ctx, func() {
+		fmt.Fprintln(c.stderr, "flaudebot: interrupted: what runs is stopped and its machine destroyed, which takes some seconds")
+	})
+	defer silent()
 	service, leave, err := openRecord(ctx, c, cfg)
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		return exitCode(130)
+	case err != nil:
 		return err
 	}
 	defer leave()
@@ -84,7 +91,10 @@ func runOnce(ctx context.Context, c cli) error {
 		return c.runEach(ctx, machines, prompts, runs, f)
 	}
 	res, err := machines.RunOnce(ctx, sessions.Spec{}, runs[0])
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return interrupted(res, err)
+	case err != nil:
 		return err
 	}
 	if res.Outcome.Error != "" {
@@ -97,6 +107,14 @@ func runOnce(ctx context.Context, c cli) error {
 		return exitCode(res.ExitCode)
 	}
 	return nil
+}
+
+// interrupted is how a run ends that somebody has interrupted: with 130, and a word only if its machine is still there.
+func interrupted(res sessions.RunResult, err error) error {
+	if res.MachineID == "" || res.Destroyed {
+		return exitCode(130)
+	}
+	return fmt.Errorf("machine %s was not destroyed: %w", res.MachineID, err)
 }
 
 // lateFlag is a flag of ours among the prompts, which would be taken for one; "": there is none.

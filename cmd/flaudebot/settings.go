@@ -46,7 +46,7 @@ type settings struct {
 	TTL         string `envconfig:"FLAUDEBOT_TTL" default:"0" desc:"life of a session since its creation; 0: no limit"`
 	IdleTTL     string `envconfig:"FLAUDEBOT_IDLE_TTL" default:"720h" desc:"life of a session since its last turn; 0: no limit"`
 	ReapEvery   string `envconfig:"FLAUDEBOT_REAP_EVERY" default:"1m" desc:"how often each replica looks for sessions whose time is over: notices and ends come so much late at most"`
-	Repos       string `envconfig:"FLAUDEBOT_REPOS" desc:"repositories cloned into a new session: url[#branch][=dir],…"`
+	Repos       string `envconfig:"FLAUDEBOT_REPOS" desc:"repositories cloned into a new session, separated by commas: owner/name at GitHub, or url, with [#branch][=dir] behind it; none"`
 	NamedRepos  string `envconfig:"FLAUDEBOT_NAMED_REPOS" desc:"where repositories may be that people name in a message (repo:…): host/owner or host, separated by commas; empty: nowhere"`
 	Linger      string `envconfig:"FLAUDEBOT_LINGER" default:"5m" desc:"how long a machine, and Claude Code in it, wait for a further turn before the machine stops; 0: not at all"`
 	Handover    string `envconfig:"FLAUDEBOT_HANDOVER" default:"exec" desc:"how turns reach their machines: exec, through Fly's exec; config, in the machine's config, where all who may read the Fly app can read them"`
@@ -271,6 +271,7 @@ func (v *validator) fly(c *config) {
 	if c.FlyToken == "" {
 		v.missing("FLY_API_TOKEN is not set", "`fly tokens create org` makes one that may create the app, `fly tokens create deploy -a APP` one for an app that exists")
 	}
+	v.place("FLY_API_TOKEN", &c.FlyToken)
 	v.address("FLY_FLAPS_BASE_URL", c.FlyBaseURL)
 	v.address("FLY_API_BASE_URL", c.FlyLogsURL)
 	if strings.HasSuffix(strings.TrimRight(c.FlyBaseURL, "/"), "/v1") {
@@ -306,11 +307,14 @@ func (v *validator) claude(c *config) {
 	if c.ClaudeOAuthToken != "" && c.AnthropicAPIKey != "" {
 		v.add("CLAUDE_CODE_OAUTH_TOKEN and ANTHROPIC_API_KEY are both set: leave one out, so that it is clear who pays")
 	}
+	v.place("CLAUDE_CODE_OAUTH_TOKEN", &c.ClaudeOAuthToken)
+	v.place("ANTHROPIC_API_KEY", &c.AnthropicAPIKey)
 	v.address("ANTHROPIC_BASE_URL", c.AnthropicBaseURL)
 }
 
 func (v *validator) rest(c *config) {
 	v.secrets(c.settings)
+	v.place("GITHUB_TOKEN", &c.GitToken)
 	c.namedRepos = v.places("FLAUDEBOT_NAMED_REPOS", c.NamedRepos)
 	c.forges = v.forges("FLAUDEBOT_FORGES", c.Forges)
 	c.gitAuthor = v.author("FLAUDEBOT_GIT_AUTHOR", c.GitAuthor)
@@ -386,8 +390,53 @@ func (v *validator) token(name, value, prefix, where string) {
 		v.add("%s holds the app-level token, which is for SLACK_APP_TOKEN: want the bot token, which begins with %s (%s)", name, prefix, where)
 	case strings.HasPrefix(value, "xoxb-"):
 		v.add("%s holds the bot token, which is for SLACK_BOT_TOKEN: want the app-level token, which begins with %s (%s)", name, prefix, where)
+	case homeOf(value) != "":
+		v.add("%s holds what is for %s: want a token that begins with %s (%s)", name, homeOf(value), prefix, where)
 	default:
 		v.add("%s: want a token that begins with %s (%s)", name, prefix, where)
+	}
+}
+
+// homeOf is which setting a token is for, by what it begins with; "": that is not known.
+func homeOf(value string) string {
+	value = strings.TrimSpace(value)
+	for _, known := range []struct{ prefix, setting string }{ // the first that fits counts
+		{"xapp-", "SLACK_APP_TOKEN"},
+		{"xoxb-", "SLACK_BOT_TOKEN"},
+		{"sk-ant-oat", "CLAUDE_CODE_OAUTH_TOKEN"},
+		{"sk-ant-api", "ANTHROPIC_API_KEY"},
+		{"sk-ant-", "CLAUDE_CODE_OAUTH_TOKEN or ANTHROPIC_API_KEY"},
+		{"FlyV1 ", "FLY_API_TOKEN"},
+		{"fm1_", "FLY_API_TOKEN"},
+		{"fm1a_", "FLY_API_TOKEN"},
+		{"fm1r_", "FLY_API_TOKEN"},
+		{"fm2_", "FLY_API_TOKEN"},
+		{"fo1_", "FLY_API_TOKEN"},
+		{"ghp_", "GITHUB_TOKEN"},
+		{"gho_", "GITHUB_TOKEN"},
+		{"ghu_", "GITHUB_TOKEN"},
+		{"ghs_", "GITHUB_TOKEN"},
+		{"github_pat_", "GITHUB_TOKEN"},
+		{"glpat-", "GITHUB_TOKEN"},
+		{"redis://", "REDIS_URL"},
+		{"rediss://", "REDIS_URL"},
+	} {
+		if strings.HasPrefix(value, known.prefix) {
+			return known.setting
+		}
+	}
+	return ""
+}
+
+// place refuses the token of another service, and takes it out: whoever goes on with the rest of the settings would send it to the wrong one.
+func (v *validator) place(name string, value *string) {
+	if home := homeOf(*value); home != "" && !strings.Contains(home, name) {
+		v.add("%s holds what is for %s: put each into its own setting", name, home)
+		*value = ""
+	}
+	if strings.HasPrefix(strings.TrimSpace(*value), "xox") {
+		v.add("%s holds a token of Slack's, which no setting takes: leave it out", name)
+		*value = ""
 	}
 }
 
@@ -553,6 +602,9 @@ func (v *validator) repos(name, value string) []runner.Repo {
 	out, err := sessions.ParseRepos(value)
 	if err != nil {
 		v.add("%s: %s", name, err)
+	}
+	if len(out) == 0 {
+		return nil
 	}
 	return out
 }

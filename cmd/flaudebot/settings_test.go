@@ -64,6 +64,20 @@ func TestSettings(t *testing.T) {
 			}
 		}
 	})
+	t.Run("each token is taken where it belongs", func(t *testing.T) {
+		t.Parallel()
+		for _, change := range []func(*settings){
+			func(s *settings) { s.FlyToken = "fo1_abc" }, func(s *settings) { s.FlyToken = "Bearer fm2_abc" }, func(s *settings) { s.FlyToken = "FlyV1 fm1r_a,fm2_b" },
+			func(s *settings) { s.AnthropicAPIKey = "sk-ant-api03-abc" }, func(s *settings) { s.AnthropicAPIKey, s.ClaudeOAuthToken = "", "sk-ant-oat01-abc" },
+			func(s *settings) { s.GitToken = "github_pat_abc" }, func(s *settings) { s.GitToken = "glpat-abc" }, func(s *settings) { s.GitToken = "of-a-forge" },
+		} {
+			s := goodSettings()
+			change(&s)
+			if c, err := s.check(allParts()...); err != nil || c.settings != func() settings { s.Image = c.Image; return s }() {
+				t.Errorf("check = %v, and the settings are changed", err)
+			}
+		}
+	})
 	t.Run("the Git token goes to GitHub and to what is named, and nowhere else", func(t *testing.T) {
 		t.Parallel()
 		s := goodSettings()
@@ -85,6 +99,17 @@ func TestSettings(t *testing.T) {
 		{"no app token", func(s *settings) { s.SlackAppToken = "" }, "SLACK_APP_TOKEN is not set"},
 		{"tokens swapped", func(s *settings) { s.SlackAppToken = "xoxb-secret" }, "SLACK_APP_TOKEN holds the bot token, which is for SLACK_BOT_TOKEN: want the app-level token, which begins with xapp- (Slack app → Basic Information"},
 		{"the app-level token for the bot's", func(s *settings) { s.SlackBotToken = "xapp-secret" }, "SLACK_BOT_TOKEN holds the app-level token, which is for SLACK_APP_TOKEN: want the bot token, which begins with xoxb- (Slack app → OAuth"},
+		{"Claude's key for the app's", func(s *settings) { s.SlackAppToken = "sk-ant-api-secret" }, "SLACK_APP_TOKEN holds what is for ANTHROPIC_API_KEY: want a token that begins with xapp-"},
+		{"Slack's token for Fly's", func(s *settings) { s.FlyToken = "xoxb-secret" }, "FLY_API_TOKEN holds what is for SLACK_BOT_TOKEN: put each into its own setting"},
+		{"a person's token of Slack for Fly's", func(s *settings) { s.FlyToken = "xoxp-secret" }, "FLY_API_TOKEN holds a token of Slack's, which no setting takes"},
+		{"Claude's key for Fly's", func(s *settings) { s.FlyToken = "sk-ant-secret" }, "FLY_API_TOKEN holds what is for CLAUDE_CODE_OAUTH_TOKEN or ANTHROPIC_API_KEY"},
+		{"Slack's token for Claude's key", func(s *settings) { s.AnthropicAPIKey = " xapp-secret" }, "ANTHROPIC_API_KEY holds what is for SLACK_APP_TOKEN"},
+		{"Fly's token for Claude's key", func(s *settings) { s.AnthropicAPIKey = "FlyV1 fm2_secret" }, "ANTHROPIC_API_KEY holds what is for FLY_API_TOKEN"},
+		{"a subscription's token for the API's key", func(s *settings) { s.AnthropicAPIKey = "sk-ant-oat01-secret" }, "ANTHROPIC_API_KEY holds what is for CLAUDE_CODE_OAUTH_TOKEN"},
+		{"the API's key for a subscription's token", func(s *settings) { s.AnthropicAPIKey, s.ClaudeOAuthToken = "", "sk-ant-api03-secret" }, "CLAUDE_CODE_OAUTH_TOKEN holds what is for ANTHROPIC_API_KEY"},
+		{"Git's token for a subscription's", func(s *settings) { s.AnthropicAPIKey, s.ClaudeOAuthToken = "", "github_pat_secret" }, "CLAUDE_CODE_OAUTH_TOKEN holds what is for GITHUB_TOKEN"},
+		{"Fly's token for Git's", func(s *settings) { s.GitToken = "fm2_secret" }, "GITHUB_TOKEN holds what is for FLY_API_TOKEN"},
+		{"Redis's address for Git's token", func(s *settings) { s.GitToken = "rediss://x:secret@redis.example" }, "GITHUB_TOKEN holds what is for REDIS_URL"},
 		{"a person's token for the app's", func(s *settings) { s.SlackAppToken = "xoxp-secret" }, "SLACK_APP_TOKEN: want a token that begins with xapp-"},
 		{"a token with a line break", func(s *settings) { s.SlackBotToken = "xoxb-sec\nret" }, "SLACK_BOT_TOKEN: holds a space or a line break"},
 		{"an API address without its slash", func(s *settings) { s.SlackAPIURL = "https://slack.com/api" }, "must end in /"},
@@ -118,6 +143,11 @@ func TestSettings(t *testing.T) {
 		{"no Claude credential", func(s *settings) { s.AnthropicAPIKey = "" }, "neither CLAUDE_CODE_OAUTH_TOKEN nor ANTHROPIC_API_KEY is set: `claude setup-token` makes the one"},
 		{"a token inside of a repository's address", func(s *settings) { s.Repos = "https://u:secret@github.com/a/b" }, "set GITHUB_USERNAME and GITHUB_TOKEN"},
 		{"a token as the user of a repository's address", func(s *settings) { s.Repos = "https://secret@github.com/a/b" }, "set GITHUB_USERNAME and GITHUB_TOKEN"},
+		{"an answer that was meant for the regions as a repository", func(s *settings) { s.Repos = "fra, iad" }, "FLAUDEBOT_REPOS: “fra” is no repository: want owner/name for one at GitHub, or an address (https://"},
+		{"no repository beside one", func(s *settings) { s.Repos = "none, acme/site" }, "FLAUDEBOT_REPOS: “none” is no repository"},
+		{"a path that begins nowhere", func(s *settings) { s.Repos = "./a/b" }, "FLAUDEBOT_REPOS: “./a/b” is no repository"},
+		{"a name with its host and no scheme", func(s *settings) { s.Repos = "github.com/acme/site" }, "FLAUDEBOT_REPOS: “github.com/acme/site” is no repository"},
+		{"a token as a repository", func(s *settings) { s.Repos = "secret-secret-secret-secret-secret" }, "FLAUDEBOT_REPOS: one of them is no repository"},
 		{"a repository outside of the workspace", func(s *settings) { s.Repos = "https://github.com/a/b=../x" }, "a plain name below the workspace"},
 		{"two repositories in one folder", func(s *settings) { s.Repos = "https://github.com/a/site,https://github.com/b/site" }, "two repositories would be in site"},
 		{"a repository in the attachments' folder", func(s *settings) { s.Repos = "https://github.com/a/attachments" }, "is no name for a repository's folder"},
@@ -205,7 +235,8 @@ func TestSettings(t *testing.T) {
 
 func TestParseRepos(t *testing.T) {
 	t.Parallel()
-	got, err := sessions.ParseRepos("https://github.com/a/b, https://github.com/a/c#main=web ,git@github.com:a/d.git=d,/srv/repo")
+	got, err := sessions.ParseRepos("https://github.com/a/b, https://github.com/a/c#main=web ,git@github.com:a/d.git=d,/srv/tree/repo, acme/site#next=new," +
+		"ssh://git@git.example/a/e,file:///srv/f,http://127.0.0.1:8703/a/g.git,https://gitlab.com/a/b/h/-/tree/dev")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,9 +244,19 @@ func TestParseRepos(t *testing.T) {
 		{URL: "https://github.com/a/b"},
 		{URL: "https://github.com/a/c", Branch: "main", Dir: "web"},
 		{URL: "git@github.com:a/d.git", Dir: "d"},
-		{URL: "/srv/repo"},
+		{URL: "/srv/tree/repo"},
+		{URL: "https://github.com/acme/site", Branch: "next", Dir: "new"},
+		{URL: "ssh://git@git.example/a/e"},
+		{URL: "file:///srv/f"},
+		{URL: "http://127.0.0.1:8703/a/g.git"},
+		{URL: "https://gitlab.com/a/b/h", Branch: "dev"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("ParseRepos (-want +got):\n%s", diff)
+	}
+	for text, empty := range map[string]bool{"": false, " , ": false, "none": true, " None\n": true} {
+		if got, err := sessions.ParseRepos(text); err != nil || len(got) != 0 || (got != nil) != empty {
+			t.Errorf("ParseRepos(%q) = %#v, %v", text, got, err)
+		}
 	}
 }
