@@ -131,7 +131,7 @@ func settingsFindings(wrong map[string]badSettings) []doctor.Finding {
 func (c config) patient(wrong map[string]badSettings) doctor.Config {
 	out := doctor.Config{Secrets: c.secretValues()}
 	amiss := func(part, setting string) bool {
-		return slices.ContainsFunc(wrong[part], func(text string) bool { return aboutSetting(text, setting) })
+		return slices.ContainsFunc(wrong[part], func(bad badSetting) bool { return aboutSetting(bad.text, setting) })
 	}
 	if !amiss("fly", "FLAUDEBOT_REPOS") && !amiss("rest", "GITHUB_TOKEN") { // else there seem to be none
 		out.Git = &doctor.Git{Username: c.GitUsername, Token: c.GitToken, Repos: c.repos, Forges: c.forges}
