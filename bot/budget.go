@@ -87,7 +87,7 @@ func (b *Bot) pressAllow(ctx context.Context, p interactionPayload, thread sessi
 	raised := sayAllowedAlready()
 	if first {
 		raised = sayRaised()
-		b.aside(ctx, func(ctx context.Context) {
+		b.stubbornly(ctx, func(ctx context.Context) {
 			b.say(ctx, thread, turn, sayAllowedMore(p.User.ID, a.user, a.bound))
 		})
 	}

@@ -80,6 +80,7 @@ func TestPressAllow(t *testing.T) {
 				if more.MoreUSD != 5 || len(raised) > 0 {
 					t.Errorf("it may cost $%g more, raised: %q", more.MoreUSD, raised)
 				}
+				w.until("the thread is told", func() bool { return has(w.thread(general, root), sayAllowedMore("U0ADMIN", "", c.bound)) })
 			} else if len(raised) != 1 || !strings.Contains(raised[0], answer+" "+string(c.bound)+" U0MEMBER ") || !strings.HasSuffix(raised[0], " 5") || more.MoreUSD != 0 {
 				t.Errorf("raised: %q, $%g more", raised, more.MoreUSD)
 			} else {

@@ -302,6 +302,9 @@ func (b *Bot) acceptPressed(ctx context.Context, t sessions.Turn, done string) a
 	case res.Status == sessions.AcceptDuplicate:
 		return plainly(sayAskedAlready)
 	}
+	if t.MoreUSD > 0 {
+		b.stubbornly(ctx, func(ctx context.Context) { b.say(ctx, t.Thread, t.ID, sayAllowedMore(t.User, "", sessions.BoundTurn)) })
+	}
 	b.aside(ctx, func(ctx context.Context) { // the mark of the first try goes
 		b.react(ctx, t, heardMark)
 		b.unreact(ctx, t, stopMark)

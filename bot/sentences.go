@@ -860,11 +860,15 @@ func sayAllowedFor(user string) string {
 
 // sayAllowedMore tells a thread who raised a budget: user is whose it is where it is a person's.
 func sayAllowedMore(by, user string, of sessions.Bound) string {
-	whose := whoseBudget(of)
-	if of == sessions.BoundPerson {
-		whose = "<@" + user + ">"
+	whose := whoseBudget(of) + " this month"
+	switch of {
+	case sessions.BoundPerson:
+		whose = "<@" + user + "> this month"
+	case sessions.BoundTurn:
+		whose = whoseBudget(of)
+	case sessions.BoundThread, sessions.BoundChannel, sessions.BoundAll:
 	}
-	return fmt.Sprintf("<@%s> allowed $%d more for %s this month.", by, allowedUSD, whose)
+	return fmt.Sprintf("<@%s> allowed $%d more for %s.", by, allowedUSD, whose)
 }
 
 // sayAllowedAlready tells who would raise a budget again by the same button.

@@ -83,7 +83,7 @@ type Entry struct {
 	Over  *EndedSession `json:"over,omitempty"`     // of SessionEnded
 	Set   *Set          `json:"settings,omitempty"` // of SettingsSet
 
-	Raised *Raised   `json:"raised,omitempty"` // of BudgetRaised
+	Raised *Raised   `json:"raised,omitempty"` // of BudgetRaised, and of a turn that was allowed more for itself
 	Until  time.Time `json:"until,omitzero"`   // of SessionKept: when it ends instead
 }
 
@@ -209,6 +209,9 @@ func (sv *Service) recordAsked(ctx context.Context, t Turn) error {
 	if !t.AtSlack {
 		n := utf8.RuneCountInString(t.Text)
 		e.Chars = &n
+	}
+	if t.MoreUSD > 0 {
+		e.Raised = &Raised{Bound: BoundTurn, USD: t.MoreUSD}
 	}
 	return sv.store.Record(ctx, e)
 }

@@ -136,7 +136,7 @@ func (st *store) Spend(ctx context.Context, id TurnID, usd float64, c BudgetConf
 // Budgets are those of this month that a person's turns in a thread are charged to, the widest first. Where there is no bound there is none.
 func (sv *Service) Budgets(ctx context.Context, t Thread, user string) ([]Budget, error) {
 	s, err := sv.store.Settings(ctx, t.Team, t.Channel)
-	if err != nil {
+	if err != nil && !errors.Is(err, errDamaged) { // no turn runs with those
 		return nil, err
 	}
 	return sv.store.Spend(ctx, "", 0, sv.cfg.Budgets.in(s.Settings), payers(t, user), time.Now())

@@ -169,6 +169,11 @@ func TestBudgets(t *testing.T) {
 		if b.allowed(more.ID) != 7 || b.allowed(two.ID) != 2 {
 			t.Errorf("the runner was told $%g and $%g, want 7 and 2", b.allowed(more.ID), b.allowed(two.ID))
 		}
+		for _, e := range audit(t, r.Service, AuditFilter{}) {
+			if e.What == TurnAsked && (e.Raised != nil) != (e.Turn == more.ID) {
+				t.Errorf("on record is %+v, want what was allowed more with its turn", e)
+			}
+		}
 	})
 	t.Run("a single run's, from the command line", func(t *testing.T) {
 		t.Parallel()

@@ -185,7 +185,7 @@ func (w *work) charge(ctx context.Context, s Session, out *Outcome) error {
 	return w.sv.metered(ctx, s, func(s Session) error {
 		b := bill{}
 		if w.turn.isWork() {
-			if !out.refused() {
+			if w.started() {
 				b.add(CostMonth(now), s, w.turn.User, usedTurns, 1)
 			}
 			b.add(CostMonth(now), s, w.turn.User, usedModel, out.CostUSD)

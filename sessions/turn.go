@@ -222,9 +222,6 @@ type Outcome struct {
 // Duration is how long the turn took on the machine.
 func (o Outcome) Duration() time.Duration { return o.EndedAt.Sub(o.StartedAt) }
 
-// refused reports whether a budget that was used up kept the turn from beginning.
-func (o Outcome) refused() bool { return o.Failure == runner.FailBudget && o.CostUSD == 0 }
-
 // Notice is something that a thread is told outside of a turn.
 type Notice struct {
 	Session Session
