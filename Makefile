@@ -12,8 +12,8 @@ IMAGE ?= registry.fly.io/$(FLAUDEBOT_FLY_APP):session
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z\/-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: build ## run the bot in a local world, with a page to talk to it
-	@bin/flaudebot demo
+demo: build ## run the bot in a local world, with a page to talk to it; ARGS="--slack 127.0.0.1:0" for flags
+	@bin/flaudebot demo $(ARGS)
 
 build: ## build bin/flaudebot
 	@echo "building bin/flaudebot (the first time the modules are fetched, and it takes about a minute)"

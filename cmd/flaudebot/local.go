@@ -79,8 +79,12 @@ func local(ctx context.Context, c cli) error {
 	flags.Var(c.envFile, "env-file", "`FILE` with settings, such as the bot's: FLAUDEBOT_REPOS alone counts here, whose folders on this machine sessions may clone")
 	f.register(flags)
 	f.registerLimits(flags)
+	envOut := flags.String("env-out", "", "`FILE` to write the settings to that a bot needs to run with it; without it they are printed")
 	if err := c.parseAll(flags, " besides its flags (local --help)"); err != nil {
 		return err
+	}
+	if _, err := os.Lstat(*envOut); err == nil {
+		return fmt.Errorf("--env-out: %s exists, and may hold other settings: name another file, or remove it", *envOut)
 	}
 	log := slog.New(slog.NewTextHandler(c.stderr, nil))
 	w, err := openWorld(f, log)
@@ -90,8 +94,43 @@ func local(ctx context.Context, c cli) error {
 	defer w.close()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return w.serve(ctx) })
+	env := w.botSettings()
+	if *envOut != "" {
+		if err := env.write(*envOut); err != nil {
+			return err
+		}
+	}
 	fmt.Fprintf(c.stdout, "ready http://%s (Ctrl-C ends it)\n", w.slackAddr())
+	if *envOut != "" {
+		fmt.Fprintf(c.stdout, "The settings of a bot are in %s, without REDIS_URL, the address of a Redis of yours: %s setup --env-file %s asks for it\n", *envOut, c.self, *envOut)
+	} else {
+		fmt.Fprintln(c.stdout, strings.Join(env.lines, "\n"))
+	}
 	return g.Wait()
+}
+
+// botSettings are what a bot needs to run with this world, but for Redis.
+func (w *world) botSettings() *envFile {
+	slack, fly := "http://"+w.slackAddr(), "http://"+w.flyAddr()
+	const app = "flaudebot-local"
+	f := &envFile{lines: []string{"# What a bot needs to run with flaudebot local. It needs REDIS_URL as well, the address of a Redis 7 or later, which local has not."}}
+	for _, s := range [][2]string{
+		{"SLACK_API_URL", slack + "/api/"}, {"SLACK_APP_TOKEN", "xapp-local"}, {"SLACK_BOT_TOKEN", "xoxb-local"},
+		{"FLY_FLAPS_BASE_URL", fly}, {"FLY_API_BASE_URL", fly}, {"FLY_API_TOKEN", "fly-local"},
+		{"FLAUDEBOT_FLY_ORG", "personal"}, {"FLAUDEBOT_FLY_APP", app}, {"FLAUDEBOT_IMAGE", w.flyAddr() + "/" + app + ":session"},
+		{"FLAUDEBOT_REPOS", w.repoAddress()},
+	} {
+		f.add(s[0], s[1])
+	}
+	if w.hosted {
+		f.add("GITHUB_TOKEN", forgeToken)
+		f.add("FLAUDEBOT_FORGES", w.gitAddr()+"=github")
+	}
+	if w.flags.agent != "auto" { // which takes a credential of yours
+		f.add("ANTHROPIC_BASE_URL", "http://"+w.claudeAddr())
+		f.add("ANTHROPIC_API_KEY", "sk-ant-local")
+	}
+	return f
 }
 
 // world is the four stand-ins, listening.
@@ -126,7 +165,7 @@ func (w *world) open() error {
 	for name, addr := range map[string]string{"slack": w.flags.slack, "fly": w.flags.fly, "claude": w.flags.claude, "git": w.flags.git} {
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
-			return fmt.Errorf("listen for %s: %w (choose another address with --%s)", name, err, name)
+			return fmt.Errorf("listen for %s: %w (choose another address: --%s 127.0.0.1:0 takes a free port, and make demo ARGS=\"--%s 127.0.0.1:0\" hands that on)", name, err, name, name)
 		}
 		w.listeners[name] = l
 	}

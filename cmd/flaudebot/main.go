@@ -143,7 +143,7 @@ func commands() []command {
 	return []command{
 		{"serve", "[--env-file FILE]", "run the bot (--help lists every setting)", serve, false},
 		{"demo", "[--data DIR] [--agent scripted|cli|auto] [--redis URL]", "run the bot in a local world, with a page to talk to it", demo, false},
-		{"local", "[--data DIR] [--agent scripted|cli|auto]", "run the local world alone: Slack, Fly and the Messages API", local, false},
+		{"local", "[--data DIR] [--agent scripted|cli|auto] [--env-out FILE]", "run the local world alone: Slack, Fly and the Messages API", local, false},
 		{"run", "[--parallel N] [--file NAME|-] [--json] [--repo owner/name[#branch]] PROMPT…", "run a prompt, or several, each on a machine of its own, and print the answers", runOnce, false},
 		{"sessions", "list | end THREAD | reap [--dry-run]", "list the live sessions, end one, or account for what is on Fly", sessionsCommand, false},
 		{"costs", "[--month 2026-11] [--by session|channel|person] [--json]", "print what sessions have cost in a month", costsCommand, false},
