@@ -182,11 +182,12 @@ type badSetting struct {
 type badSettings []badSetting
 
 func (b badSettings) Error() string {
-	text := "settings that need your attention:"
+	var text strings.Builder
+	text.WriteString("settings that need your attention:")
 	for _, bad := range b {
-		text += "\n  " + bad.text
+		text.WriteString("\n  " + bad.text)
 	}
-	return text
+	return text.String()
 }
 
 // missing reports whether one is that a setting is missing.
