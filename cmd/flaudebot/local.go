@@ -115,9 +115,15 @@ func (w *world) botSettings() *envFile {
 	const app = "flaudebot-local"
 	f := &envFile{lines: []string{"# What a bot needs to run with flaudebot local. It needs REDIS_URL as well, the address of a Redis 7 or later, which local has not."}}
 	for _, s := range [][2]string{
-		{"SLACK_API_URL", slack + "/api/"}, {"SLACK_APP_TOKEN", "xapp-local"}, {"SLACK_BOT_TOKEN", "xoxb-local"},
-		{"FLY_FLAPS_BASE_URL", fly}, {"FLY_API_BASE_URL", fly}, {"FLY_API_TOKEN", "fly-local"},
-		{"FLAUDEBOT_FLY_ORG", "personal"}, {"FLAUDEBOT_FLY_APP", app}, {"FLAUDEBOT_IMAGE", w.flyAddr() + "/" + app + ":session"},
+		{"SLACK_API_URL", slack + "/api/"},
+		{"SLACK_APP_TOKEN", "xapp-local"},
+		{"SLACK_BOT_TOKEN", "xoxb-local"},
+		{"FLY_FLAPS_BASE_URL", fly},
+		{"FLY_API_BASE_URL", fly},
+		{"FLY_API_TOKEN", "fly-local"},
+		{"FLAUDEBOT_FLY_ORG", "personal"},
+		{"FLAUDEBOT_FLY_APP", app},
+		{"FLAUDEBOT_IMAGE", w.flyAddr() + "/" + app + ":session"},
 		{"FLAUDEBOT_REPOS", w.repoAddress()},
 	} {
 		f.add(s[0], s[1])
