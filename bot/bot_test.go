@@ -536,6 +536,20 @@ func TestThread(t *testing.T) {
 			return has(w.whispered(member, general, root), "Look what is not pushed: there is no live session here any more")
 		})
 	})
+	t.Run("files that are in no repository are work as well", func(t *testing.T) {
+		w := newWorkspace(t, nil)
+		root := w.say(member, general, "", mention+"begin")
+		s := session(root)
+		s.Did.Files = []string{"report.txt"}
+		w.sessions.set(func(f *fakeSessions) { f.status.Session = &s })
+		w.say(member, general, root, "!end")
+		w.until("a question", func() bool {
+			return has(w.thread(general, root), "1 file in no repository: `report.txt`", "Files below an answer", "End it anyway")
+		})
+		if n := w.sessions.count(func(f *fakeSessions) int { return len(f.ends) }); n != 0 {
+			t.Fatalf("ended %d times before anybody was sure", n)
+		}
+	})
 	t.Run("a reply after the end is told so", func(t *testing.T) {
 		w := w.in(t)
 		over := live

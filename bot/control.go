@@ -281,7 +281,7 @@ func (b *Bot) end(ctx context.Context, thread sessions.Thread, user, said string
 	if why := b.people.mayEnd(ctx, user, *s); why != nil {
 		return plainly(why.sentence), nil
 	}
-	if len(s.Unpushed()) > 0 && !sure {
+	if holdsWork(*s) && !sure {
 		buttons := []slack.BlockElement{endAnyway(*s)}
 		if canSave(*s) {
 			buttons = append([]slack.BlockElement{button("save", saySaveThenEnd, thread.Key()+sureMark, "primary")}, buttons...)
@@ -298,6 +298,9 @@ func (b *Bot) end(ctx context.Context, thread sessions.Thread, user, said string
 	b.tellDropped(ctx, *s, e)
 	return answer{text: sayEnding(e), tell: sayEnding(e)}, nil
 }
+
+// holdsWork reports whether a session holds work that is nowhere else, or may.
+func holdsWork(s sessions.Session) bool { return len(s.Unpushed())+len(s.Loose()) > 0 }
 
 // sureMark ends the value of a button whose presser was told what is lost.
 const sureMark = "|sure"

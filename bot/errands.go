@@ -72,7 +72,7 @@ func (b *Bot) errandAnswer(s sessions.Session, t sessions.Turn, o sessions.Outco
 	case runner.ErrandPublish, runner.ErrandRescue: // see above
 	case runner.ErrandState:
 		s.State, s.Unsure = o.Repos, false
-		if len(s.Unpushed()) > 0 {
+		if holdsWork(s) {
 			return plainly(sayUnpushed(s))
 		}
 		return plainly(sayAllPushed)

@@ -17,7 +17,7 @@ import (
 func endsSoon(n sessions.Notice) answer {
 	what := fmt.Sprintf("%s@%d", n.Session.SessionID, n.At.UnixNano())
 	text, buttons := sayEndsSoon(n.At), []slack.BlockElement{button("keep", "Keep it", offerOf(n.Session.Thread, sessions.TurnID(what)), "primary")}
-	if len(n.Session.Unpushed()) > 0 {
+	if holdsWork(n.Session) {
 		text += " " + sayUnpushed(n.Session)
 	}
 	if canSave(n.Session) {

@@ -409,6 +409,7 @@ func notes() map[string]string {
 		"nothing runs": sayNothingRuns, "stopping": sayStopping, "trouble": sayTrouble, "kept": sayKept, "old button": sayOldButton, "taken back": sayTakenBack, "muted": sayMuted, "now": sayNow, "under way": sayUnderway, "not next": sayNotNext, "unmuted": sayUnmuted, "edited at work": sayEditedRunning, "retry gone": sayRetryGone,
 		"unread link":   sayUnreadLink("https://local.slack.com/archives/C1/p1?a=1&b=2", sayCannotSee),
 		"refused files": sayRefusedFiles([]string{"a<b>.bin", "film.mp4"}, 2<<20), "not yours": sayNotYours("U0ADMIN"), "unpushed": sayUnpushed(s),
+		"unpushed, and files": sayUnpushed(sessions.Session{Did: sessions.Did{Files: []string{"report.txt", "a`<b>.md", "c", "d"}}}),
 		"unpushed, unknown":   sayUnpushed(sessions.Session{State: []runner.RepoState{{Dir: "repo", Unknown: true}}}),
 		"settings not opened": saySettingsNotOpened, "settings changed meanwhile": sayChangedMeanwhile("mira"),
 		"settings saved": saySaved([]string{"model", "instructions"}, []string{"region"}), "may not change": sayMayNotChange, "settings come": saySettingsCome, "which channel": sayNoChannel, "secret there": saySecretThere,

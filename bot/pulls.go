@@ -420,7 +420,7 @@ func savedAnswer(s sessions.Session, t sessions.Turn, o sessions.Outcome) answer
 	default:
 		text = sayErrandFailed(t, o)
 	}
-	left := len(s.Unpushed()) > 0
+	left := holdsWork(s)
 	if o.Failure == runner.FailNone && left {
 		text += "\n" + sayUnpushed(s)
 	}
@@ -433,7 +433,7 @@ func savedAnswer(s sessions.Session, t sessions.Turn, o sessions.Outcome) answer
 
 // endAfter ends a session whose work is safe now, unless somebody has written in its thread meanwhile. It may be called again.
 func (b *Bot) endAfter(ctx context.Context, s sessions.Session, t sessions.Turn, o sessions.Outcome) error {
-	if t.Kind != sessions.KindErrand || !t.Errand.ThenEnd || o.Failure != runner.FailNone || len(s.Unpushed()) > 0 {
+	if t.Kind != sessions.KindErrand || !t.Errand.ThenEnd || o.Failure != runner.FailNone || holdsWork(s) {
 		return nil
 	}
 	st, err := b.sessions.Status(ctx, t.Thread)

@@ -585,11 +585,29 @@ func sayUnpushed(s sessions.Session) string {
 		}
 		parts = append(parts, fmt.Sprintf("`%s`: %s", escape(r.Dir), strings.Join(what, ", ")))
 	}
+	fetch := ""
+	if loose := s.Loose(); len(loose) > 0 {
+		known, fetch = true, " Files below an answer brings files into this thread."
+		parts = append(parts, sayLoose(loose))
+	}
 	holds := "may hold"
 	if known {
 		holds = "holds"
 	}
-	return "This session " + holds + " work that is nowhere else — " + strings.Join(parts, "; ") + ". Ending it throws that away."
+	return "This session " + holds + " work that is nowhere else — " + strings.Join(parts, "; ") + ". Ending it throws that away." + fetch
+}
+
+// sayLoose names files that are in no repository.
+func sayLoose(files []string) string {
+	const most = 3
+	var names []string
+	for _, f := range files[:min(len(files), most)] {
+		names = append(names, "`"+codeText(clip(f, 100))+"`")
+	}
+	if len(files) > most {
+		names = append(names, "…")
+	}
+	return plural(len(files), "file") + " in no repository: " + strings.Join(names, ", ")
 }
 
 func plural(n int, what string) string {
@@ -667,6 +685,9 @@ func sayThrownAway(s sessions.Session) string {
 		if r.Changed > 0 || r.Unpushed > 0 {
 			parts = append(parts, "`"+codeText(r.Dir)+"`: "+sayWork(r))
 		}
+	}
+	if loose := s.Loose(); len(loose) > 0 {
+		parts = append(parts, sayLoose(loose))
 	}
 	if len(parts) == 0 {
 		return ""

@@ -12,6 +12,7 @@ type Did struct {
 	Worked time.Duration `json:"worked,omitempty"` // of all turns, on the machine
 	// Files are those that changed, each once, at most 100; More says that there were others.
 	Files []string      `json:"files,omitempty"`
+	Gone  []string      `json:"gone,omitempty"` // those of Files that turns have removed since
 	More  bool          `json:"more,omitempty"`
 	Pulls []runner.Pull `json:"pulls,omitempty"` // at most 10
 }
@@ -30,6 +31,10 @@ func (d *Did) add(out Outcome) {
 	}
 	d.More = d.More || out.Changes.Partial || out.Changes.Total > len(out.Changes.Files)
 	for _, f := range out.Changes.Files {
+		d.Gone = slices.DeleteFunc(d.Gone, func(path string) bool { return path == f.Path })
+		if f.State == runner.ChangeRemoved {
+			d.Gone = append(d.Gone, f.Path)
+		}
 		switch {
 		case slices.Contains(d.Files, f.Path):
 		case len(d.Files) == maxDidFiles:

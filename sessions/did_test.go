@@ -9,6 +9,25 @@ import (
 	"flaudebot/runner"
 )
 
+// TestLoose: what turns have left in the workspace and in no repository is nowhere else; what they have removed again is not there.
+func TestLoose(t *testing.T) {
+	t.Parallel()
+	s := Session{Repos: []runner.Repo{{URL: "https://github.com/acme/app", Dir: "app"}}, State: []runner.RepoState{{Dir: "app"}, {Dir: "clone"}}}
+	turn := func(state runner.ChangeState, files ...string) {
+		out := Outcome{Outcome: runner.Outcome{Changes: &runner.Changes{Total: len(files)}}}
+		for _, f := range files {
+			out.Changes.Files = append(out.Changes.Files, runner.Change{Path: f, State: state})
+		}
+		s.Did.add(out)
+	}
+	turn(runner.ChangeAdded, "report.txt", "notes/a.md", "scratch", "app/main.go", "clone/x", "attachments/brief.pdf", "app", "attachments")
+	turn(runner.ChangeRemoved, "scratch", "notes/a.md")
+	turn(runner.ChangeAdded, "notes/a.md")
+	if got, want := s.Loose(), []string{"report.txt", "notes/a.md", "app", "attachments"}; !slices.Equal(got, want) {
+		t.Errorf("Loose = %q, want %q", got, want)
+	}
+}
+
 // TestDid: the summary of a session counts each file and each pull request once, and is bounded.
 func TestDid(t *testing.T) {
 	t.Parallel()

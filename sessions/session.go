@@ -138,6 +138,24 @@ const (
 // Ended reports whether the session was destroyed, or is being.
 func (s Session) Ended() bool { return !s.EndedAt.IsZero() }
 
+// Loose lists the files that turns have left in no repository, by their paths below the workspace: they are nowhere else.
+func (s Session) Loose() []string {
+	var dirs []string
+	for _, r := range s.Repos {
+		dirs = append(dirs, r.Folder())
+	}
+	for _, r := range s.State { // clones beside them as well
+		dirs = append(dirs, r.Dir)
+	}
+	return slices.DeleteFunc(slices.Clone(s.Did.Files), func(path string) bool {
+		top, _, below := strings.Cut(path, "/")
+		return slices.Contains(s.Did.Gone, path) || below && (top == attachmentsDir || slices.Contains(dirs, top))
+	})
+}
+
+// attachmentsDir is where the files of messages are, which their thread has.
+const attachmentsDir = "attachments"
+
 // Unpushed lists the repositories that hold work which no remote has, or may hold some.
 func (s Session) Unpushed() []runner.RepoState {
 	states := slices.Clone(s.State)

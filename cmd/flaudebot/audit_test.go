@@ -100,6 +100,8 @@ func TestAudit(t *testing.T) {
 	w.say(member, general, root, "!stop")
 	w.answer(general, root, busy)
 	w.typed(admin, general, "end "+linkTo(general, root))
+	sure := w.whispered(t, admin, general, "", "in no repository")
+	w.local(admin, "click", map[string]any{"channel": general, "ts": sure, "action_id": "end"})
 	w.until("it is gone", func() bool { return len(flyList(t, "http://"+w.fly, "test-app", "volumes")) == 0 })
 
 	const secret = "npm_5up3r-s3cr3t"

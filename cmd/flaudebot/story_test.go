@@ -179,11 +179,12 @@ func TestMainPath(t *testing.T) {
 			t.Errorf("answer = %q, want 42", text)
 		}
 	})
-	t.Run("the slash command ends the session and nothing is left", func(t *testing.T) {
+	t.Run("the slash command ends the session, once its owner knows that a file is nowhere else, and nothing is left", func(t *testing.T) {
 		res := w.local(member, "command", map[string]any{"channel": general, "command": "/flaude", "text": "end"})
 		if res["ok"] != true {
 			t.Fatalf("/flaude end = %v", res)
 		}
+		w.click(t, map[string]any{"channel": general, "ts": w.whispered(t, member, general, "", "1 file in no repository: `notes.txt`"), "action_id": "end"})
 		w.until("machine and volume are gone", func() bool {
 			return len(flyList(t, "http://"+w.fly, "test-app", "machines")) == 0 &&
 				len(flyList(t, "http://"+w.fly, "test-app", "volumes")) == 0
