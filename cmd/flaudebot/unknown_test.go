@@ -59,8 +59,11 @@ func TestUnknownSettings(t *testing.T) {
 		})
 	}
 	for _, c := range []struct{ name, meant, command string }{
-		{"FLAUDEBOT_FLY_AP", "FLAUDEBOT_FLY_APP", "serve"}, {"FLAUDEBOT_FLY_AP", "FLAUDEBOT_FLY_APP", "run hello"},
-		{"FLAUDEBOT_REDIS_URL", "REDIS_URL", "sessions list"}, {"FLAUDEBOT_REDIS_URL", "REDIS_URL", "costs"}, {"FLAUDEBOT_REDIS_URL", "REDIS_URL", "audit"},
+		{"FLAUDEBOT_FLY_AP", "FLAUDEBOT_FLY_APP", "serve"},
+		{"FLAUDEBOT_FLY_AP", "FLAUDEBOT_FLY_APP", "run hello"},
+		{"FLAUDEBOT_REDIS_URL", "REDIS_URL", "sessions list"},
+		{"FLAUDEBOT_REDIS_URL", "REDIS_URL", "costs"},
+		{"FLAUDEBOT_REDIS_URL", "REDIS_URL", "audit"},
 	} {
 		t.Run(c.command+" names it beside what is missing", func(t *testing.T) {
 			t.Parallel()
