@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -43,7 +44,9 @@ func TestSetupOnATerminal(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "settings")
 	on := func(t *testing.T, terminal *os.File, file string) *exec.Cmd {
 		t.Helper()
-		cmd := self(t.Context(), []string{"SLACK_API_URL=http://127.0.0.1:1/", "SLACK_APP_TOKEN=xapp-x", "FLY_FLAPS_BASE_URL=http://127.0.0.1:1"}, "setup", "--env-file", file)
+		ctx, cancel := context.WithTimeout(t.Context(), testPatience) // a Ctrl-C that is lost would have it ask on
+		t.Cleanup(cancel)
+		cmd := self(ctx, []string{"SLACK_API_URL=http://127.0.0.1:1/", "SLACK_APP_TOKEN=xapp-x", "FLY_FLAPS_BASE_URL=http://127.0.0.1:1"}, "setup", "--env-file", file)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal, terminal, terminal
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true} // so that Ctrl-C is for it
 		if err := cmd.Start(); err != nil {
