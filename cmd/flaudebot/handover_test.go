@@ -90,6 +90,7 @@ func TestHandoverByConfig(t *testing.T) {
 		if res := w.local(member, "command", map[string]any{"channel": general, "command": "/flaude", "text": "end"}); res["ok"] != true {
 			t.Fatalf("/flaude end = %v", res)
 		}
+		w.click(t, map[string]any{"channel": general, "ts": w.whispered(t, member, general, "", "files in no repository"), "action_id": "end"})
 		w.until("machine and volume are gone", func() bool {
 			return len(flyList(t, "http://"+w.fly, "test-app", "machines")) == 0 && len(flyList(t, "http://"+w.fly, "test-app", "volumes")) == 0
 		})
