@@ -489,6 +489,28 @@ func TestHandOn(t *testing.T) {
 				t.Errorf("c is in %q, %v; want it claimed: its user has a slot, and b does not take it", st.Place, err)
 			}
 		})
+		t.Run("a key whose head is somebody else's by now is not parked for who was its head", func(t *testing.T) {
+			t.Parallel()
+			q := s.queue(t, queue.Config{Prefix: "head:", Owner: "r"})
+			begin := beginner(t, q)
+			a := begin("a", "u1", "g1") // runs
+			begin("c", "u1", "g3")      // parked for the user
+			begin("b", "u1", "g2")      // so is this, behind it
+			if _, err := q.Enqueue(t.Context(), queue.Job{Key: "b", ID: "earlier", User: "u9", Group: "g9", Order: "a"}, queue.Enqueue{}); err != nil {
+				t.Fatal(err)
+			}
+			if got := step(t, q, "r", 15000, 4, 0, 1, 1); len(got) != 1 || got[0].Job.ID != "earlier" {
+				t.Fatalf("claimed %v, want the earlier one", got)
+			}
+			c := step(t, q, "r", 15000, 4, 0, 1, 1, "a", "a", a[0].Fence)
+			if len(c) != 1 || c[0].Job.ID != "c" {
+				t.Fatalf("claimed %v, want c", c)
+			}
+			step(t, q, "r", 15000, 4, 0, 1, 1, "c", "c", c[0].Fence)
+			if st, err := q.Inspect(t.Context(), "b"); err != nil || st.Place != "lease" {
+				t.Errorf("b is in %q, %v; want it at work still", st.Place, err)
+			}
+		})
 		t.Run("because its job yields to somebody else's", func(t *testing.T) {
 			t.Parallel()
 			q := s.queue(t, queue.Config{Prefix: "yields:", Owner: "r"})
