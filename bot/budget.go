@@ -110,7 +110,7 @@ func (b *Bot) budgetsOf(ctx context.Context, thread sessions.Thread, user string
 	var lines []string
 	for _, one := range all {
 		if one.Bound != sessions.BoundThread { // there is none that is meant
-			lines = append(lines, "• "+sayBudgetOf(one, user))
+			lines = append(lines, "• "+sayBudget(one, user))
 		}
 	}
 	return lines, err

@@ -465,7 +465,7 @@ func answers() map[string]answer {
 		"costs of a direct message": costTable{asked: costsAsked{month: "2026-05"}, channel: "D0MEMBER", total: sessions.Cost{Turns: 1, ModelUSD: 0.2, TotalUSD: 0.2}}.answer(),
 		"costs within budgets": costTable{
 			asked: costsAsked{month: "2026-05"}, channel: "C1", total: sessions.Cost{Turns: 1, ModelUSD: 0.2, TotalUSD: 0.2},
-			budgets: []string{"• " + sayBudget(sessions.Budget{Bound: sessions.BoundAll, USD: 500, SpentUSD: 12}), "• " + sayBudgetOf(sessions.Budget{Bound: sessions.BoundPerson, USD: 50, SpentUSD: 8.5}, "U0MEMBER")},
+			budgets: []string{"• " + sayBudget(sessions.Budget{Bound: sessions.BoundAll, USD: 500, SpentUSD: 12}, "U0MEMBER"), "• " + sayBudget(sessions.Budget{Bound: sessions.BoundPerson, USD: 50, SpentUSD: 8.5}, "U0MEMBER")},
 		}.answer(),
 		"costs of the workspace": costTable{
 			asked: costsAsked{month: "2026-05", all: true}, total: sessions.Cost{TotalUSD: 0.002, DiskUSD: 0.002},

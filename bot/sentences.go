@@ -826,17 +826,20 @@ func sayBroke(o sessions.Outcome, buttons bool) string {
 	now := o.EndedAt.UTC()
 	next := time.Date(now.Year(), now.Month()+1, 1, 0, 0, 0, 0, time.UTC)
 	return fmt.Sprintf("The budget of %s for this month is used up (%s of %s), so %s. %s; else there is a new one from %s on.",
-		whoseBudget(b.Bound), dollars(b.SpentUSD), dollars(b.USD), did, ask, date(next))
+		whoseBudget(b.Bound, ""), dollars(b.SpentUSD), dollars(b.USD), did, ask, date(next))
 }
 
-// whoseBudget names whom a budget is for.
-func whoseBudget(b sessions.Bound) string {
+// whoseBudget names whom a budget is for: user, where it is a person's; "": who asked.
+func whoseBudget(b sessions.Bound, user string) string {
 	switch b {
 	case sessions.BoundTurn:
 		return "this turn"
 	case sessions.BoundThread:
 		return "this thread"
 	case sessions.BoundPerson:
+		if user != "" {
+			return "<@" + user + ">"
+		}
 		return "the person who asked"
 	case sessions.BoundChannel:
 		return "this channel"
@@ -845,19 +848,9 @@ func whoseBudget(b sessions.Bound) string {
 	}
 }
 
-// sayBudget says how much of a budget is used.
-func sayBudget(b sessions.Budget) string { return budgetFor(b, whoseBudget(b.Bound)) }
-
-// sayBudgetOf says it where nobody has asked for a turn: user is whose it is where it is a person's.
-func sayBudgetOf(b sessions.Budget, user string) string {
-	if b.Bound == sessions.BoundPerson {
-		return budgetFor(b, "<@"+user+">")
-	}
-	return sayBudget(b)
-}
-
-func budgetFor(b sessions.Budget, whom string) string {
-	return fmt.Sprintf("%s of %s spent for %s this month", dollars(b.SpentUSD), dollars(b.USD), whom)
+// sayBudget says how much of a budget is used, see [whoseBudget].
+func sayBudget(b sessions.Budget, user string) string {
+	return fmt.Sprintf("%s of %s spent for %s this month", dollars(b.SpentUSD), dollars(b.USD), whoseBudget(b.Bound, user))
 }
 
 // sayBudgets stands above the budgets that turns are charged to.
@@ -881,13 +874,9 @@ func sayAllowedFor(user string) string {
 
 // sayAllowedMore tells a thread who raised a budget: user is whose it is where it is a person's.
 func sayAllowedMore(by, user string, of sessions.Bound) string {
-	whose := whoseBudget(of) + " this month"
-	switch of {
-	case sessions.BoundPerson:
-		whose = "<@" + user + "> this month"
-	case sessions.BoundTurn:
-		whose = whoseBudget(of)
-	case sessions.BoundThread, sessions.BoundChannel, sessions.BoundAll:
+	whose := whoseBudget(of, user)
+	if of != sessions.BoundTurn {
+		whose += " this month"
 	}
 	return fmt.Sprintf("<@%s> allowed $%d more for %s.", by, allowedUSD, whose)
 }
@@ -966,7 +955,7 @@ func footerLine(o sessions.Outcome) string {
 		parts = append(parts, "pushed "+escape(b.Name))
 	}
 	if o.Budget != nil && o.Failure != runner.FailBudget {
-		parts = append(parts, sayBudget(*o.Budget))
+		parts = append(parts, sayBudget(*o.Budget, ""))
 	}
 	return strings.Join(parts, " · ")
 }
