@@ -32,7 +32,7 @@ const maxHosts = 200
 
 var hostName = regexp.MustCompile(`^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]$`)
 
-// CheckHosts refuses what the proxy could not hold to: want names such as registry.npmjs.org, *.npmjs.org for all below one, or [NoHosts] alone. They are reached by
+// CheckHosts refuses what the proxy could not hold to: want names such as docs.python.org, *.python.org for all below one, or [NoHosts] alone. They are reached by
 // HTTP and HTTPS on their usual ports.
 func CheckHosts(hosts []string) error {
 	if len(hosts) > maxHosts {
@@ -44,7 +44,7 @@ func CheckHosts(hosts []string) error {
 			return fmt.Errorf("%q stands beside others: want it alone, or the others", h)
 		case h == NoHosts, len(h) <= 253 && hostName.MatchString(strings.ToLower(h)):
 		default:
-			return fmt.Errorf("%q is no host that access can be held to: want a name such as registry.npmjs.org, or *.npmjs.org for all below it, without https://, port, path or address in numbers", h)
+			return fmt.Errorf("%q is no host that access can be held to: want a name such as docs.python.org, or *.python.org for all below it, without https://, port, path or address in numbers", h)
 		}
 	}
 	return nil
